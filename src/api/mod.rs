@@ -1,0 +1,1 @@
+//! The contract of the agent's socket: requests, replies, errors (design §4).

@@ -1,0 +1,1 @@
+//! The file a person writes, and the checked values it becomes.

@@ -1,0 +1,1 @@
+//! Why packets went nowhere: every reason is a counter in `status --json`.

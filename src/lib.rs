@@ -1,0 +1,27 @@
+//! Webmesh: private networks between machines anywhere, without any server.
+pub mod addr;
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod datapath;
+pub mod demo;
+pub mod dns;
+pub mod gossip;
+pub mod hash;
+pub mod ids;
+pub mod keys;
+pub mod members;
+pub mod node;
+pub mod overlay;
+pub mod packet;
+pub mod paths;
+pub mod platform;
+pub mod policy;
+pub mod registry;
+pub mod services;
+pub mod tables;
+pub mod telemetry;
+pub mod time;
+pub mod wire;
+pub mod wireguard;

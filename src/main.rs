@@ -1,0 +1,2 @@
+//! The `webmesh` binary.
+fn main() {}

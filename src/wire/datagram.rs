@@ -1,0 +1,1 @@
+//! What the first bytes of a datagram say it is (protocol §1).

@@ -1,0 +1,1 @@
+//! WireGuard sessions by boringtun; one file names it. The simulator has a double.
