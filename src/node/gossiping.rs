@@ -1,13 +1,13 @@
 //! Records come and go (protocol §7): each is decoded, its signature and authority judged, then it competes for its
 //! slot; what wins is kept, told to the cores it concerns, and spread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::{
-    gossip::{Shelf, Spread},
+    gossip::{self, Shelf, Spread, Stored},
     ids::{NodeId, PeerIx, SessionId, Slot, Version},
-    keys::{Word, verify},
-    members::Verdict,
+    keys::{Word, verify, verify_tunnel},
+    members::{Change, Verdict},
     node::{
         Node, Timer,
         output::{Notice, Output, Write},
@@ -16,7 +16,7 @@ use crate::{
     registry::{Offered, Registry},
     time::Now,
     wire::{
-        message::Message,
+        message::{Message, Want},
         record::{Body, Kind, Record},
     },
 };
@@ -68,7 +68,7 @@ impl Shelf for RegistryShelf<'_> {
         self.registry.get(slot).cloned()
     }
 
-    fn offered(&self, slot: Slot) -> bool {
+    fn is_offered(&self, slot: Slot) -> bool {
         self.registry.is_offered(slot, self.mesh_s)
     }
 
@@ -94,17 +94,17 @@ impl Node {
                     self.enqueue(&bytes, Some(peer));
                 }
             }
-            Message::Advert(advert) => self.gossip.handle_advert(now, peer, &advert.entries, &shelf),
-            Message::Digest(digest) => self.gossip.handle_digest(now, peer, &digest.sums, &shelf),
+            Message::Advert(advert) => self.gossip.handle_advert(now, peer, &advert, &shelf),
+            Message::Digest(digest) => self.gossip.handle_digest(now, peer, &digest, &shelf),
             Message::Slots(slots) => self.gossip.handle_slots(now, peer, &slots, &shelf),
             Message::Want(want) => {
-                for answer in crate::gossip::answer(&want.slots, &shelf, RECORDS_BODY) {
+                for answer in gossip::answer(&want, RECORDS_BODY, &shelf) {
                     self.send(SessionId::Pair(peer), answer);
                 }
             }
             Message::Granted(granted) => {
                 let slots = granted.slots.into_iter().filter(|slot| self.registry.holds(*slot).is_none()).collect();
-                self.send(SessionId::Pair(peer), Message::Want(crate::wire::message::Want { slots }));
+                self.send(SessionId::Pair(peer), Message::Want(Want { slots }));
             }
             _ => self.counters.count("message_unused"),
         }
@@ -176,14 +176,14 @@ impl Node {
         {
             return self.counters.count("record_cross_signature");
         }
-        let rank = match self.members.judge(&record) {
+        let rank = match self.members.judge(&record, &body) {
             Verdict::Allowed(rank) => rank,
             Verdict::SignerUnknown => return self.registry.put_aside(record, now.at),
             Verdict::Refused(refused) => return self.on_refused(now, &record, refused.label(), origin),
         };
         let mesh_s = self.mesh_s(now);
         match self.registry.offer(now, mesh_s, record.clone(), rank.into()) {
-            Offered::Taken { replaced } => self.on_taken(now, &record, &body, replaced.as_ref(), origin),
+            Offered::Taken { .. } => self.on_taken(now, &record, &body, origin),
             Offered::Known => {}
             Offered::Older => self.on_refused(now, &record, "record_older", origin),
             Offered::Refused(refused) => self.on_refused(now, &record, refused.label(), origin),
@@ -191,22 +191,19 @@ impl Node {
     }
 
     fn is_cross_signed(&self, node: NodeId, peer: &crate::wire::record::Peer) -> bool {
-        verify(NodeId(peer.tunnel), Word::Tunnel, &self.network.0, &[&node.0], &peer.cross)
+        verify_tunnel(&peer.tunnel, node, &self.network.0, &peer.cross)
     }
 
     fn on_refused(&mut self, now: Now, record: &Record, label: &'static str, origin: Origin) {
         self.counters.count(label);
         if let Origin::Network(Some(peer)) = origin {
-            self.gossip.handle_lost(now, peer, record.slot());
+            self.gossip.handle_lost(now, peer, record.slot(), record.version());
         }
     }
 
-    fn on_taken(&mut self, now: Now, record: &Record, body: &Body, replaced: Option<&Record>, origin: Origin) {
-        if let Some(old) = replaced {
-            self.members.forget(old);
-        }
-        let before = self.members.address_book(record.node());
-        self.members.apply(record, body);
+    fn on_taken(&mut self, now: Now, record: &Record, body: &Body, origin: Origin) {
+        let before = self.members.peer(record.node()).cloned();
+        let change = self.members.apply(record, body);
         if origin != Origin::Disk {
             self.outbox.push_back(Output::Persist { ticket: None, write: Write::Record(record.clone()) });
             let from = match origin {
@@ -215,12 +212,13 @@ impl Node {
             };
             let spread = if is_urgent(body) { Spread::Urgent } else { Spread::Calm };
             let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-            self.gossip.handle_stored(now, record, spread, from, &shelf);
+            let stored = Stored { slot: record.slot(), version: record.version(), kind: record.kind(), spread, from };
+            self.gossip.handle_stored(now, stored, &shelf);
         }
         self.publication.stale = true;
         self.on_fact(now, record, body);
-        let after = self.members.address_book(record.node());
-        if before != after {
+        self.apply_change(now, change);
+        if before.as_ref() != self.members.peer(record.node()) {
             self.on_address_change(now, record.node());
         }
         self.schedule_expiry(now);
@@ -229,31 +227,48 @@ impl Node {
     /// Tells the other cores what a new record means for them.
     fn on_fact(&mut self, now: Now, record: &Record, body: &Body) {
         match body {
-            Body::Admin(_) | Body::Network(_) => self.retry_aside(now),
             Body::Revoke(_) => self.on_revoked(now, record.node()),
             Body::Lease(_) | Body::Member(_) | Body::Peer(_) => self.review_peer(now, record.node()),
-            Body::Heartbeat(heartbeat) => self.mesh_time.raise_floor(heartbeat.time),
-            Body::Epoch(_) | Body::Service(_) | Body::Invite(..) | Body::Opaque => {}
+            Body::Heartbeat(heartbeat) => self.mesh_time.raise_floor(now, heartbeat.time),
+            Body::Admin(_)
+            | Body::Network(_)
+            | Body::Epoch(_)
+            | Body::Service(_)
+            | Body::Invite(..)
+            | Body::Opaque => {}
         }
         match body {
-            Body::Network(network) => self.mesh_time.raise_floor(network.created),
-            Body::Member(member) => self.mesh_time.raise_floor(member.admitted_at),
+            Body::Network(network) => self.mesh_time.raise_floor(now, network.created),
+            Body::Member(member) => self.mesh_time.raise_floor(now, member.admitted_at),
             _ => {}
         }
     }
 
-    fn retry_aside(&mut self, now: Now) {
-        for record in self.registry.take_aside(now.at) {
-            self.take(now, record, Origin::Network(None));
+    /// Records that lost their authority leave; those kept aside may have gained it.
+    fn apply_change(&mut self, now: Now, change: Change) {
+        let mut nodes = VecDeque::from(change.recheck);
+        while let Some(node) = nodes.pop_front() {
+            for record in self.registry.touching(node) {
+                let body = record.body().unwrap_or(Body::Opaque);
+                if matches!(self.members.judge(&record, &body), Verdict::Allowed(_)) {
+                    continue;
+                }
+                self.registry.remove(record.slot());
+                nodes.extend(self.members.forget(&record).recheck);
+                self.counters.count("record_voided");
+            }
+            self.review_peer(now, node);
+        }
+        if change.unlocks {
+            for record in self.registry.take_aside(now.at) {
+                self.take(now, record, Origin::Network(None));
+            }
         }
     }
 
     fn on_revoked(&mut self, now: Now, node: NodeId) {
         if node == self.me {
             self.notice(Notice::Revoked);
-        }
-        for record in self.members.voided_by(node) {
-            self.registry.remove(record);
         }
         if let Some(peer) = self.ids.find(node) {
             if self.pairs.contains_key(&peer) {
@@ -268,13 +283,10 @@ impl Node {
         let Some(held) = self.registry.get(echo.slot()).cloned() else {
             return self.bury(now, echo);
         };
-        if echo.version() <= held.version() {
-            return;
-        }
-        if let Ok(body) = held.body() {
-            let draft = crate::wire::record::Draft { seq: echo.seq() + 1, subject: self.me.0, signer: self.me.0, body };
-            let record = self.sign(&draft);
-            self.take_own(now, record);
+        if echo.version() > held.version()
+            && let Ok(body) = held.body()
+        {
+            self.publish_about(now, self.me.0, body, echo.seq());
         }
     }
 
@@ -283,14 +295,7 @@ impl Node {
             return self.counters.count("record_echo");
         };
         service.ports.clear();
-        let draft = crate::wire::record::Draft {
-            seq: echo.seq() + 1,
-            subject: self.me.0,
-            signer: self.me.0,
-            body: Body::Service(service),
-        };
-        let record = self.sign(&draft);
-        self.take_own(now, record);
+        self.publish_about(now, self.me.0, Body::Service(service), echo.seq());
     }
 
     /// Puts the records of this machine's disk where they were, certificates before what stands on them.
@@ -315,10 +320,12 @@ impl Node {
         let mesh_s = self.mesh_s(now);
         let ended = self.registry.expire(mesh_s, now.at);
         let mut nodes = BTreeSet::new();
+        let mut change = Change::default();
         for record in &ended {
-            self.members.forget(record);
+            change.recheck.extend(self.members.forget(record).recheck);
             nodes.insert(record.node());
         }
+        self.apply_change(now, change);
         for node in nodes {
             self.review_peer(now, node);
         }

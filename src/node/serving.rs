@@ -7,11 +7,12 @@ use rand_core::RngCore;
 
 use crate::{
     ids::NodeId,
+    members::label,
     node::{Node, output::Output},
     services::{Published, SPLICE_PORTS, Splice},
     tables::Transport,
     time::Now,
-    wire::record::{self, Body, Draft, Kind, Record},
+    wire::record::{self, Body, Kind, Record, slot_of},
 };
 
 /// What `webmesh service add` asks for, checked by the shell as far as the host is concerned.
@@ -76,7 +77,7 @@ impl Node {
     /// # Errors
     /// Nothing changes when it is refused.
     pub fn service_add(&mut self, now: Now, wish: ServiceWish) -> Result<Published, ServiceRefused> {
-        if !crate::members::label::is_allowed(&wish.name) {
+        if !is_service_name(&wish.name) {
             return Err(ServiceRefused::Name(wish.name));
         }
         let instance = wish.instance.clone().unwrap_or_else(|| self.name_of(self.me));
@@ -163,7 +164,7 @@ impl Node {
     fn instance(&self, record: &Record) -> Option<Instance> {
         let Ok(Body::Service(service)) = record.body() else { return None };
         let ports: Vec<(Transport, u16)> = service.ports.iter().filter_map(|port| decode_port(*port)).collect();
-        if ports.is_empty() || !crate::members::label::is_allowed(&service.service) {
+        if ports.is_empty() || !is_service_name(&service.service) {
             return None;
         }
         let offered = self.members.may_offer(record.node(), &service.service);
@@ -193,13 +194,10 @@ impl Node {
             zone: None,
             meta: None,
         });
-        let draft = Draft { seq: 1, subject: self.me.0, signer: self.me.0, body };
-        let held = self.registry.get(draft.slot()).cloned();
-        if held.as_ref().and_then(|held| held.body().ok()).as_ref() == Some(&draft.body) {
-            return;
+        let held = self.registry.get(slot_of(Kind::Service, &self.me.0, &body.key()));
+        if held.and_then(|held| held.body().ok()).as_ref() != Some(&body) {
+            self.publish_own(now, body);
         }
-        let record = self.sign(&Draft { seq: self.next_seq(now, held.as_ref()), ..draft });
-        self.take_own(now, record);
     }
 
     pub(super) fn announce_splices(&mut self) {
@@ -237,6 +235,10 @@ impl Node {
             }
         }
     }
+}
+
+fn is_service_name(name: &str) -> bool {
+    label::parse_service(name).is_ok()
 }
 
 fn decode_port(port: u64) -> Option<(Transport, u16)> {
