@@ -1,1 +1,3 @@
-//! Who may reach what. Until policies are built: one constant, `members → members: everything` (design §10).
+//! Who may reach what (design §10). Until policies are built it is one constant: members reach every port of members.
+//!
+//! Knows rules. Refuses to know how packets are filtered by them.
