@@ -263,7 +263,7 @@ impl Node {
         let Some(root) = self.kept.root.as_ref().map(crate::keys::RootSeed::key) else {
             return self.counters.count("admin_without_root");
         };
-        let held = self.registry.get(slot_of(Kind::Admin, &node.0, &[])).map_or(0, Record::seq);
+        let held = self.registry.get(slot_of(Kind::Admin, &node.0, &[])).map_or(0, |held| held.record.seq());
         let body = Body::Admin(record::Admin { rights: ALL_RIGHTS });
         let draft = Draft { seq: (held + 1).max(now.unix_ms), subject: node.0, signer: root.public(), body };
         match draft.sign_with(|bytes| root.sign(Word::Record, &[bytes])) {

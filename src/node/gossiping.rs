@@ -1,19 +1,22 @@
 //! Records come and go (protocol §7): each is decoded, its signature and authority judged, then it competes for its
 //! slot; what wins is kept, told to the cores it concerns, and spread.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use crate::{
     gossip::{self, Shelf, Spread, Stored},
     ids::{NodeId, PeerIx, SessionId, Slot, Version},
     keys::{Word, verify, verify_tunnel},
-    members::{Change, Verdict},
+    members::{Change, MemberRefused, Verdict},
     node::{
         Node, Timer,
         output::{Notice, Output, Write},
         talking::Goodbye,
     },
-    registry::{Offered, Registry},
+    registry::{Judged, Offered, Registry, RegistryRefused},
     time::Now,
     wire::{
         message::{Message, Want},
@@ -28,6 +31,10 @@ const WAITING: usize = 4096;
 /// A body of Records, outside and inside a join session (protocol §0, §9).
 pub(super) const RECORDS_BODY: usize = 1100;
 pub(super) const JOIN_RECORDS_BODY: usize = 960;
+
+/// The shortest and the longest time to the next look at what ends.
+const EXPIRY_AT_LEAST: Duration = Duration::from_secs(1);
+const EXPIRY_AT_MOST: Duration = Duration::from_secs(3600);
 
 /// A record that waits for its signature check.
 #[derive(Clone, Debug)]
@@ -65,7 +72,7 @@ impl Shelf for RegistryShelf<'_> {
     }
 
     fn record(&self, slot: Slot) -> Option<Record> {
-        self.registry.get(slot).cloned()
+        self.registry.get(slot).map(|held| held.record.clone())
     }
 
     fn is_offered(&self, slot: Slot) -> bool {
@@ -114,7 +121,7 @@ impl Node {
         let Ok(record) = Record::decode(bytes) else {
             return self.counters.count("record_malformed");
         };
-        if self.registry.is_known(&record) {
+        if self.is_held(&record) {
             return;
         }
         if self.unverified.len() >= WAITING {
@@ -140,7 +147,7 @@ impl Node {
     pub(super) fn take_records_now(&mut self, now: Now, records: &[Vec<u8>]) {
         for bytes in records.iter().take(3) {
             match Record::decode(bytes) {
-                Ok(record) if !self.registry.is_known(&record) => self.take_from_network(now, record, None),
+                Ok(record) if !self.is_held(&record) => self.take_from_network(now, record, None),
                 Ok(_) => {}
                 Err(_) => self.counters.count("record_malformed"),
             }
@@ -150,9 +157,6 @@ impl Node {
     fn take_from_network(&mut self, now: Now, record: Record, from: Option<PeerIx>) {
         if !self.is_signed(&record) {
             return self.counters.count("record_signature");
-        }
-        if record.node() == self.me && record.signer() == self.me {
-            return self.on_echo(now, &record);
         }
         self.take(now, record, Origin::Network(from));
     }
@@ -178,15 +182,21 @@ impl Node {
         }
         let rank = match self.members.judge(&record, &body) {
             Verdict::Allowed(rank) => rank,
-            Verdict::SignerUnknown => return self.registry.put_aside(record, now.at),
-            Verdict::Refused(refused) => return self.on_refused(now, &record, refused.label(), origin),
+            Verdict::SignerUnknown => return self.put_aside(now, record),
+            Verdict::Refused(refused) => return self.on_refused(now, &record, member_label(refused), origin),
         };
         let mesh_s = self.mesh_s(now);
-        match self.registry.offer(now, mesh_s, record.clone(), rank.into()) {
+        let judged = Judged { record: record.clone(), body: body.clone(), rank };
+        let offered = match origin {
+            Origin::Own | Origin::Disk => self.registry.publish(now, mesh_s, judged),
+            Origin::Network(_) => self.registry.offer(now, mesh_s, judged),
+        };
+        match offered {
+            Offered::Mine { above } => self.on_echo(now, &record, above),
             Offered::Taken { .. } => self.on_taken(now, &record, &body, origin),
             Offered::Known => {}
             Offered::Older => self.on_refused(now, &record, "record_older", origin),
-            Offered::Refused(refused) => self.on_refused(now, &record, refused.label(), origin),
+            Offered::Refused(refused) => self.on_refused(now, &record, registry_label(refused), origin),
         }
     }
 
@@ -248,19 +258,21 @@ impl Node {
     fn apply_change(&mut self, now: Now, change: Change) {
         let mut nodes = VecDeque::from(change.recheck);
         while let Some(node) = nodes.pop_front() {
-            for record in self.registry.touching(node) {
-                let body = record.body().unwrap_or(Body::Opaque);
-                if matches!(self.members.judge(&record, &body), Verdict::Allowed(_)) {
-                    continue;
-                }
-                self.registry.remove(record.slot());
+            let void: Vec<Record> = self
+                .registry
+                .touching(node)
+                .filter(|held| !matches!(self.members.judge(&held.record, &held.body), Verdict::Allowed(_)))
+                .map(|held| held.record.clone())
+                .collect();
+            for record in void {
+                self.registry.remove(now, record.slot());
                 nodes.extend(self.members.forget(&record).recheck);
                 self.counters.count("record_voided");
             }
             self.review_peer(now, node);
         }
         if change.unlocks {
-            for record in self.registry.take_aside(now.at) {
+            for record in self.registry.retry_aside(now.at) {
                 self.take(now, record, Origin::Network(None));
             }
         }
@@ -279,23 +291,22 @@ impl Node {
     }
 
     /// A record of ours that we do not hold: publish above it, or a tombstone (protocol §7).
-    fn on_echo(&mut self, now: Now, echo: &Record) {
-        let Some(held) = self.registry.get(echo.slot()).cloned() else {
-            return self.bury(now, echo);
-        };
-        if echo.version() > held.version()
-            && let Ok(body) = held.body()
-        {
-            self.publish_about(now, self.me.0, body, echo.seq());
+    fn on_echo(&mut self, now: Now, echo: &Record, above: u64) {
+        let held = self.registry.get(echo.slot()).map(|held| held.body.clone());
+        match held.or_else(|| tombstone(echo)) {
+            Some(body) => self.publish_about(now, self.me.0, body, above),
+            None => self.counters.count("record_echo"),
         }
     }
 
-    fn bury(&mut self, now: Now, echo: &Record) {
-        let Ok(Body::Service(mut service)) = echo.body() else {
-            return self.counters.count("record_echo");
-        };
-        service.ports.clear();
-        self.publish_about(now, self.me.0, Body::Service(service), echo.seq());
+    fn is_held(&self, record: &Record) -> bool {
+        self.registry.holds(record.slot()).is_some_and(|(version, _)| version == record.version())
+    }
+
+    fn put_aside(&mut self, now: Now, record: Record) {
+        if !self.registry.aside(record, now.at) {
+            self.counters.count("record_aside_full");
+        }
     }
 
     /// Puts the records of this machine's disk where they were, certificates before what stands on them.
@@ -307,11 +318,9 @@ impl Node {
     }
 
     pub(super) fn schedule_expiry(&mut self, now: Now) {
-        match self.registry.next_expiry() {
-            Some(expires_s) => {
-                let wait_s = expires_s.saturating_sub(self.mesh_s(now)).clamp(1, 3600);
-                self.timers.set(Timer::Expire, now.at.after(std::time::Duration::from_secs(wait_s)));
-            }
+        match self.registry.next_expiry(now, self.mesh_s(now)) {
+            // Mesh time may be corrected while we wait, so nothing is waited for longer than an hour.
+            Some(at) => self.timers.set(Timer::Expire, at.min(now.at.after(EXPIRY_AT_MOST)).max(now.at.after(EXPIRY_AT_LEAST))),
             None => self.timers.clear(&Timer::Expire),
         }
     }
@@ -351,5 +360,33 @@ fn restore_order(kind: Kind) -> u8 {
         Kind::Member => 4,
         Kind::Peer => 5,
         Kind::Lease | Kind::Service | Kind::Health | Kind::Policy | Kind::Invite | Kind::Heartbeat | Kind::Unknown(_) => 6,
+    }
+}
+
+fn tombstone(echo: &Record) -> Option<Body> {
+    let Ok(Body::Service(mut service)) = echo.body() else { return None };
+    service.ports.clear();
+    Some(Body::Service(service))
+}
+
+fn registry_label(refused: RegistryRefused) -> &'static str {
+    match refused {
+        RegistryRefused::Quota => "record_quota",
+        RegistryRefused::Rate => "record_rate",
+        RegistryRefused::Ended => "record_ended",
+    }
+}
+
+fn member_label(refused: MemberRefused) -> &'static str {
+    match refused {
+        MemberRefused::OtherNetwork => "record_other_network",
+        MemberRefused::NotRoot => "record_not_root",
+        MemberRefused::NoRight => "record_no_right",
+        MemberRefused::SignerRevoked => "record_signer_revoked",
+        MemberRefused::NotOwn => "record_not_own",
+        MemberRefused::SubjectRevoked => "record_subject_revoked",
+        MemberRefused::TunnelTaken => "record_tunnel_taken",
+        MemberRefused::BadName => "record_bad_name",
+        MemberRefused::BadPool => "record_bad_pool",
     }
 }

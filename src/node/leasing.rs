@@ -132,7 +132,7 @@ impl Node {
     pub(super) fn publish_about(&mut self, now: Now, subject: [u8; 32], body: Body, above: u64) {
         let Some(kind) = body.kind() else { return };
         let held = self.registry.get(slot_of(kind, &subject, &body.key()));
-        let last = held.map_or(0, Record::seq).max(above);
+        let last = held.map_or(0, |held| held.record.seq()).max(above);
         let seq = (last + 1).max(now.unix_ms.min(MAX_SEQ));
         let draft = Draft { seq, subject, signer: self.me.0, body };
         match draft.sign_with(|bytes| self.identity.key.sign(Word::Record, &self.network.0, &[bytes])) {
@@ -158,7 +158,7 @@ impl Node {
         let mut bytes = Vec::new();
         for revoke in self.registry.of_kind(Kind::Revoke) {
             count += 1;
-            bytes.extend_from_slice(&revoke.id());
+            bytes.extend_from_slice(&revoke.record.id());
         }
         let body = record::Heartbeat {
             time: self.mesh_s(now),
@@ -203,8 +203,7 @@ impl Node {
 
     /// When the newest lease of any admin was made, unix s.
     fn admin_seen_s(&self) -> u64 {
-        let leases = self.members.admins().filter_map(|admin| self.registry.lease(admin));
-        leases.map(|lease| lease.expires.saturating_sub(LEASE_LIFE_S)).max().unwrap_or(0)
+        self.members.admins().filter_map(|admin| self.registry.lease_made_s(admin)).max().unwrap_or(0)
     }
 }
 

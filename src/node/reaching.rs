@@ -99,7 +99,7 @@ impl Node {
             Some(slot_of(Kind::Peer, &self.me.0, &[])),
         ];
         let held = slots.into_iter().flatten().filter_map(|slot| self.registry.get(slot));
-        held.map(|record| record.bytes().to_vec()).collect()
+        held.map(|held| held.record.bytes().to_vec()).collect()
     }
 
     pub(super) fn on_new_path(&mut self, now: Now, session: SessionId, source: Underlay) {

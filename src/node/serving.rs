@@ -9,10 +9,11 @@ use crate::{
     ids::NodeId,
     members::label,
     node::{Node, output::Output},
+    registry::Held,
     services::{Published, SPLICE_PORTS, Splice},
     tables::Transport,
     time::Now,
-    wire::record::{self, Body, Kind, Record, slot_of},
+    wire::record::{self, Body, Kind, slot_of},
 };
 
 /// What `webmesh service add` asks for, checked by the shell as far as the host is concerned.
@@ -154,21 +155,28 @@ impl Node {
         let mut all: Vec<Instance> = self
             .registry
             .of_kind(Kind::Service)
-            .filter(|record| self.may_be_told(now, record.node()) && self.registry.in_force(record.node(), mesh_s))
-            .filter_map(|record| self.instance(record))
+            .filter(|held| self.registry.in_force(held.record.node(), mesh_s))
+            .filter(|held| self.may_be_told(now, held.record.node()))
+            .filter_map(|held| self.instance(held))
             .collect();
         all.sort_by(|a, b| (&a.service, a.node, &a.instance).cmp(&(&b.service, b.node, &b.instance)));
         all
     }
 
-    fn instance(&self, record: &Record) -> Option<Instance> {
-        let Ok(Body::Service(service)) = record.body() else { return None };
+    fn instance(&self, held: &Held) -> Option<Instance> {
+        let Body::Service(service) = &held.body else { return None };
+        let node = held.record.node();
         let ports: Vec<(Transport, u16)> = service.ports.iter().filter_map(|port| decode_port(*port)).collect();
         if ports.is_empty() || !is_service_name(&service.service) {
             return None;
         }
-        let offered = self.members.may_offer(record.node(), &service.service);
-        Some(Instance { node: record.node(), service: service.service, instance: service.instance, ports, offered })
+        Some(Instance {
+            node,
+            service: service.service.clone(),
+            instance: service.instance.clone(),
+            ports,
+            offered: self.members.may_offer(node, &service.service),
+        })
     }
 
     /// Publishes again what was kept: a new run, or a name that changed.
@@ -195,7 +203,7 @@ impl Node {
             meta: None,
         });
         let held = self.registry.get(slot_of(Kind::Service, &self.me.0, &body.key()));
-        if held.and_then(|held| held.body().ok()).as_ref() != Some(&body) {
+        if held.map(|held| &held.body) != Some(&body) {
             self.publish_own(now, body);
         }
     }
