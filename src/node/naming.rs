@@ -10,12 +10,33 @@ use std::{
 
 use crate::{
     addr::AddressPlan,
+    dns::{self, Zone, zone},
     ids::NodeId,
     members::Standing as Membership,
     node::{Ipv4Use, Node, Timer, output::Output, status::Role, status::Whois},
-    tables::{Own, Tables, Transport},
+    tables::{Names, Own, Tables, Transport},
     time::Now,
 };
+
+/// The zone, as the data threads ask it.
+#[derive(Debug)]
+struct ZoneNames(Zone);
+
+impl Names for ZoneNames {
+    fn answer(&self, query: &[u8], limit: usize, answer: &mut Vec<u8>) -> bool {
+        dns::answer(&self.0, query, limit, answer)
+    }
+}
+
+/// What answers where the network's domain makes no zone: nothing.
+#[derive(Debug)]
+struct NoNames;
+
+impl Names for NoNames {
+    fn answer(&self, _query: &[u8], _limit: usize, _answer: &mut Vec<u8>) -> bool {
+        false
+    }
+}
 
 /// Tables are made anew at most this often; the first change after a quiet time goes at once.
 const PUBLISH_AGAIN: Duration = Duration::from_millis(100);
@@ -93,8 +114,63 @@ impl Node {
             peers6,
             splices: self.splice_ports(),
             own_vips: self.own_vips(&plan),
-            names: Arc::new(self.zone(now, &plan)),
+            names: self.names(now, &plan),
         }
+    }
+
+    fn names(&self, now: Now, plan: &AddressPlan) -> Arc<dyn Names> {
+        let domain = self.members.network().map_or_else(String::new, |network| network.domain.clone());
+        let nodes = self.members.nodes().map(|(node, _)| node).filter(|node| self.may_be_told(now, *node));
+        let facts = zone::Facts {
+            domain,
+            serial: u32::try_from(self.publication.version & u64::from(u32::MAX)).unwrap_or(u32::MAX),
+            pool4: plan.pool4,
+            prefix6: plan.prefix6(),
+            resolver4: plan.resolver4(),
+            resolver6: plan.resolver6(),
+            family: match self.settings.ipv4 {
+                Ipv4Use::On => zone::Family::Both,
+                Ipv4Use::Off => zone::Family::V6Only,
+            },
+            peers: nodes
+                .map(|node| zone::Peer { name: self.name_of(node), v4: self.members.ipv4_of(node), v6: plan.peer6(node) })
+                .collect(),
+            services: self.zone_services(now, plan),
+        };
+        match Zone::new(&facts) {
+            Ok(zone) => Arc::new(ZoneNames(zone)),
+            Err(_) => Arc::new(NoNames),
+        }
+    }
+
+    fn zone_services(&self, now: Now, plan: &AddressPlan) -> Vec<zone::Service> {
+        let mut services: Vec<zone::Service> = Vec::new();
+        for instance in self.instances(now) {
+            let turned = (instance.node == self.me && self.is_spliced(&instance.service, &instance.instance)).then(|| {
+                zone::Turned { v4: self.vip4(&instance.service), v6: plan.service6(&instance.service, "") }
+            });
+            let told = zone::Instance {
+                name: instance.instance,
+                peer: self.name_of(instance.node),
+                scope: if instance.offered { zone::Scope::Mesh } else { zone::Scope::PeerOnly },
+                turned,
+            };
+            match services.last_mut() {
+                Some(last) if last.name == instance.service => last.instances.push(told),
+                _ => services.push(zone::Service { name: instance.service, instances: vec![told] }),
+            }
+        }
+        services
+    }
+
+    fn is_spliced(&self, service: &str, instance: &str) -> bool {
+        let mut own = self.kept.services.iter();
+        own.any(|own| own.name == service && own.instance == instance && own.splice_port.is_some())
+    }
+
+    fn vip4(&self, service: &str) -> Option<Ipv4Addr> {
+        self.own_ipv4()?;
+        self.kept.vips.iter().find(|(name, _)| name == service).map(|(_, address)| *address)
     }
 
     fn splice_ports(&self) -> BTreeMap<(Transport, u16), u16> {
