@@ -10,23 +10,13 @@ use std::{
 
 use crate::{
     addr::AddressPlan,
-    dns::{self, Zone, zone},
+    dns::{Zone, zone},
     ids::NodeId,
     members::Standing as Membership,
     node::{Ipv4Use, Node, Timer, output::Output, status::Role, status::Whois},
     tables::{Names, Own, Tables, Transport},
     time::Now,
 };
-
-/// The zone, as the data threads ask it.
-#[derive(Debug)]
-struct ZoneNames(Zone);
-
-impl Names for ZoneNames {
-    fn answer(&self, query: &[u8], limit: usize, answer: &mut Vec<u8>) -> bool {
-        dns::answer(&self.0, query, limit, answer)
-    }
-}
 
 /// What answers where the network's domain makes no zone: nothing.
 #[derive(Debug)]
@@ -138,7 +128,7 @@ impl Node {
             services: self.zone_services(now, plan),
         };
         match Zone::new(&facts) {
-            Ok(zone) => Arc::new(ZoneNames(zone)),
+            Ok(zone) => Arc::new(zone),
             Err(_) => Arc::new(NoNames),
         }
     }
