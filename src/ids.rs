@@ -50,6 +50,17 @@ byte_id!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
+/// By what right a record was signed (protocol §7, §8). Greater beats lesser where records compete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rank {
+    /// The subject signed about itself.
+    Own,
+    /// An admin signed.
+    Admin,
+    /// The root key signed.
+    Root,
+}
+
 /// A node id as this process counts it: small, dense, given once by [`Interner`] and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIx(pub u32);
