@@ -2,15 +2,16 @@
 
 use crate::{
     addr::Underlay,
+    gossip,
     ids::{JoinId, JoinIx, NodeId, PeerIx, SessionId, Slot},
-    keys::{InviteSecret, Token, Word, x25519_form},
+    keys::{HINTS_MAX, InviteSecret, NAME_MAX, Token, Word, x25519_form},
     members::{
-        Certificate,
-        invites::{InviteRole, Redeemed},
+        admission,
+        invites::{self, Exactness, Invite, InviteRole, Redeemed, Redeeming, Spent},
     },
     node::{
         Node, Timer,
-        gossiping::{JOIN_RECORDS_BODY, RegistryShelf},
+        gossiping::{JOIN_RECORDS_BODY, RECORDS_BODY, RegistryShelf},
         input::{PersistOutcome, Row},
         knocking::YOUNG,
         output::{Output, Remote},
@@ -18,14 +19,12 @@ use crate::{
     tables::Admission,
     time::{Moment, Now},
     wire::{
-        message::{Granted, Message, Redeem, Refused},
+        message::{Granted, Message, Redeem, Refused, Want},
         record::{self, Body, Draft, Kind, Record, slot_of},
         sealed::Join,
     },
 };
 
-/// How long a certificate is good for (protocol §8).
-pub(super) const CERTIFICATE_S: u64 = 90 * 24 * 3600;
 /// Rows of strangers that one invite may fill (protocol §2).
 const JOINERS_PER_INVITE: usize = 64;
 /// How long the issuer keeps the join session of one that was granted.
@@ -93,35 +92,43 @@ impl Node {
         if options.role == InviteRole::Admin && self.kept.root.is_none() {
             return Err(InviteRefused::NoRootKey);
         }
-        let hints = self.candidates.hints();
+        let hints: Vec<Underlay> = self.candidates.own().into_iter().take(HINTS_MAX).collect();
         if hints.is_empty() {
             return Err(InviteRefused::NoAddress);
         }
         let expires_s = now.unix_s() + options.expires_in_s;
         let token = Token {
-            expires_s: u32::try_from(expires_s).unwrap_or(u32::MAX),
+            expires: u32::try_from(expires_s).unwrap_or(u32::MAX),
             secret: options.secret.clone(),
-            issuer_tunnel: self.identity.tunnel.x25519_public(),
-            issuer_name: self.name_of(self.me),
+            issuer: self.identity.tunnel.x25519_public(),
+            name: self.name_of(self.me).chars().take(NAME_MAX).collect(),
             hints,
         };
-        self.kept.invites.issue(options.secret, expires_s, options.uses, options.role, options.offers);
-        self.kept.invites.forget_old(now.unix_s());
+        self.invites.expire(now.unix_s());
+        self.invites.issue(Invite::new(options.secret, expires_s, options.uses, options.role, options.offers));
         self.persist_kept(None);
         self.finish_turn(now);
         Ok(token)
     }
 
     /// Takes an invite back; the id is what people type, its first letters.
-    pub fn cancel_invite(&mut self, now: Now, id: &str) -> Option<JoinId> {
-        let cancelled = self.kept.invites.cancel(id, now.unix_s())?;
+    ///
+    /// # Errors
+    /// Nothing changes when no open invite, or more than one, begins so.
+    pub fn cancel_invite(&mut self, now: Now, id: &str) -> Result<JoinId, invites::CancelRefused> {
+        let cancelled = self.invites.cancel(id, now.unix_s())?;
         self.persist_kept(None);
-        Some(cancelled)
+        Ok(cancelled)
+    }
+
+    /// The invites of this machine, and how to call them.
+    pub fn invites(&self, now: Now) -> Vec<(String, Invite)> {
+        self.invites.list(now.unix_s()).map(|invite| (self.invites.short_id(invite.id()), invite.clone())).collect()
     }
 
     pub(super) fn on_join(&mut self, now: Now, source: Underlay, hint: [u8; 8], join: &Join) {
         let join_id = JoinId(hint);
-        let Some(secret) = self.kept.invites.find(join_id).map(|invite| invite.secret.clone()) else {
+        let Some(secret) = self.invites.find(join_id, now.unix_s()).map(|invite| invite.secret.clone()) else {
             return self.counters.count("join_unknown_invite");
         };
         let Some(tunnel) = x25519_form(&join.tunnel) else {
@@ -138,7 +145,6 @@ impl Node {
         let last_session_s = row.map_or(0, |row| row.last_session_s);
         self.write_row(Row { node: join.node, stamp: join.stamp, boot: join.boot, last_session_s });
         let (ix, admission) = self.join_session(now, join_id, join.node);
-        self.join_tunnels.insert(join.node, join.tunnel);
         let remote = Remote { tunnel, psk: secret.psk() };
         self.outbox.push_back(Output::Admit { session: SessionId::Join(ix), remote, source, admission });
     }
@@ -165,7 +171,7 @@ impl Node {
     pub(super) fn on_join_up(&mut self, now: Now, ix: JoinIx, endpoint: Underlay) {
         if let Some(session) = self.admitting.get_mut(&ix) {
             session.endpoint = Some(endpoint);
-            self.proofs.handle_up(now.at, SessionId::Join(ix), endpoint);
+            self.proofs.handle_up(now, SessionId::Join(ix), endpoint);
             self.say_join_hello(now, ix);
         }
     }
@@ -215,23 +221,18 @@ impl Node {
         }
         let (join_id, node) = (session.join_id, session.node);
         let admission = self.draw();
-        let redeemed = self.kept.invites.redeem(
-            &self.members,
-            now.unix_s(),
-            join_id,
-            node,
-            admission,
-            crate::members::invites::Wish { name: &redeem.name, exact: redeem.exact },
-        );
-        match redeemed {
+        let exactness = if redeem.exact { Exactness::Exact } else { Exactness::Like };
+        let asks = Redeeming { join_id, node, wish: &redeem.name, exactness, admission };
+        match self.invites.redeem(&self.members, now.unix_s(), &asks) {
+            Redeemed::Silence => self.counters.count("redeem_unknown"),
             Redeemed::Refused(refused) => self.send(SessionId::Join(ix), Message::Refused(refused)),
-            Redeemed::Again { role, .. } if self.members.certificate(node).is_some() => {
-                self.say_granted(now, ix, node, role);
+            Redeemed::Grant(grant) if grant.spent == Spent::Before && self.members.certificate(node).is_some() => {
+                self.say_granted(now, ix, node, grant.role);
             }
-            Redeemed::Grant { member, role } | Redeemed::Again { member, role } => {
+            Redeemed::Grant(grant) => {
                 let ticket = self.draw_ticket();
                 if let Some(session) = self.admitting.get_mut(&ix) {
-                    session.pending = Some(Pending { ticket, member, role });
+                    session.pending = Some(Pending { ticket, member: grant.member, role: grant.role });
                 }
                 self.persist_kept(Some(ticket));
             }
@@ -250,18 +251,11 @@ impl Node {
             return self.send(SessionId::Join(ix), Message::Refused(refused));
         }
         let Some(node) = self.admitting.get(&ix).map(|session| session.node) else { return };
-        let certificate = self.certify(now, node, pending.member);
-        self.take_own(now, certificate);
+        self.publish_about(now, node.0, Body::Member(pending.member), 0);
         if pending.role == InviteRole::Admin {
             self.make_admin(now, node);
         }
         self.say_granted(now, ix, node, pending.role);
-    }
-
-    fn certify(&self, now: Now, node: NodeId, member: record::Member) -> Record {
-        let slot = slot_of(Kind::Member, &node.0, &[]);
-        let seq = self.next_seq(now, self.registry.get(slot));
-        self.sign(&Draft { seq, subject: node.0, signer: self.me.0, body: Body::Member(member) })
     }
 
     /// Signs an Admin record by the root key, if it is here.
@@ -269,12 +263,13 @@ impl Node {
         let Some(root) = self.kept.root.as_ref().map(crate::keys::RootSeed::key) else {
             return self.counters.count("admin_without_root");
         };
-        let slot = slot_of(Kind::Admin, &node.0, &[]);
-        let seq = self.next_seq(now, self.registry.get(slot));
+        let held = self.registry.get(slot_of(Kind::Admin, &node.0, &[])).map_or(0, |held| held.record.seq());
         let body = Body::Admin(record::Admin { rights: ALL_RIGHTS });
-        let draft = Draft { seq, subject: node.0, signer: root.id().0, body };
-        let record = draft.sign_with(|bytes| root.sign(Word::Record, &self.network.0, &[bytes]));
-        self.take_own(now, record);
+        let draft = Draft { seq: (held + 1).max(now.unix_ms), subject: node.0, signer: root.public(), body };
+        match draft.sign_with(|bytes| root.sign(Word::Record, &[bytes])) {
+            Ok(record) => self.take_own(now, record),
+            Err(_) => self.counters.count("record_unsignable"),
+        }
     }
 
     /// Tells the joiner what it needs, and sends it along.
@@ -329,7 +324,7 @@ impl Node {
         }
         let asked: Vec<Slot> = slots.iter().filter(may).copied().collect();
         let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-        let answers = crate::gossip::answer(&asked, &shelf, JOIN_RECORDS_BODY);
+        let answers = gossip::answer(&Want { slots: asked }, JOIN_RECORDS_BODY, &shelf);
         for answer in answers {
             self.send(SessionId::Join(ix), answer);
         }
@@ -344,9 +339,9 @@ impl Node {
         let fresh = self
             .members
             .certificate(node)
-            .is_some_and(|certificate| certificate.not_after > self.mesh_s(now) + CERTIFICATE_S - 24 * 3600);
-        if !fresh && let Some(certificate) = self.renewed(now, node) {
-            self.take_own(now, certificate);
+            .is_some_and(|certificate| !admission::is_renewal_due(certificate, self.mesh_s(now)));
+        if !fresh {
+            self.renew(now, node);
         }
         let root = self.members.network().map_or([0; 32], |network| network.root.0);
         let mut slots = vec![slot_of(Kind::Member, &node.0, &[])];
@@ -354,16 +349,16 @@ impl Node {
         slots.retain(|slot| self.registry.holds(*slot).is_some());
         self.send(SessionId::Pair(peer), Message::Granted(Granted { slots: slots.clone() }));
         let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-        for answer in crate::gossip::answer(&slots, &shelf, super::gossiping::RECORDS_BODY) {
+        for answer in gossip::answer(&Want { slots }, RECORDS_BODY, &shelf) {
             self.send(SessionId::Pair(peer), answer);
         }
     }
 
-    pub(super) fn renewed(&self, now: Now, node: NodeId) -> Option<Record> {
-        let certificate: &Certificate = self.members.certificate(node)?;
-        let mut member = certificate.member();
-        member.not_after = self.mesh_s(now) + CERTIFICATE_S;
-        Some(self.certify(now, node, member))
+    pub(super) fn renew(&mut self, now: Now, node: NodeId) {
+        if let Some(certificate) = self.members.certificate(node) {
+            let member = admission::renewed(certificate, self.mesh_s(now));
+            self.publish_about(now, node.0, Body::Member(member), 0);
+        }
     }
 
     pub(super) fn drop_join_sessions_of(&mut self, node: NodeId) {

@@ -6,9 +6,10 @@ use crate::{
     addr::AddressPlan,
     ids::NetworkId,
     keys::{NetSecret, NodeKey, RootSeed, Word},
-    node::{Restored, admitting::{ALL_RIGHTS, CERTIFICATE_S}, kept::Kept},
+    members::admission,
+    node::{Restored, admitting::ALL_RIGHTS, kept::Kept},
     time::Now,
-    wire::record::{self, Body, Draft, Record},
+    wire::record::{self, Body, Draft, Record, Unsignable},
 };
 
 /// What a person decided about a new network, and what the shell drew for it.
@@ -31,9 +32,12 @@ pub struct Founding {
 }
 
 /// The first records and the kept state of a network whose first admin has `key`.
-pub fn found(now: Now, founding: Founding, key: &NodeKey) -> (NetworkId, Restored) {
+///
+/// # Errors
+/// A name or domain that does not fit a record.
+pub fn found(now: Now, founding: Founding, key: &NodeKey) -> Result<(NetworkId, Restored), Unsignable> {
     let root = founding.root.key();
-    let network = root.network();
+    let network = root.network_id();
     let pool4 = founding.pool4.unwrap_or_else(|| AddressPlan::default_pool4(network));
     let plan = AddressPlan { network, pool4 };
     let me = key.id();
@@ -51,24 +55,24 @@ pub fn found(now: Now, founding: Founding, key: &NodeKey) -> (NetworkId, Restore
         groups: None,
         role: 0,
         offers: Some(vec!["*".to_owned()]),
-        not_after: now.unix_s() + CERTIFICATE_S,
+        not_after: now.unix_s() + admission::CERTIFICATE_S,
         routes: None,
         guests: None,
     };
-    let by_root = |subject: [u8; 32], body: Body| -> Record {
-        let draft = Draft { seq: now.unix_ms.max(1), subject, signer: root.id().0, body };
-        draft.sign_with(|bytes| root.sign(Word::Record, &network.0, &[bytes]))
+    let by_root = |subject: [u8; 32], body: Body| -> Result<Record, Unsignable> {
+        let draft = Draft { seq: now.unix_ms.max(1), subject, signer: root.public(), body };
+        draft.sign_with(|bytes| root.sign(Word::Record, &[bytes]))
     };
-    let by_me = |subject: [u8; 32], body: Body| -> Record {
+    let by_me = |subject: [u8; 32], body: Body| -> Result<Record, Unsignable> {
         let draft = Draft { seq: now.unix_ms.max(1), subject, signer: me.0, body };
         draft.sign_with(|bytes| key.sign(Word::Record, &network.0, &[bytes]))
     };
     let records = vec![
-        by_root(root.id().0, Body::Network(facts)),
-        by_root(me.0, Body::Admin(record::Admin { rights: ALL_RIGHTS })),
-        by_me(me.0, Body::Member(member)),
-        by_me(root.id().0, Body::Epoch(record::Epoch { n: 0, secret: founding.secret.0 })),
+        by_root(root.public(), Body::Network(facts))?,
+        by_root(me.0, Body::Admin(record::Admin { rights: ALL_RIGHTS }))?,
+        by_me(me.0, Body::Member(member))?,
+        by_me(root.public(), Body::Epoch(record::Epoch { n: 0, secret: founding.secret.0 }))?,
     ];
     let kept = Kept { root: Some(founding.root), ..Kept::default() };
-    (network, Restored { records, rows: Vec::new(), kept })
+    Ok((network, Restored { records, rows: Vec::new(), kept }))
 }

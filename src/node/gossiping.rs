@@ -1,22 +1,25 @@
 //! Records come and go (protocol §7): each is decoded, its signature and authority judged, then it competes for its
 //! slot; what wins is kept, told to the cores it concerns, and spread.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use crate::{
-    gossip::{Shelf, Spread},
+    gossip::{self, Shelf, Spread, Stored},
     ids::{NodeId, PeerIx, SessionId, Slot, Version},
-    keys::{Word, verify},
-    members::Verdict,
+    keys::{Word, verify, verify_tunnel},
+    members::{Change, MemberRefused, Verdict},
     node::{
         Node, Timer,
         output::{Notice, Output, Write},
         talking::Goodbye,
     },
-    registry::{Offered, Registry},
+    registry::{Judged, Offered, Registry, RegistryRefused},
     time::Now,
     wire::{
-        message::Message,
+        message::{Message, Want},
         record::{Body, Kind, Record},
     },
 };
@@ -28,6 +31,10 @@ const WAITING: usize = 4096;
 /// A body of Records, outside and inside a join session (protocol §0, §9).
 pub(super) const RECORDS_BODY: usize = 1100;
 pub(super) const JOIN_RECORDS_BODY: usize = 960;
+
+/// The shortest and the longest time to the next look at what ends.
+const EXPIRY_AT_LEAST: Duration = Duration::from_secs(1);
+const EXPIRY_AT_MOST: Duration = Duration::from_secs(3600);
 
 /// A record that waits for its signature check.
 #[derive(Clone, Debug)]
@@ -65,10 +72,10 @@ impl Shelf for RegistryShelf<'_> {
     }
 
     fn record(&self, slot: Slot) -> Option<Record> {
-        self.registry.get(slot).cloned()
+        self.registry.get(slot).map(|held| held.record.clone())
     }
 
-    fn offered(&self, slot: Slot) -> bool {
+    fn is_offered(&self, slot: Slot) -> bool {
         self.registry.is_offered(slot, self.mesh_s)
     }
 
@@ -94,17 +101,17 @@ impl Node {
                     self.enqueue(&bytes, Some(peer));
                 }
             }
-            Message::Advert(advert) => self.gossip.handle_advert(now, peer, &advert.entries, &shelf),
-            Message::Digest(digest) => self.gossip.handle_digest(now, peer, &digest.sums, &shelf),
+            Message::Advert(advert) => self.gossip.handle_advert(now, peer, &advert, &shelf),
+            Message::Digest(digest) => self.gossip.handle_digest(now, peer, &digest, &shelf),
             Message::Slots(slots) => self.gossip.handle_slots(now, peer, &slots, &shelf),
             Message::Want(want) => {
-                for answer in crate::gossip::answer(&want.slots, &shelf, RECORDS_BODY) {
+                for answer in gossip::answer(&want, RECORDS_BODY, &shelf) {
                     self.send(SessionId::Pair(peer), answer);
                 }
             }
             Message::Granted(granted) => {
                 let slots = granted.slots.into_iter().filter(|slot| self.registry.holds(*slot).is_none()).collect();
-                self.send(SessionId::Pair(peer), Message::Want(crate::wire::message::Want { slots }));
+                self.send(SessionId::Pair(peer), Message::Want(Want { slots }));
             }
             _ => self.counters.count("message_unused"),
         }
@@ -114,7 +121,7 @@ impl Node {
         let Ok(record) = Record::decode(bytes) else {
             return self.counters.count("record_malformed");
         };
-        if self.registry.is_known(&record) {
+        if self.is_held(&record) {
             return;
         }
         if self.unverified.len() >= WAITING {
@@ -140,7 +147,7 @@ impl Node {
     pub(super) fn take_records_now(&mut self, now: Now, records: &[Vec<u8>]) {
         for bytes in records.iter().take(3) {
             match Record::decode(bytes) {
-                Ok(record) if !self.registry.is_known(&record) => self.take_from_network(now, record, None),
+                Ok(record) if !self.is_held(&record) => self.take_from_network(now, record, None),
                 Ok(_) => {}
                 Err(_) => self.counters.count("record_malformed"),
             }
@@ -150,9 +157,6 @@ impl Node {
     fn take_from_network(&mut self, now: Now, record: Record, from: Option<PeerIx>) {
         if !self.is_signed(&record) {
             return self.counters.count("record_signature");
-        }
-        if record.node() == self.me && record.signer() == self.me {
-            return self.on_echo(now, &record);
         }
         self.take(now, record, Origin::Network(from));
     }
@@ -176,37 +180,40 @@ impl Node {
         {
             return self.counters.count("record_cross_signature");
         }
-        let rank = match self.members.judge(&record) {
+        let rank = match self.members.judge(&record, &body) {
             Verdict::Allowed(rank) => rank,
-            Verdict::SignerUnknown => return self.registry.put_aside(record, now.at),
-            Verdict::Refused(refused) => return self.on_refused(now, &record, refused.label(), origin),
+            Verdict::SignerUnknown => return self.put_aside(now, record),
+            Verdict::Refused(refused) => return self.on_refused(now, &record, member_label(refused), origin),
         };
         let mesh_s = self.mesh_s(now);
-        match self.registry.offer(now, mesh_s, record.clone(), rank.into()) {
-            Offered::Taken { replaced } => self.on_taken(now, &record, &body, replaced.as_ref(), origin),
+        let judged = Judged { record: record.clone(), body: body.clone(), rank };
+        let offered = match origin {
+            Origin::Own | Origin::Disk => self.registry.publish(now, mesh_s, judged),
+            Origin::Network(_) => self.registry.offer(now, mesh_s, judged),
+        };
+        match offered {
+            Offered::Mine { above } => self.on_echo(now, &record, above),
+            Offered::Taken { .. } => self.on_taken(now, &record, &body, origin),
             Offered::Known => {}
             Offered::Older => self.on_refused(now, &record, "record_older", origin),
-            Offered::Refused(refused) => self.on_refused(now, &record, refused.label(), origin),
+            Offered::Refused(refused) => self.on_refused(now, &record, registry_label(refused), origin),
         }
     }
 
     fn is_cross_signed(&self, node: NodeId, peer: &crate::wire::record::Peer) -> bool {
-        verify(NodeId(peer.tunnel), Word::Tunnel, &self.network.0, &[&node.0], &peer.cross)
+        verify_tunnel(&peer.tunnel, node, &self.network.0, &peer.cross)
     }
 
     fn on_refused(&mut self, now: Now, record: &Record, label: &'static str, origin: Origin) {
         self.counters.count(label);
         if let Origin::Network(Some(peer)) = origin {
-            self.gossip.handle_lost(now, peer, record.slot());
+            self.gossip.handle_lost(now, peer, record.slot(), record.version());
         }
     }
 
-    fn on_taken(&mut self, now: Now, record: &Record, body: &Body, replaced: Option<&Record>, origin: Origin) {
-        if let Some(old) = replaced {
-            self.members.forget(old);
-        }
-        let before = self.members.address_book(record.node());
-        self.members.apply(record, body);
+    fn on_taken(&mut self, now: Now, record: &Record, body: &Body, origin: Origin) {
+        let before = self.members.peer(record.node()).cloned();
+        let change = self.members.apply(record, body);
         if origin != Origin::Disk {
             self.outbox.push_back(Output::Persist { ticket: None, write: Write::Record(record.clone()) });
             let from = match origin {
@@ -215,12 +222,13 @@ impl Node {
             };
             let spread = if is_urgent(body) { Spread::Urgent } else { Spread::Calm };
             let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-            self.gossip.handle_stored(now, record, spread, from, &shelf);
+            let stored = Stored { slot: record.slot(), version: record.version(), kind: record.kind(), spread, from };
+            self.gossip.handle_stored(now, stored, &shelf);
         }
         self.publication.stale = true;
         self.on_fact(now, record, body);
-        let after = self.members.address_book(record.node());
-        if before != after {
+        self.apply_change(now, change);
+        if before.as_ref() != self.members.peer(record.node()) {
             self.on_address_change(now, record.node());
         }
         self.schedule_expiry(now);
@@ -229,31 +237,50 @@ impl Node {
     /// Tells the other cores what a new record means for them.
     fn on_fact(&mut self, now: Now, record: &Record, body: &Body) {
         match body {
-            Body::Admin(_) | Body::Network(_) => self.retry_aside(now),
             Body::Revoke(_) => self.on_revoked(now, record.node()),
             Body::Lease(_) | Body::Member(_) | Body::Peer(_) => self.review_peer(now, record.node()),
-            Body::Heartbeat(heartbeat) => self.mesh_time.raise_floor(heartbeat.time),
-            Body::Epoch(_) | Body::Service(_) | Body::Invite(..) | Body::Opaque => {}
+            Body::Heartbeat(heartbeat) => self.mesh_time.raise_floor(now, heartbeat.time),
+            Body::Admin(_)
+            | Body::Network(_)
+            | Body::Epoch(_)
+            | Body::Service(_)
+            | Body::Invite(..)
+            | Body::Opaque => {}
         }
         match body {
-            Body::Network(network) => self.mesh_time.raise_floor(network.created),
-            Body::Member(member) => self.mesh_time.raise_floor(member.admitted_at),
+            Body::Network(network) => self.mesh_time.raise_floor(now, network.created),
+            Body::Member(member) => self.mesh_time.raise_floor(now, member.admitted_at),
             _ => {}
         }
     }
 
-    fn retry_aside(&mut self, now: Now) {
-        for record in self.registry.take_aside(now.at) {
-            self.take(now, record, Origin::Network(None));
+    /// Records that lost their authority leave; those kept aside may have gained it.
+    fn apply_change(&mut self, now: Now, change: Change) {
+        let mut nodes = VecDeque::from(change.recheck);
+        while let Some(node) = nodes.pop_front() {
+            let void: Vec<Record> = self
+                .registry
+                .touching(node)
+                .filter(|held| !matches!(self.members.judge(&held.record, &held.body), Verdict::Allowed(_)))
+                .map(|held| held.record.clone())
+                .collect();
+            for record in void {
+                self.registry.remove(now, record.slot());
+                nodes.extend(self.members.forget(&record).recheck);
+                self.counters.count("record_voided");
+            }
+            self.review_peer(now, node);
+        }
+        if change.unlocks {
+            for record in self.registry.retry_aside(now.at) {
+                self.take(now, record, Origin::Network(None));
+            }
         }
     }
 
     fn on_revoked(&mut self, now: Now, node: NodeId) {
         if node == self.me {
             self.notice(Notice::Revoked);
-        }
-        for record in self.members.voided_by(node) {
-            self.registry.remove(record);
         }
         if let Some(peer) = self.ids.find(node) {
             if self.pairs.contains_key(&peer) {
@@ -264,33 +291,22 @@ impl Node {
     }
 
     /// A record of ours that we do not hold: publish above it, or a tombstone (protocol §7).
-    fn on_echo(&mut self, now: Now, echo: &Record) {
-        let Some(held) = self.registry.get(echo.slot()).cloned() else {
-            return self.bury(now, echo);
-        };
-        if echo.version() <= held.version() {
-            return;
-        }
-        if let Ok(body) = held.body() {
-            let draft = crate::wire::record::Draft { seq: echo.seq() + 1, subject: self.me.0, signer: self.me.0, body };
-            let record = self.sign(&draft);
-            self.take_own(now, record);
+    fn on_echo(&mut self, now: Now, echo: &Record, above: u64) {
+        let held = self.registry.get(echo.slot()).map(|held| held.body.clone());
+        match held.or_else(|| tombstone(echo)) {
+            Some(body) => self.publish_about(now, self.me.0, body, above),
+            None => self.counters.count("record_echo"),
         }
     }
 
-    fn bury(&mut self, now: Now, echo: &Record) {
-        let Ok(Body::Service(mut service)) = echo.body() else {
-            return self.counters.count("record_echo");
-        };
-        service.ports.clear();
-        let draft = crate::wire::record::Draft {
-            seq: echo.seq() + 1,
-            subject: self.me.0,
-            signer: self.me.0,
-            body: Body::Service(service),
-        };
-        let record = self.sign(&draft);
-        self.take_own(now, record);
+    fn is_held(&self, record: &Record) -> bool {
+        self.registry.holds(record.slot()).is_some_and(|(version, _)| version == record.version())
+    }
+
+    fn put_aside(&mut self, now: Now, record: Record) {
+        if !self.registry.aside(record, now.at) {
+            self.counters.count("record_aside_full");
+        }
     }
 
     /// Puts the records of this machine's disk where they were, certificates before what stands on them.
@@ -302,11 +318,9 @@ impl Node {
     }
 
     pub(super) fn schedule_expiry(&mut self, now: Now) {
-        match self.registry.next_expiry() {
-            Some(expires_s) => {
-                let wait_s = expires_s.saturating_sub(self.mesh_s(now)).clamp(1, 3600);
-                self.timers.set(Timer::Expire, now.at.after(std::time::Duration::from_secs(wait_s)));
-            }
+        match self.registry.next_expiry(now, self.mesh_s(now)) {
+            // Mesh time may be corrected while we wait, so nothing is waited for longer than an hour.
+            Some(at) => self.timers.set(Timer::Expire, at.min(now.at.after(EXPIRY_AT_MOST)).max(now.at.after(EXPIRY_AT_LEAST))),
             None => self.timers.clear(&Timer::Expire),
         }
     }
@@ -315,10 +329,12 @@ impl Node {
         let mesh_s = self.mesh_s(now);
         let ended = self.registry.expire(mesh_s, now.at);
         let mut nodes = BTreeSet::new();
+        let mut change = Change::default();
         for record in &ended {
-            self.members.forget(record);
+            change.recheck.extend(self.members.forget(record).recheck);
             nodes.insert(record.node());
         }
+        self.apply_change(now, change);
         for node in nodes {
             self.review_peer(now, node);
         }
@@ -344,5 +360,33 @@ fn restore_order(kind: Kind) -> u8 {
         Kind::Member => 4,
         Kind::Peer => 5,
         Kind::Lease | Kind::Service | Kind::Health | Kind::Policy | Kind::Invite | Kind::Heartbeat | Kind::Unknown(_) => 6,
+    }
+}
+
+fn tombstone(echo: &Record) -> Option<Body> {
+    let Ok(Body::Service(mut service)) = echo.body() else { return None };
+    service.ports.clear();
+    Some(Body::Service(service))
+}
+
+fn registry_label(refused: RegistryRefused) -> &'static str {
+    match refused {
+        RegistryRefused::Quota => "record_quota",
+        RegistryRefused::Rate => "record_rate",
+        RegistryRefused::Ended => "record_ended",
+    }
+}
+
+fn member_label(refused: MemberRefused) -> &'static str {
+    match refused {
+        MemberRefused::OtherNetwork => "record_other_network",
+        MemberRefused::NotRoot => "record_not_root",
+        MemberRefused::NoRight => "record_no_right",
+        MemberRefused::SignerRevoked => "record_signer_revoked",
+        MemberRefused::NotOwn => "record_not_own",
+        MemberRefused::SubjectRevoked => "record_subject_revoked",
+        MemberRefused::TunnelTaken => "record_tunnel_taken",
+        MemberRefused::BadName => "record_bad_name",
+        MemberRefused::BadPool => "record_bad_pool",
     }
 }

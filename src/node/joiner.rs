@@ -145,7 +145,7 @@ impl Joiner {
 
     /// When to call [`Joiner::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Moment> {
-        self.timers.next().map(|(at, _)| at)
+        self.timers.next()
     }
 
     /// Acts on the deadlines that have come.
@@ -332,6 +332,6 @@ impl Joiner {
 
     fn is_the_issuers(&self, record: &Record) -> bool {
         let Ok(Body::Peer(peer)) = record.body() else { return false };
-        x25519_form(&peer.tunnel) == Some(self.token.issuer_tunnel)
+        x25519_form(&peer.tunnel) == Some(self.token.issuer)
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::{
     addr::Underlay,
-    ids::{NodeId, PeerIx, SessionId},
-    keys::{InviteSecret, NetSecret, knock_key},
+    ids::{JoinId, NodeId, PeerIx, SessionId},
+    keys::InviteSecret,
+    members::epochs::Reach,
     node::{
         Node,
         input::Row,
@@ -12,7 +13,7 @@ use crate::{
     },
     tables::Admission,
     time::Now,
-    wire::sealed::{Header, Knock, SealedKind},
+    wire::sealed::{Header, Kind, Knock},
 };
 
 /// A key that may open a sealed datagram, and what it stands for.
@@ -48,31 +49,28 @@ pub(super) const YOUNG: std::time::Duration = std::time::Duration::from_secs(10)
 
 impl Node {
     /// The keys with which a sealed datagram may open here; none: it is not for us.
-    pub fn sealed_keys(&self, header: &Header) -> Vec<SealedKey> {
+    pub fn sealed_keys(&self, now: Now, header: &Header) -> Vec<SealedKey> {
         match header.kind {
-            SealedKind::Knock => self
+            Kind::Knock => self
                 .members
-                .epochs_for_byte(header.epoch)
+                .epochs_for_byte(header.epoch, self.mesh_s(now))
                 .into_iter()
-                .map(|(epoch, secret)| SealedKey::Epoch { epoch, key: knock_key(secret, self.me) })
+                .filter(|opener| opener.reach == Reach::Everyone || self.members.is_admin(self.me))
+                .map(|opener| SealedKey::Epoch { epoch: opener.n, key: opener.secret.knock_key(self.me) })
                 .collect(),
-            SealedKind::Join => self
-                .kept
+            Kind::Join => self
                 .invites
-                .iter()
-                .filter(|invite| invite.id().0 == header.hint)
+                .find(JoinId(header.hint), now.unix_s())
+                .into_iter()
                 .map(|invite| SealedKey::Invite { secret: invite.secret.clone(), key: invite.secret.join_key() })
                 .collect(),
-            SealedKind::Introduce | SealedKind::Beacon | SealedKind::Punch => Vec::new(),
+            Kind::Introduce | Kind::Beacon | Kind::Punch => Vec::new(),
         }
     }
 
-    pub(super) fn on_knock(&mut self, now: Now, source: Underlay, epoch: u32, knock: &Knock) {
+    pub(super) fn on_knock(&mut self, now: Now, source: Underlay, knock: &Knock) {
         if knock.node == self.me {
             return self.counters.count("knock_of_own");
-        }
-        if self.members.is_old_epoch(epoch, self.mesh_s(now)) && !self.members.is_admin(self.me) {
-            return self.counters.count("knock_old_epoch");
         }
         self.take_records_now(now, &knock.records);
         let peer = self.ids.intern(knock.node);
@@ -146,7 +144,7 @@ impl Node {
     }
 
     fn pair_psk(&self, node: NodeId) -> Option<[u8; 32]> {
-        let zero: &NetSecret = self.members.epoch0()?;
+        let zero = self.members.epoch0()?;
         Some(crate::keys::pair_psk(zero, self.me, node))
     }
 }

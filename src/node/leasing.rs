@@ -8,7 +8,7 @@ use crate::{
     addr::Underlay,
     ids::PeerIx,
     keys::Word,
-    members::Standing as Membership,
+    members::{Standing as Membership, admission},
     node::{Node, Timer, talking::{FEATURES, Goodbye, WIRE_MAX, WIRE_MIN}},
     time::Now,
     wire::{
@@ -16,6 +16,9 @@ use crate::{
         record::{self, Body, Draft, Kind, Record, slot_of},
     },
 };
+
+/// A wall clock beyond this (year 6429) makes no seq; protocol §7 refuses 2⁴⁷ and more.
+const MAX_SEQ: u64 = (1 << 47) - 2;
 
 /// How long a lease is in force (protocol §7).
 const LEASE_LIFE_S: u64 = 12 * 3600;
@@ -25,8 +28,6 @@ const LEASE_AGAIN: Duration = Duration::from_secs(4 * 3600);
 const LEASE_WITHOUT_HELLO: Duration = Duration::from_secs(10);
 /// How often daily duties are looked at.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
-/// A certificate is renewed from day 30 of its 90: when fewer than 60 remain (protocol §8).
-const RENEW_BELOW_S: u64 = 60 * 24 * 3600;
 /// A Peer record is sent on change, at most once in this time (protocol §7); the first four go at once.
 const PEER_AGAIN: Duration = Duration::from_secs(600);
 /// How many changes of the Peer record go at once.
@@ -79,7 +80,7 @@ impl Node {
             expires: self.mesh_s(now) + LEASE_LIFE_S,
             left: state == LeaseState::Left,
         };
-        self.publish_own(now, Body::Lease(lease), &[]);
+        self.publish_own(now, Body::Lease(lease));
     }
 
     /// Tells the network that this peer leaves, and closes every session.
@@ -95,16 +96,16 @@ impl Node {
     }
 
     pub(super) fn on_addresses(&mut self, now: Now, addresses: Vec<Underlay>) {
-        self.candidates.handle_interfaces(addresses);
+        self.candidates.handle_interfaces(&addresses);
         self.publish_peer(now);
     }
 
     /// Publishes the own Peer record if it says something new, as often as protocol §7 allows.
     pub(super) fn publish_peer(&mut self, now: Now) {
-        let addresses = self.candidates.published();
+        let addresses = self.candidates.own();
         let body = record::Peer {
             tunnel: self.identity.tunnel.public(),
-            cross: self.identity.tunnel.cross_sign(&self.network, self.me),
+            cross: self.identity.tunnel.cross_sign(self.me, &self.network.0),
             wire_min: WIRE_MIN,
             wire_max: WIRE_MAX,
             features: FEATURES,
@@ -119,22 +120,25 @@ impl Node {
             return;
         }
         self.peer_changes.spend(now.at);
-        self.publish_own(now, Body::Peer(body), &[]);
+        self.publish_own(now, Body::Peer(body));
     }
 
     /// Signs a record about this peer and puts it where all records go.
-    pub(super) fn publish_own(&mut self, now: Now, body: Body, key: &[u8]) {
-        let kind = body.kind();
-        let held = self.registry.get(slot_of(kind, &self.me.0, key));
-        let seq = self.next_seq(now, held);
-        let draft = Draft { seq, subject: self.me.0, signer: self.me.0, body };
-        let record = self.sign(&draft);
-        self.take_own(now, record);
+    pub(super) fn publish_own(&mut self, now: Now, body: Body) {
+        self.publish_about(now, self.me.0, body, 0);
     }
 
-    /// Signs as this node.
-    pub(super) fn sign(&self, draft: &Draft) -> Record {
-        draft.sign_with(|bytes| self.identity.key.sign(Word::Record, &self.network.0, &[bytes]))
+    /// Signs a record with a number above what is held in its slot and above `above`, and takes it.
+    pub(super) fn publish_about(&mut self, now: Now, subject: [u8; 32], body: Body, above: u64) {
+        let Some(kind) = body.kind() else { return };
+        let held = self.registry.get(slot_of(kind, &subject, &body.key()));
+        let last = held.map_or(0, |held| held.record.seq()).max(above);
+        let seq = (last + 1).max(now.unix_ms.min(MAX_SEQ));
+        let draft = Draft { seq, subject, signer: self.me.0, body };
+        match draft.sign_with(|bytes| self.identity.key.sign(Word::Record, &self.network.0, &[bytes])) {
+            Ok(record) => self.take_own(now, record),
+            Err(_) => self.counters.count("record_unsignable"),
+        }
     }
 
     pub(super) fn do_daily(&mut self, now: Now) {
@@ -154,7 +158,7 @@ impl Node {
         let mut bytes = Vec::new();
         for revoke in self.registry.of_kind(Kind::Revoke) {
             count += 1;
-            bytes.extend_from_slice(&revoke.id());
+            bytes.extend_from_slice(&revoke.record.id());
         }
         let body = record::Heartbeat {
             time: self.mesh_s(now),
@@ -162,20 +166,18 @@ impl Node {
             hash: crate::hash::hash(crate::hash::Use::Record, &[&bytes]),
             policy: 0,
         };
-        self.publish_own(now, Body::Heartbeat(body), &[]);
+        self.publish_own(now, Body::Heartbeat(body));
     }
 
     fn is_renewal_due(&self, now: Now) -> bool {
         self.members
             .certificate(self.me)
-            .is_some_and(|certificate| certificate.not_after < self.mesh_s(now) + RENEW_BELOW_S)
+            .is_some_and(|certificate| admission::is_renewal_due(certificate, self.mesh_s(now)))
     }
 
     fn renew_own_as_admin(&mut self, now: Now) {
-        if self.is_renewal_due(now)
-            && let Some(certificate) = self.renewed(now, self.me)
-        {
-            self.take_own(now, certificate);
+        if self.is_renewal_due(now) {
+            self.renew(now, self.me);
         }
     }
 
@@ -196,7 +198,12 @@ impl Node {
     }
 
     pub(super) fn membership(&self, now: Now, node: crate::ids::NodeId) -> Membership {
-        self.members.standing(node, self.mesh_s(now))
+        self.members.standing(node, self.mesh_s(now), self.admin_seen_s())
+    }
+
+    /// When the newest lease of any admin was made, unix s.
+    fn admin_seen_s(&self) -> u64 {
+        self.members.admins().filter_map(|admin| self.registry.lease_made_s(admin)).max().unwrap_or(0)
     }
 }
 

@@ -20,7 +20,7 @@ impl Node {
                 overlay::Output::Ask(peer) => self.send(SessionId::Pair(peer), Message::Link(Link { yes: false })),
                 overlay::Output::Yes(peer) => self.send(SessionId::Pair(peer), Message::Link(Link { yes: true })),
                 overlay::Output::Unlink { peer, reason } => {
-                    self.send(SessionId::Pair(peer), Message::Unlink(Unlink { reason: reason.number() }));
+                    self.send(SessionId::Pair(peer), Message::Unlink(Unlink { reason: unlink_number(reason) }));
                 }
                 overlay::Output::Linked(peer) => self.on_linked(now, peer),
                 overlay::Output::Unlinked(peer) => self.gossip.handle_unlinked(peer),
@@ -28,7 +28,7 @@ impl Node {
                 overlay::Output::Close { peer, reason } => {
                     let goodbye = match reason {
                         overlay::CloseReason::Idle => Goodbye::Idle,
-                        overlay::CloseReason::Silent => Goodbye::Closing,
+                        overlay::CloseReason::Silent | overlay::CloseReason::Crowded => Goodbye::Closing,
                     };
                     self.close_pair(now, peer, goodbye);
                 }
@@ -44,7 +44,7 @@ impl Node {
         };
         let kind = if hello.role == 1 { LinkKind::Leaf } else { LinkKind::Full };
         let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-        self.gossip.handle_linked(now, peer, kind, hello.digest, &shelf);
+        self.gossip.handle_linked(now, peer, (kind, hello.digest), &shelf);
     }
 
     /// Tells the overlay whether a peer is somebody to link with now.
@@ -54,8 +54,8 @@ impl Node {
         }
         let peer = self.ids.intern(node);
         let alive = self.may_open(now, node) && self.registry.in_force(node, self.mesh_s(now));
-        let eligible = if alive && !self.candidates_of(node).is_empty() { Eligible::Yes } else { Eligible::No };
-        self.links.handle_known(now.at, peer, node, eligible);
+        let eligible = if alive && !self.candidates.of(now, peer).is_empty() { Eligible::Yes } else { Eligible::No };
+        self.links.handle_known(now, peer, node, eligible);
     }
 
     /// A peer published other addresses: what failed may work now.
@@ -64,16 +64,26 @@ impl Node {
             return;
         }
         let peer = self.ids.intern(node);
-        self.links.handle_address_changed(now.at, peer);
-        let candidates = self.candidates_of(node);
-        self.attempts.handle_candidates(now.at, peer, candidates);
+        let published = self.members.peer(node).and_then(|peer| peer.addresses.clone()).unwrap_or_default();
+        self.candidates.handle_published(peer, &published);
+        self.links.handle_address_changed(now, peer);
+        self.attempts.handle_candidates(peer, &self.candidates.of(now, peer));
+        self.review_peer(now, node);
     }
 
     /// Who opened the session that stands: the one that dialled.
     pub(super) fn opener_of(&self, peer: PeerIx) -> Opener {
         match self.pairs.get(&peer) {
-            Some(pair) if pair.admitted_at.is_some() => Opener::Remote,
-            _ => Opener::Local,
+            Some(pair) if pair.admitted_at.is_some() => Opener::Theirs,
+            _ => Opener::Own,
         }
+    }
+}
+
+/// Unlink's numbers (protocol §11).
+fn unlink_number(reason: overlay::UnlinkReason) -> u64 {
+    match reason {
+        overlay::UnlinkReason::Full => 0,
+        overlay::UnlinkReason::NotWanted => 1,
     }
 }

@@ -25,15 +25,17 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::{
+    addr::AddressPlan,
     gossip::Gossip,
-    ids::{Boot, Interner, JoinIx, NetworkId, NodeId, PeerIx, SessionId},
+    ids::{Boot, Interner, JoinId, JoinIx, NetworkId, NodeId, PeerIx, SessionId},
     keys::{NodeKey, TunnelKey},
-    members::{Members, mesh_time::MeshTime},
+    members::{Members, invites::Invites, mesh_time::MeshTime},
     node::{
         admitting::Admitting,
         gossiping::Unverified,
         input::{Input, Row},
         kept::Kept,
+        leasing::PeerChanges,
         output::{Notice, Output, Write},
         talking::Pair,
     },
@@ -43,7 +45,7 @@ use crate::{
     time::{Moment, Now, Timers},
     wire::{
         message::Message,
-        record::{Kind, Record},
+        record::Record,
         sealed::Sealed,
     },
 };
@@ -134,6 +136,7 @@ pub struct Node {
     proofs: Proofs,
     candidates: Candidates,
     kept: Kept,
+    invites: Invites,
     rows: BTreeMap<NodeId, Row>,
     earlier_boots: BTreeMap<NodeId, Boot>,
     pairs: BTreeMap<PeerIx, Pair>,
@@ -145,6 +148,9 @@ pub struct Node {
     notices: BTreeSet<Notice>,
     publication: Publication,
     next_ticket: u64,
+    peer_changes: PeerChanges,
+    joiners: BTreeMap<JoinId, BTreeSet<NodeId>>,
+    waiting_pings: BTreeMap<PeerIx, Vec<u64>>,
     counters: Counters,
 }
 
@@ -218,13 +224,17 @@ impl Node {
             rng,
             ids,
             members: Members::new(network, me),
-            mesh_time: MeshTime::new(floor_s),
+            mesh_time: MeshTime::new(now, floor_s),
             registry: Registry::new(me),
             gossip: Gossip::new(gossip_seed),
-            links: Links::new(me, settings.limits.clone(), links_seed),
+            links: Links::new(me, settings.limits, links_seed),
             attempts: Attempts::new(attempts_seed),
             proofs: Proofs::new(proofs_seed),
-            candidates: Candidates::default(),
+            candidates: Candidates::new(AddressPlan {
+                network,
+                pool4: AddressPlan::default_pool4(network),
+            }),
+            invites: Invites::new(restored.kept.invites.clone()),
             kept: restored.kept,
             rows: restored.rows.into_iter().map(|row| (row.node, row)).collect(),
             earlier_boots: BTreeMap::new(),
@@ -237,6 +247,9 @@ impl Node {
             notices: BTreeSet::new(),
             publication: Publication::default(),
             next_ticket: 0,
+            peer_changes: PeerChanges::default(),
+            joiners: BTreeMap::new(),
+            waiting_pings: BTreeMap::new(),
             counters: Counters::default(),
             settings,
         };
@@ -254,8 +267,8 @@ impl Node {
             Input::Message { session: SessionId::Join(join), source, message } => {
                 self.on_join_message(now, join, source, message);
             }
-            Input::Sealed { source, epoch, hint, body } => match body {
-                Sealed::Knock(knock) => self.on_knock(now, source, epoch, &knock),
+            Input::Sealed { source, hint, body, .. } => match body {
+                Sealed::Knock(knock) => self.on_knock(now, source, &knock),
                 Sealed::Join(join) => self.on_join(now, source, hint, &join),
                 Sealed::Introduce(_) | Sealed::Beacon(_) | Sealed::Punch(_) => self.counters.count("sealed_unused"),
             },
@@ -278,7 +291,7 @@ impl Node {
     /// When the node wants an [`Input::Tick`] next.
     pub fn poll_timeout(&self) -> Option<Moment> {
         [
-            self.timers.next().map(|(at, _)| at),
+            self.timers.next(),
             self.gossip.poll_timeout(),
             self.links.poll_timeout(),
             self.attempts.poll_timeout(),
@@ -346,9 +359,9 @@ impl Node {
     /// Lets every core act on its deadlines and carries what they say to the outbox, until all are silent.
     fn drain_cores(&mut self, now: Now) {
         self.gossip.handle_timeout(now, &gossiping::RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now)));
-        self.links.handle_timeout(now.at);
-        self.attempts.handle_timeout(now.at);
-        self.proofs.handle_timeout(now.at);
+        self.links.handle_timeout(now);
+        self.attempts.handle_timeout(now);
+        self.proofs.handle_timeout(now);
         loop {
             let quiet = !self.drain_links(now) & !self.drain_attempts(now) & !self.drain_proofs() & !self.drain_gossip();
             if quiet {
@@ -378,7 +391,7 @@ impl Node {
 
     /// Writes the kept state; with a ticket the shell answers when it is on the disk.
     fn persist_kept(&mut self, ticket: Option<u64>) {
-        self.kept.floor_s = self.kept.floor_s.max(self.mesh_time.floor_s());
+        self.kept.invites = self.invites.all().to_vec();
         self.outbox.push_back(Output::Persist { ticket, write: Write::Kept(Box::new(self.kept.clone())) });
     }
 
@@ -392,16 +405,6 @@ impl Node {
         self.rng.fill_bytes(&mut bytes);
         bytes
     }
-
-    /// The next number for a record of ours in the slot of `like` (protocol §7).
-    fn next_seq(&self, now: Now, held: Option<&Record>) -> u64 {
-        let last = held.map_or(0, Record::seq);
-        (last + 1).max(now.unix_ms.min(MAX_SEQ))
-    }
-
-    fn is_kind_urgent(kind: Kind) -> bool {
-        matches!(kind, Kind::Revoke | Kind::Epoch)
-    }
 }
 
 /// Whether the network is to be up on this machine.
@@ -412,6 +415,3 @@ pub enum Standing {
     /// `webmesh down` was said.
     Down,
 }
-
-/// A wall clock beyond this (year 6429) makes no seq; protocol §7 refuses 2⁴⁷ and more.
-const MAX_SEQ: u64 = (1 << 47) - 2;

@@ -9,7 +9,7 @@ use crate::{
         output::{FirstContact, Output},
     },
     paths::{attempt, attempt::Purpose, proof},
-    time::Now,
+    time::{Moment, Now},
     wire::{
         message::{Message, Ping, Pong},
         record::{Kind, slot_of},
@@ -26,8 +26,8 @@ impl Node {
         if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
             return;
         }
-        let candidates = self.candidates_of(self.ids.node(peer));
-        self.attempts.start(now.at, peer, purpose, candidates);
+        let candidates = self.candidates.of(now, peer);
+        self.attempts.start(now, peer, purpose, &candidates);
     }
 
     /// After a start: a peer that had a session with the run before hears that this is a new one.
@@ -40,7 +40,7 @@ impl Node {
     /// After a grant: the issuer is where the join session found it.
     pub fn meet(&mut self, now: Now, node: NodeId, endpoint: Underlay) {
         let peer = self.ids.intern(node);
-        self.candidates.handle_worked(now.at, peer, endpoint);
+        self.candidates.handle_proven(now, peer, endpoint);
         self.reach(now, peer, Purpose::Link);
         self.finish_turn(now);
     }
@@ -51,11 +51,6 @@ impl Node {
             return;
         };
         self.dial(now, peer, vec![endpoint]);
-    }
-
-    pub(super) fn candidates_of(&self, node: NodeId) -> Vec<Underlay> {
-        let published = self.members.peer(node).and_then(|peer| peer.addresses.as_deref()).unwrap_or_default();
-        self.candidates.of(self.ids.find(node), published)
     }
 
     pub(super) fn drain_attempts(&mut self, now: Now) -> bool {
@@ -74,7 +69,7 @@ impl Node {
     }
 
     fn on_attempt_failed(&mut self, now: Now, peer: PeerIx) {
-        self.links.handle_dial_failed(now.at, peer);
+        self.links.handle_dial_failed(now, peer);
         if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_none()) {
             self.outbox.push_back(Output::Close { session: SessionId::Pair(peer) });
             self.on_pair_gone(now, peer);
@@ -104,32 +99,36 @@ impl Node {
             Some(slot_of(Kind::Peer, &self.me.0, &[])),
         ];
         let held = slots.into_iter().flatten().filter_map(|slot| self.registry.get(slot));
-        held.map(|record| record.bytes().to_vec()).collect()
+        held.map(|held| held.record.bytes().to_vec()).collect()
     }
 
     pub(super) fn on_new_path(&mut self, now: Now, session: SessionId, source: Underlay) {
-        self.proofs.handle_new_path(now.at, session, source);
+        self.proofs.handle_new_path(now, session, source);
     }
 
     pub(super) fn on_pong(&mut self, now: Now, session: SessionId, source: Underlay, pong: &Pong) {
-        let proven = self.proofs.handle_pong(now.at, session, pong.nonce, source);
+        let proof = self.proofs.handle_pong(now, session, pong.nonce, source);
         let SessionId::Pair(peer) = session else { return };
-        match proven {
-            proof::Proof::Unknown => self.counters.count("pong_unknown"),
-            proof::Proof::Proven { endpoint, rtt, tag, .. } => {
+        match proof {
+            proof::Proof::Unknown => return self.counters.count("pong_unknown"),
+            proof::Proof::Proven { endpoint, .. } => {
                 if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
                     up.endpoint = endpoint;
-                    up.heard = now.at;
                 }
-                self.candidates.handle_worked(now.at, peer, endpoint);
-                if let Some(observed) = pong.observed {
-                    self.candidates.handle_observed(now.at, peer, endpoint, observed);
-                    self.publish_peer(now);
-                }
-                if let Some(tag) = tag {
-                    self.outbox.push_back(Output::Ponged { tag, endpoint, rtt });
-                }
+                self.candidates.handle_proven(now, peer, endpoint);
             }
+            proof::Proof::Answered { tag: Some(tag), rtt } => {
+                self.outbox.push_back(Output::Ponged { tag, endpoint: source, rtt });
+            }
+            proof::Proof::Answered { tag: None, .. } => {}
+        }
+        if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
+            up.heard = now.at;
+            self.links.handle_heard(now, peer, now.at, Moment::default());
+        }
+        if let Some(observed) = pong.observed {
+            self.candidates.handle_observed(peer, source, observed);
+            self.publish_peer(now);
         }
     }
 
@@ -145,20 +144,21 @@ impl Node {
                 proof::Output::SetPath { session, endpoint } => {
                     self.outbox.push_back(Output::SetPath { session, endpoint });
                 }
+                proof::Output::Unanswered { .. } => self.counters.count("ping_unanswered"),
             }
         }
         any
     }
 
     pub(super) fn ping_link(&mut self, now: Now, peer: PeerIx) {
-        self.proofs.ping(now.at, SessionId::Pair(peer), None);
+        self.proofs.ping(now, SessionId::Pair(peer), None);
     }
 
     /// Sends one Ping for a person; [`Output::Ponged`] with the tag answers. Opens a session if there is none.
     pub fn ping(&mut self, now: Now, node: NodeId, tag: u64) {
         let peer = self.ids.intern(node);
         if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
-            self.proofs.ping(now.at, SessionId::Pair(peer), Some(tag));
+            self.proofs.ping(now, SessionId::Pair(peer), Some(tag));
         } else {
             self.waiting_pings.entry(peer).or_default().push(tag);
             self.reach(now, peer, Purpose::Wanted);
@@ -168,7 +168,7 @@ impl Node {
 
     pub(super) fn send_waiting_pings(&mut self, now: Now, peer: PeerIx) {
         for tag in self.waiting_pings.remove(&peer).unwrap_or_default() {
-            self.proofs.ping(now.at, SessionId::Pair(peer), Some(tag));
+            self.proofs.ping(now, SessionId::Pair(peer), Some(tag));
         }
     }
 }

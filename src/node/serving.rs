@@ -7,11 +7,13 @@ use rand_core::RngCore;
 
 use crate::{
     ids::NodeId,
+    members::label,
     node::{Node, output::Output},
+    registry::Held,
     services::{Published, SPLICE_PORTS, Splice},
     tables::Transport,
     time::Now,
-    wire::record::{self, Body, Draft, Kind, Record},
+    wire::record::{self, Body, Kind, slot_of},
 };
 
 /// What `webmesh service add` asks for, checked by the shell as far as the host is concerned.
@@ -76,7 +78,7 @@ impl Node {
     /// # Errors
     /// Nothing changes when it is refused.
     pub fn service_add(&mut self, now: Now, wish: ServiceWish) -> Result<Published, ServiceRefused> {
-        if !crate::members::label::is_allowed(&wish.name) {
+        if !is_service_name(&wish.name) {
             return Err(ServiceRefused::Name(wish.name));
         }
         let instance = wish.instance.clone().unwrap_or_else(|| self.name_of(self.me));
@@ -153,21 +155,28 @@ impl Node {
         let mut all: Vec<Instance> = self
             .registry
             .of_kind(Kind::Service)
-            .filter(|record| self.may_be_told(now, record.node()) && self.registry.in_force(record.node(), mesh_s))
-            .filter_map(|record| self.instance(record))
+            .filter(|held| self.registry.in_force(held.record.node(), mesh_s))
+            .filter(|held| self.may_be_told(now, held.record.node()))
+            .filter_map(|held| self.instance(held))
             .collect();
         all.sort_by(|a, b| (&a.service, a.node, &a.instance).cmp(&(&b.service, b.node, &b.instance)));
         all
     }
 
-    fn instance(&self, record: &Record) -> Option<Instance> {
-        let Ok(Body::Service(service)) = record.body() else { return None };
+    fn instance(&self, held: &Held) -> Option<Instance> {
+        let Body::Service(service) = &held.body else { return None };
+        let node = held.record.node();
         let ports: Vec<(Transport, u16)> = service.ports.iter().filter_map(|port| decode_port(*port)).collect();
-        if ports.is_empty() || !crate::members::label::is_allowed(&service.service) {
+        if ports.is_empty() || !is_service_name(&service.service) {
             return None;
         }
-        let offered = self.members.may_offer(record.node(), &service.service);
-        Some(Instance { node: record.node(), service: service.service, instance: service.instance, ports, offered })
+        Some(Instance {
+            node,
+            service: service.service.clone(),
+            instance: service.instance.clone(),
+            ports,
+            offered: self.members.may_offer(node, &service.service),
+        })
     }
 
     /// Publishes again what was kept: a new run, or a name that changed.
@@ -193,13 +202,10 @@ impl Node {
             zone: None,
             meta: None,
         });
-        let draft = Draft { seq: 1, subject: self.me.0, signer: self.me.0, body };
-        let held = self.registry.get(draft.slot()).cloned();
-        if held.as_ref().and_then(|held| held.body().ok()).as_ref() == Some(&draft.body) {
-            return;
+        let held = self.registry.get(slot_of(Kind::Service, &self.me.0, &body.key()));
+        if held.map(|held| &held.body) != Some(&body) {
+            self.publish_own(now, body);
         }
-        let record = self.sign(&Draft { seq: self.next_seq(now, held.as_ref()), ..draft });
-        self.take_own(now, record);
     }
 
     pub(super) fn announce_splices(&mut self) {
@@ -237,6 +243,10 @@ impl Node {
             }
         }
     }
+}
+
+fn is_service_name(name: &str) -> bool {
+    label::parse_service(name).is_ok()
 }
 
 fn decode_port(port: u64) -> Option<(Transport, u16)> {

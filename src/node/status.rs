@@ -252,7 +252,7 @@ impl Node {
         }
         match self.members.certificate(node).map(|certificate| certificate.role) {
             Some(crate::members::Role::Leaf) => Role::Leaf,
-            Some(crate::members::Role::Member) | None => Role::Member,
+            Some(crate::members::Role::Full) | None => Role::Member,
         }
     }
 
@@ -373,12 +373,12 @@ impl Node {
     pub fn is_settled(&self, now: Now) -> bool {
         let alive = |node: &NodeId| *node != self.me && self.registry.in_force(*node, self.mesh_s(now));
         let alone = !self.members.nodes().any(|(node, _)| alive(&node));
-        alone || self.pairs.keys().any(|peer| self.gossip.in_sync(*peer))
+        alone || self.pairs.keys().any(|peer| self.gossip.is_synced(*peer))
     }
 
     /// Whether the registry of a peer and ours have been compared once in this session.
     pub fn is_in_sync_with(&self, node: NodeId) -> bool {
-        self.ids.find(node).is_some_and(|peer| self.gossip.in_sync(peer))
+        self.ids.find(node).is_some_and(|peer| self.gossip.is_synced(peer))
     }
 
     /// Whether a session with a peer stands and both have said Hello.

@@ -73,9 +73,9 @@ impl Node {
         }
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
         pair.up = Some(Up { endpoint, said_hello: false, hello: None, heard: now.at });
-        self.attempts.handle_up(now.at, peer);
-        self.candidates.handle_worked(now.at, peer, endpoint);
-        self.proofs.handle_up(now.at, SessionId::Pair(peer), endpoint);
+        self.attempts.handle_up(peer);
+        self.candidates.handle_proven(now, peer, endpoint);
+        self.proofs.handle_up(now, SessionId::Pair(peer), endpoint);
         self.note_session_time(now, peer);
         self.say_hello(now, peer);
         self.drop_join_sessions_of(node);
@@ -97,8 +97,9 @@ impl Node {
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
         self.proofs.handle_down(SessionId::Pair(peer));
         self.gossip.handle_unlinked(peer);
-        self.links.handle_closed(now.at, peer);
-        self.pings_of_lost(peer);
+        self.links.handle_closed(now, peer);
+        self.candidates.handle_observer_gone(peer);
+        self.mesh_time.forget_link(self.ids.node(peer));
     }
 
     /// Says Bye, and forgets the state.
@@ -164,8 +165,8 @@ impl Node {
                 self.counters.count("message_before_hello");
             }
             Message::Renew => self.on_renew(now, peer),
-            Message::Link(link) => self.links.handle_link(now.at, peer, link.yes),
-            Message::Unlink(_) => self.links.handle_unlink(now.at, peer),
+            Message::Link(link) => self.links.handle_link(now, peer, link.yes),
+            Message::Unlink(unlink) => self.links.handle_unlink(now, peer, unlink.reason),
             Message::Introduced(_) | Message::Redeem(_) => self.counters.count("message_unused"),
             Message::Refused(_) => self.counters.count("renewal_refused"),
             gossip @ (Message::Records(_)
@@ -184,9 +185,9 @@ impl Node {
         let first = up.hello.is_none();
         let answer = !hello.heard || !up.said_hello;
         if let Some(observed) = hello.observed {
-            self.candidates.handle_observed(now.at, peer, up.endpoint, observed);
+            self.candidates.handle_observed(peer, up.endpoint, observed);
         }
-        self.mesh_time.handle_link_clock(now, peer, hello.time_ms);
+        self.mesh_time.handle_hello(now, self.ids.node(peer), hello.time_ms);
         up.hello = Some(hello);
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
         if answer {
@@ -200,7 +201,8 @@ impl Node {
     /// Both sides may speak: links, renewals and the own lease begin here.
     fn on_greeted(&mut self, now: Now, peer: PeerIx) {
         let opener = self.opener_of(peer);
-        self.links.handle_open(now.at, peer, opener);
+        self.links.handle_open(now, peer, opener);
+        self.send_waiting_pings(now, peer);
         if !self.has_lease() {
             self.publish_lease(now);
         }
@@ -216,7 +218,7 @@ impl Node {
     pub(super) fn on_heard(&mut self, now: Now, peer: PeerIx, heard: Moment, user: Moment) {
         if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
             up.heard = up.heard.max(heard);
-            self.links.handle_heard(now.at, peer, heard, user);
+            self.links.handle_heard(now, peer, heard, user);
         }
     }
 }

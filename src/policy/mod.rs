@@ -1,3 +1,12 @@
-//! Who may reach what (design §10). Until policies are built it is one constant: members reach every port of members.
+//! Who may reach what. Until policies are built: one constant, `members → members: everything` (design §10).
 //!
-//! Knows rules. Refuses to know how packets are filtered by them.
+//! Knows the rule and its words. Enforces nothing, because there is nothing to refuse yet.
+
+/// The only rule there is, as `policy show` prints it.
+pub const DEFAULT_RULE: &str = "members → members: everything";
+
+/// Where the rule comes from, as `policy show` prints it.
+pub const DEFAULT_SOURCE: &str = "the default; no policy is set";
+
+/// The rule in a sentence, as `init` prints it.
+pub const DEFAULT_SENTENCE: &str = "members may reach every port of each other";

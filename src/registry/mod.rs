@@ -1,3 +1,545 @@
 //! The record store: what is held in each slot, what competes with it, how long it lives (protocol §7).
 //!
 //! Knows envelopes, leases, quotas and digests. Refuses to know who is an admin: every record comes with its verdict.
+//! A record whose signer's right is not known is put [`Registry::aside`]; one that lost its right is taken out by
+//! [`Registry::remove`]. Same records, same rights: same registry, whatever the order (but for quotas and pace).
+
+mod aside;
+mod digest;
+mod life;
+mod quota;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use self::{
+    aside::Aside,
+    digest::Sums,
+    life::{Deadline, Deadlines, Due, Life},
+    quota::{Pace, Usages},
+};
+pub use self::{
+    aside::{ASIDE_FOR, ASIDE_MAX},
+    digest::{BUCKETS, bucket_of, digest16},
+    life::{
+        ENDED_CERTIFICATE_S, EPOCH_S, HEARTBEAT_S, INERT_S, LEASE_S, LEASE_TAIL_S, TOMBSTONE_S,
+    },
+    quota::{BYTES_MAX, SERVICES_MAX, UPDATE_BURST, UPDATE_EVERY},
+};
+pub use crate::ids::Rank;
+use crate::{
+    ids::{NodeId, Slot, Version},
+    time::{Moment, Now},
+    wire::record::{Body, Kind, Lease, Record, Service},
+};
+
+/// How many slots are remembered whose record went with its node's Lease, so that who joined later does not bring
+/// it back; a guess: four times the peers that leave a network of 1,000 in a week.
+const BURIED_MAX: usize = 4_096;
+
+/// A record that has authority, and what gave it.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The record.
+    pub record: Record,
+    /// What it says; [`Body::Opaque`] where this build cannot read it.
+    pub body: Body,
+    /// By what right it was signed.
+    pub rank: Rank,
+}
+
+/// A record in its slot.
+#[derive(Clone, Debug)]
+pub struct Held {
+    /// The record.
+    pub record: Record,
+    /// What it says.
+    pub body: Body,
+    /// By what right it was signed.
+    pub rank: Rank,
+    pace: Pace,
+}
+
+/// What became of a record that was offered.
+#[derive(Clone, Debug)]
+#[must_use = "a record that was taken must be applied, persisted and passed on"]
+pub enum Offered {
+    /// It is in its slot.
+    Taken {
+        /// What was there before.
+        replaced: Option<Record>,
+    },
+    /// It was there already.
+    Known,
+    /// What is there wins.
+    Older,
+    /// It is signed by this machine, which does not hold it: publish above this seq, or a tombstone.
+    Mine {
+        /// The seq to be greater than.
+        above: u64,
+    },
+    /// It may not be stored.
+    Refused(RegistryRefused),
+}
+
+/// Why a record with authority is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum RegistryRefused {
+    /// Its origin stores as much as it may.
+    #[error("origin stores too much")]
+    Quota,
+    /// Its slot changes too fast.
+    #[error("slot changes too fast")]
+    Rate,
+    /// Its time is over.
+    #[error("record ended")]
+    Ended,
+}
+
+/// All records held.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    own: NodeId,
+    slots: BTreeMap<Slot, Held>,
+    by_node: BTreeMap<NodeId, BTreeSet<Slot>>,
+    by_signer: BTreeMap<NodeId, BTreeSet<Slot>>,
+    by_kind: BTreeMap<Kind, BTreeSet<Slot>>,
+    leases: BTreeMap<NodeId, Slot>,
+    lease_ends: BTreeSet<(u64, Slot)>,
+    worn: BTreeSet<Slot>,
+    sums: Sums,
+    usages: Usages,
+    deadlines: Deadlines,
+    buried: BTreeMap<Slot, Version>,
+    buried_order: VecDeque<Slot>,
+    aside: Aside,
+}
+
+impl Registry {
+    /// An empty registry of the machine `own`.
+    pub fn new(own: NodeId) -> Self {
+        Self {
+            own,
+            slots: BTreeMap::new(),
+            by_node: BTreeMap::new(),
+            by_signer: BTreeMap::new(),
+            by_kind: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            lease_ends: BTreeSet::new(),
+            worn: BTreeSet::new(),
+            sums: Sums::default(),
+            usages: Usages::default(),
+            deadlines: Deadlines::default(),
+            buried: BTreeMap::new(),
+            buried_order: VecDeque::new(),
+            aside: Aside::default(),
+        }
+    }
+
+    /// Lets a record that came from another peer compete for its slot.
+    pub fn offer(&mut self, now: Now, mesh_s: u64, judged: Judged) -> Offered {
+        let slot = judged.record.slot();
+        let held = self.slots.get(&slot);
+        if let Some(settled) = settle(held, &judged) {
+            return settled;
+        }
+        if judged.rank == Rank::Own && judged.record.signer() == self.own {
+            let above = judged.record.seq();
+            return Offered::Mine { above };
+        }
+        if self.is_buried(&judged.record, mesh_s) {
+            return Offered::Refused(RegistryRefused::Ended);
+        }
+        let pace = held.map_or_else(Pace::default, |held| held.pace);
+        let pace = match judged.rank {
+            Rank::Own => pace.after_update(now.at),
+            Rank::Admin | Rank::Root => Some(pace),
+        };
+        match pace {
+            Some(pace) => self.take(now, mesh_s, judged, pace),
+            None => Offered::Refused(RegistryRefused::Rate),
+        }
+    }
+
+    /// Lets a record that this machine made or had stored compete for its slot.
+    pub fn publish(&mut self, now: Now, mesh_s: u64, judged: Judged) -> Offered {
+        match settle(self.slots.get(&judged.record.slot()), &judged) {
+            Some(settled) => settled,
+            None => self.take(now, mesh_s, judged, Pace::default()),
+        }
+    }
+
+    /// Keeps a record whose signer's right is not known aside, at most 256 of them for 10 min; false: no room.
+    pub fn aside(&mut self, record: Record, at: Moment) -> bool {
+        self.aside.put(record, at)
+    }
+
+    /// Takes out what is kept aside, to be judged again.
+    pub fn retry_aside(&mut self, at: Moment) -> Vec<Record> {
+        self.aside.take_all(at)
+    }
+
+    /// Takes a record out: it lost its authority.
+    pub fn remove(&mut self, now: Now, slot: Slot) -> Option<Held> {
+        let held = self.take_out(slot)?;
+        if held.record.kind() == Kind::Lease {
+            self.set_node_deadline(held.record.node(), now.at);
+        }
+        Some(held)
+    }
+
+    /// Takes out what ended. What members held of it must be forgotten.
+    pub fn expire(&mut self, mesh_s: u64, at: Moment) -> Vec<Record> {
+        let mut removed = Vec::new();
+        while let Some(due) = self.deadlines.pop_due(mesh_s, at) {
+            match due {
+                Due::Worn(node) => self.worn.extend(self.leases.get(&node)),
+                Due::Slot(slot) => removed.extend(self.take_out(slot).map(|held| held.record)),
+                Due::Node(node) => self.bury(node, &mut removed),
+            }
+        }
+        removed
+    }
+
+    /// When the next record ends or the next Lease does; `mesh_s` is mesh time now.
+    pub fn next_expiry(&self, now: Now, mesh_s: u64) -> Option<Moment> {
+        let next = self.deadlines.next();
+        let lease = self.lease_ends.range((mesh_s + 1, FIRST_SLOT)..).next();
+        let mesh = [next.mesh_s, lease.map(|end| end.0)]
+            .into_iter()
+            .flatten()
+            .min();
+        let mesh = mesh.map(|end| {
+            now.at
+                .after(Duration::from_secs(end.saturating_sub(mesh_s)))
+        });
+        [mesh, next.at].into_iter().flatten().min()
+    }
+
+    /// What is in a slot.
+    pub fn get(&self, slot: Slot) -> Option<&Held> {
+        self.slots.get(&slot)
+    }
+
+    /// The version and kind of what is in a slot.
+    pub fn holds(&self, slot: Slot) -> Option<(Version, Kind)> {
+        let held = self.slots.get(&slot)?;
+        Some((held.record.version(), held.record.kind()))
+    }
+
+    /// How many records are held.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Everything held, by slot.
+    pub fn all(&self) -> impl Iterator<Item = &Held> {
+        self.slots.values()
+    }
+
+    /// What is held about `node`.
+    pub fn of(&self, node: NodeId) -> impl Iterator<Item = &Held> {
+        self.listed(self.by_node.get(&node))
+    }
+
+    /// What is held of one kind.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Held> {
+        self.listed(self.by_kind.get(&kind))
+    }
+
+    /// What is held of one kind about `node`.
+    pub fn of_node_and_kind(&self, node: NodeId, kind: Kind) -> impl Iterator<Item = &Held> {
+        self.of(node).filter(move |held| held.record.kind() == kind)
+    }
+
+    /// What `node` signed about others and what is held about it: all whose right may go with it.
+    pub fn touching(&self, node: NodeId) -> impl Iterator<Item = &Held> {
+        self.of(node).chain(self.listed(self.by_signer.get(&node)))
+    }
+
+    /// The services that `node` publishes, tombstones left out, its Lease in force or not.
+    pub fn services_of(&self, node: NodeId) -> impl Iterator<Item = (&Record, &Service)> {
+        self.of(node).filter_map(|held| match &held.body {
+            Body::Service(service) if !service.ports.is_empty() => Some((&held.record, service)),
+            _ => None,
+        })
+    }
+
+    /// The Lease of `node`, in force or not.
+    pub fn lease(&self, node: NodeId) -> Option<&Lease> {
+        let held = self.slots.get(self.leases.get(&node)?)?;
+        lease_in(&held.body)
+    }
+
+    /// When the Lease of `node` was made, unix s by its maker's clock.
+    pub fn lease_made_s(&self, node: NodeId) -> Option<u64> {
+        let held = self.slots.get(self.leases.get(&node)?)?;
+        Some(held.record.seq() / 1000)
+    }
+
+    /// Whether the records of `node` are in force at `mesh_s`.
+    pub fn in_force(&self, node: NodeId, mesh_s: u64) -> bool {
+        let is_worn = self
+            .leases
+            .get(&node)
+            .is_some_and(|slot| self.worn.contains(slot));
+        let lease = self.lease(node);
+        lease.is_some_and(|lease| !lease.left && mesh_s < lease.expires) && !is_worn
+    }
+
+    /// Whether what is in `slot` is told to others: everything but a Lease near its end.
+    pub fn is_offered(&self, slot: Slot, mesh_s: u64) -> bool {
+        let Some(held) = self.slots.get(&slot) else {
+            return false;
+        };
+        let is_ending =
+            lease_in(&held.body).is_some_and(|lease| lease.expires <= mesh_s + LEASE_TAIL_S);
+        !is_ending && !self.worn.contains(&slot)
+    }
+
+    /// The sums of all buckets, as a Digest carries them.
+    pub fn digest_sums(&self, mesh_s: u64) -> Box<[u8; 1024]> {
+        let mut sums = self.sums.clone();
+        let ending = self.lease_ends.range(..=(mesh_s + LEASE_TAIL_S, LAST_SLOT));
+        let ending: BTreeSet<Slot> = ending.map(|(_, slot)| *slot).collect();
+        for slot in ending.union(&self.worn) {
+            if let Some(held) = self.slots.get(slot) {
+                sums.subtract(*slot, held.record.version());
+            }
+        }
+        sums.to_bytes()
+    }
+
+    /// The digest that a Hello carries.
+    pub fn digest16(&self, mesh_s: u64) -> [u8; 16] {
+        digest16(&self.digest_sums(mesh_s))
+    }
+
+    /// What is told to others of one bucket, by slot.
+    pub fn bucket_entries(&self, bucket: u8, mesh_s: u64) -> Vec<(Slot, Version)> {
+        let (mut first, mut last) = (FIRST_SLOT, LAST_SLOT);
+        first.0[0] = bucket << 2;
+        last.0[0] = bucket << 2 | 3;
+        self.slots
+            .range(first..=last)
+            .filter(|(slot, _)| self.is_offered(**slot, mesh_s))
+            .map(|(slot, held)| (*slot, held.record.version()))
+            .collect()
+    }
+
+    fn take(&mut self, now: Now, mesh_s: u64, judged: Judged, pace: Pace) -> Offered {
+        let Judged { record, body, rank } = judged;
+        let life = Life::of(&record, &body, now.at);
+        if has_ended(life, &body, mesh_s) {
+            return Offered::Refused(RegistryRefused::Ended);
+        }
+        let old = self.slots.get(&record.slot());
+        let old = old.filter(|held| held.rank == Rank::Own);
+        let old = old.map(|held| (&held.record, &held.body));
+        if rank == Rank::Own && !self.usages.has_room((&record, &body), old) {
+            return Offered::Refused(RegistryRefused::Quota);
+        }
+        let replaced = self.take_out(record.slot()).map(|held| held.record);
+        self.put_in(Held {
+            record: record.clone(),
+            body,
+            rank,
+            pace,
+        });
+        self.set_deadlines(&record, life, now.at);
+        Offered::Taken { replaced }
+    }
+
+    fn put_in(&mut self, held: Held) {
+        let record = &held.record;
+        let (slot, node) = (record.slot(), record.node());
+        self.sums.add(slot, record.version());
+        self.by_node.entry(node).or_default().insert(slot);
+        self.by_kind.entry(record.kind()).or_default().insert(slot);
+        if record.signer() != node {
+            self.by_signer
+                .entry(record.signer())
+                .or_default()
+                .insert(slot);
+        }
+        if held.rank == Rank::Own {
+            self.usages.add(record, &held.body);
+        }
+        if let Some(lease) = lease_in(&held.body) {
+            self.leases.insert(node, slot);
+            self.lease_ends.insert((lease.expires, slot));
+        }
+        self.slots.insert(slot, held);
+    }
+
+    fn take_out(&mut self, slot: Slot) -> Option<Held> {
+        let held = self.slots.remove(&slot)?;
+        let record = &held.record;
+        self.sums.subtract(slot, record.version());
+        unlist(&mut self.by_node, &record.node(), slot);
+        unlist(&mut self.by_kind, &record.kind(), slot);
+        unlist(&mut self.by_signer, &record.signer(), slot);
+        if held.rank == Rank::Own {
+            self.usages.subtract(record, &held.body);
+        }
+        if let Some(lease) = lease_in(&held.body) {
+            self.leases.remove(&record.node());
+            self.lease_ends.remove(&(lease.expires, slot));
+            self.worn.remove(&slot);
+            self.deadlines.clear(Due::Worn(record.node()));
+        }
+        self.deadlines.clear(Due::Slot(slot));
+        Some(held)
+    }
+
+    fn set_deadlines(&mut self, record: &Record, life: Life, at: Moment) {
+        match life {
+            Life::Until(deadline) => self.deadlines.set(Due::Slot(record.slot()), deadline),
+            Life::Lease | Life::WithLease => self.set_node_deadline(record.node(), at),
+            Life::Forever if record.kind() == Kind::Epoch => self.set_epoch_deadlines(),
+            Life::Forever => {}
+        }
+        if life == Life::Lease {
+            let worn = Deadline {
+                mesh_s: None,
+                at: Some(at.after(Duration::from_secs(LEASE_S))),
+            };
+            self.deadlines.set(Due::Worn(record.node()), worn);
+        }
+    }
+
+    /// A node's records go 7 days after its Lease ended; without one 7 days after the newest of them came.
+    fn set_node_deadline(&mut self, node: NodeId, at: Moment) {
+        let lease_end = self
+            .lease(node)
+            .map(|lease| lease.expires.saturating_add(INERT_S));
+        let stay_s = if lease_end.is_some() {
+            LEASE_S + INERT_S
+        } else {
+            INERT_S
+        };
+        let deadline = Deadline {
+            mesh_s: lease_end,
+            at: Some(at.after(Duration::from_secs(stay_s))),
+        };
+        self.deadlines.set(Due::Node(node), deadline);
+    }
+
+    fn set_epoch_deadlines(&mut self) {
+        let numbered = |held: &Held| match &held.body {
+            Body::Epoch(epoch) => Some((epoch.n, (held.record.slot(), held.record.seq() / 1000))),
+            _ => None,
+        };
+        let epochs: BTreeMap<u32, (Slot, u64)> =
+            self.of_kind(Kind::Epoch).filter_map(numbered).collect();
+        for (n, (slot, _)) in epochs.range(1..) {
+            let next = epochs.range(n + 1..).next();
+            if let Some((_, (_, made_s))) = next {
+                let deadline = Deadline {
+                    mesh_s: Some(made_s.saturating_add(EPOCH_S)),
+                    at: None,
+                };
+                self.deadlines.set(Due::Slot(*slot), deadline);
+            }
+        }
+    }
+
+    fn bury(&mut self, node: NodeId, removed: &mut Vec<Record>) {
+        let goes = |held: &&Held| {
+            matches!(
+                Life::of(&held.record, &held.body, Moment::default()),
+                Life::Lease | Life::WithLease
+            )
+        };
+        let slots: Vec<Slot> = self
+            .of(node)
+            .filter(goes)
+            .map(|held| held.record.slot())
+            .collect();
+        for slot in slots {
+            let Some(held) = self.take_out(slot) else {
+                continue;
+            };
+            if self.buried.insert(slot, held.record.version()).is_none() {
+                self.buried_order.push_back(slot);
+            }
+            removed.push(held.record);
+        }
+        while self.buried_order.len() > BURIED_MAX {
+            if let Some(slot) = self.buried_order.pop_front() {
+                self.buried.remove(&slot);
+            }
+        }
+    }
+
+    fn is_buried(&self, record: &Record, mesh_s: u64) -> bool {
+        let buried = self.buried.get(&record.slot());
+        buried.is_some_and(|version| record.version() <= *version)
+            && !self.in_force(record.node(), mesh_s)
+    }
+
+    fn listed<'a>(&'a self, slots: Option<&'a BTreeSet<Slot>>) -> impl Iterator<Item = &'a Held> {
+        slots
+            .into_iter()
+            .flatten()
+            .filter_map(|slot| self.slots.get(slot))
+    }
+}
+
+const FIRST_SLOT: Slot = Slot([0; 8]);
+const LAST_SLOT: Slot = Slot([255; 8]);
+
+/// The answer where the record does not win its slot; none where it does.
+fn settle(held: Option<&Held>, judged: &Judged) -> Option<Offered> {
+    let held = held?;
+    if held.record.id() == judged.record.id() {
+        return Some(Offered::Known);
+    }
+    let is_epoch0 = matches!(&held.body, Body::Epoch(epoch) if epoch.n == 0);
+    let is_newer = strength(&judged.record, &judged.body, judged.rank)
+        > strength(&held.record, &held.body, held.rank);
+    (is_epoch0 || !is_newer).then_some(Offered::Older)
+}
+
+/// What wins in a slot is the greatest of these: root before admin; among Revokes the least `since`; then the newest.
+fn strength(record: &Record, body: &Body, rank: Rank) -> (Rank, u64, u64, [u8; 32]) {
+    let earliness = match body {
+        Body::Revoke(revoke) => u64::MAX - revoke.since,
+        _ => 0,
+    };
+    (rank, earliness, record.seq(), record.id())
+}
+
+fn has_ended(life: Life, body: &Body, mesh_s: u64) -> bool {
+    let end_s = match life {
+        Life::Lease => lease_in(body).map(|lease| lease.expires.saturating_add(INERT_S)),
+        Life::Until(deadline) => deadline.mesh_s,
+        Life::WithLease | Life::Forever => None,
+    };
+    end_s.is_some_and(|end_s| end_s <= mesh_s)
+}
+
+fn lease_in(body: &Body) -> Option<&Lease> {
+    match body {
+        Body::Lease(lease) => Some(lease),
+        _ => None,
+    }
+}
+
+fn unlist<K: Ord>(index: &mut BTreeMap<K, BTreeSet<Slot>>, key: &K, slot: Slot) {
+    if let Some(slots) = index.get_mut(key) {
+        slots.remove(&slot);
+        if slots.is_empty() {
+            index.remove(key);
+        }
+    }
+}

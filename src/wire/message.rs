@@ -158,12 +158,19 @@ pub struct Bye {
 }
 
 /// Whole records.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Records {
     /// Each at most 1,024 bytes.
     #[cbor(n(1), with = "fields::blobs")]
     pub records: Vec<Vec<u8>>,
+}
+
+/// Without the records' bytes, which may hold a secret.
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Records({})", self.records.len())
+    }
 }
 
 /// At most 64 pairs of slot and version.

@@ -8,6 +8,7 @@
 //! what kind of rule was broken and is a counter.
 #![warn(clippy::indexing_slicing)]
 
+mod body;
 pub mod cbor;
 pub mod datagram;
 mod fields;
