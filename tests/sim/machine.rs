@@ -124,7 +124,8 @@ impl Machine {
             admission: self.draw("admission"),
         };
         self.boot();
-        let (network, restored) = found(now, founding, &self.identity().key);
+        let (network, restored) =
+            found(now, founding, &self.identity().key).expect("the first records fit");
         self.become_member(now, network, restored);
     }
 
@@ -272,7 +273,7 @@ impl Machine {
             hint,
         };
         let opener = node
-            .sealed_keys(&header)
+            .sealed_keys(now, &header)
             .into_iter()
             .find(|opener| opener.key() == key);
         let epoch = match opener {
@@ -487,7 +488,7 @@ impl Machine {
                     .push_back(format!("does not reach {peer:?}, {} packets", lost.len()));
             }
             Output::Publish(tables) => self.tables = Some(tables),
-            Output::Splice(_) => {}
+            Output::Splice(_) | Output::Ponged { .. } => {}
             Output::Persist { ticket, write } => self.persist(ticket, write),
             Output::Notice(notice) => {
                 self.diary.push_back(format!("says {notice:?}"));
