@@ -373,13 +373,8 @@ mod tests {
         assert_eq!(item.rest(), [0, 0]);
         assert_eq!(item.without(2), [0xa1, 1, 7]);
         assert_eq!(item.without(5), [0xa2, 1, 7, 2, 0x41, 9]);
-        let many: Vec<u8> = [
-            vec![0xb8, 24],
-            (0..24_u8)
-                .flat_map(|key| if key < 24 { vec![key, 0] } else { vec![] })
-                .collect(),
-        ]
-        .concat();
+        let entries: Vec<u8> = (0..24).flat_map(|key| [key, 0]).collect();
+        let many = [&[0xb8, 24][..], &entries].concat();
         assert_eq!(
             front(&many).unwrap().without(23)[..3],
             [0xb7, 0, 0],
