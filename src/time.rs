@@ -44,6 +44,7 @@ impl Now {
     }
 }
 
+<<<<<<< HEAD
 /// Deadlines, one per key: setting a key again moves its deadline. Every core keeps its deadlines here and nowhere else.
 #[derive(Clone, Debug)]
 pub struct Timers<K: Ord> {
@@ -103,11 +104,14 @@ impl<K: Ord + Clone> Timers<K> {
     }
 }
 
+=======
+>>>>>>> wt-wire
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+<<<<<<< HEAD
     fn a_key_has_one_deadline_and_the_last_one_set_counts() {
         let mut timers = Timers::default();
         timers.set('a', Moment(5));
@@ -138,5 +142,22 @@ mod tests {
         assert_eq!(timers.at(&'a'), Some(Moment(5)));
         timers.set_earlier('a', Moment(2));
         assert_eq!(timers.at(&'a'), Some(Moment(2)));
+=======
+    fn a_moment_never_wraps() {
+        let moment = Moment(1_000_000);
+        assert_eq!(moment.after(Duration::from_millis(1)), Moment(1_001_000));
+        assert_eq!(moment.after(Duration::MAX), Moment(u64::MAX));
+        assert_eq!(Moment(5).since(moment), Duration::ZERO);
+        assert_eq!(moment.since(Moment(5)), Duration::from_micros(999_995));
+    }
+
+    #[test]
+    fn unix_seconds_are_cut_not_rounded() {
+        let now = Now {
+            at: Moment(0),
+            unix_ms: 1_999,
+        };
+        assert_eq!(now.unix_s(), 1);
+>>>>>>> wt-wire
     }
 }

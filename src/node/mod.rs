@@ -62,7 +62,7 @@ mod serving;
 pub mod status;
 mod talking;
 
-pub use admitting::{InviteOptions, InviteRefused};
+pub use admitting::{InviteOptions, InviteRefused, RecoverRefused};
 pub use knocking::SealedKey;
 pub use serving::{ServiceRefused, ServiceWish};
 pub use status::{Snapshot, Whois};
