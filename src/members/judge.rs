@@ -50,6 +50,23 @@ pub enum MemberRefused {
     BadPool,
 }
 
+impl MemberRefused {
+    /// The counter under which such records are counted.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::OtherNetwork => "record_other_network",
+            Self::NotRoot => "record_not_root",
+            Self::NoRight => "record_no_right",
+            Self::SignerRevoked => "record_signer_revoked",
+            Self::NotOwn => "record_not_own",
+            Self::SubjectRevoked => "record_subject_revoked",
+            Self::TunnelTaken => "record_tunnel_taken",
+            Self::BadName => "record_bad_name",
+            Self::BadPool => "record_bad_pool",
+        }
+    }
+}
+
 /// Bits of an Admin record's rights (protocol §11).
 pub(super) const MAY_ADMIT: u64 = 1;
 const MAY_REVOKE: u64 = 2;

@@ -100,6 +100,17 @@ pub enum RegistryRefused {
     Ended,
 }
 
+impl RegistryRefused {
+    /// The counter under which such records are counted.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Quota => "record_quota",
+            Self::Rate => "record_rate",
+            Self::Ended => "record_ended",
+        }
+    }
+}
+
 /// All records held.
 #[derive(Clone, Debug)]
 pub struct Registry {
@@ -229,6 +240,12 @@ impl Registry {
     pub fn holds(&self, slot: Slot) -> Option<(Version, Kind)> {
         let held = self.slots.get(&slot)?;
         Some((held.record.version(), held.record.kind()))
+    }
+
+    /// Whether this very record is held.
+    pub fn is_known(&self, record: &Record) -> bool {
+        let held = self.slots.get(&record.slot());
+        held.is_some_and(|held| held.record.id() == record.id())
     }
 
     /// How many records are held.

@@ -2,12 +2,16 @@
 //!
 //! Knows definitions and the ports drawn for them. Refuses to know records, sockets and what other peers serve.
 
+mod ports;
+mod vips;
+
 use std::net::SocketAddr;
 
+pub use self::{
+    ports::{SPLICE_PORTS, draw_splice_port},
+    vips::choose_vip4,
+};
 use crate::tables::Transport;
-
-/// Where splice listeners are drawn from (design §10): above what programs ask for, below the ephemeral ports.
-pub const SPLICE_PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
 
 /// A service that `service add` published, kept over restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
