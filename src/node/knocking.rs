@@ -3,7 +3,7 @@
 use crate::{
     addr::Underlay,
     ids::{JoinId, NodeId, PeerIx, SessionId},
-    keys::InviteSecret,
+    keys::{InviteSecret, x25519_form},
     members::epochs::Reach,
     node::{
         Node,
@@ -166,7 +166,7 @@ impl Node {
 
     /// The keys by which a state with a peer is made.
     pub(super) fn remote(&self, node: NodeId) -> Option<Remote> {
-        let tunnel = self.members.tunnel_of(node)?;
+        let tunnel = x25519_form(&self.members.tunnel_of(node)?)?;
         let psk = self.pair_psk(node)?;
         Some(Remote { tunnel, psk })
     }
