@@ -44,7 +44,6 @@ impl Now {
     }
 }
 
-<<<<<<< HEAD
 /// Deadlines, one per key: setting a key again moves its deadline. Every core keeps its deadlines here and nowhere else.
 #[derive(Clone, Debug)]
 pub struct Timers<K: Ord> {
@@ -104,14 +103,11 @@ impl<K: Ord + Clone> Timers<K> {
     }
 }
 
-=======
->>>>>>> wt-wire
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-<<<<<<< HEAD
     fn a_key_has_one_deadline_and_the_last_one_set_counts() {
         let mut timers = Timers::default();
         timers.set('a', Moment(5));
@@ -142,7 +138,9 @@ mod tests {
         assert_eq!(timers.at(&'a'), Some(Moment(5)));
         timers.set_earlier('a', Moment(2));
         assert_eq!(timers.at(&'a'), Some(Moment(2)));
-=======
+    }
+
+    #[test]
     fn a_moment_never_wraps() {
         let moment = Moment(1_000_000);
         assert_eq!(moment.after(Duration::from_millis(1)), Moment(1_001_000));
@@ -158,6 +156,5 @@ mod tests {
             unix_ms: 1_999,
         };
         assert_eq!(now.unix_s(), 1);
->>>>>>> wt-wire
     }
 }
