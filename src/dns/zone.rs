@@ -228,7 +228,9 @@ impl Zone {
                 }
             }
             for owner in owners {
-                let (v4, v6) = instance.turned.map_or((peer.v4, peer.v6), |turned| (turned.v4, turned.v6));
+                let (v4, v6) = instance
+                    .turned
+                    .map_or((peer.v4, peer.v6), |turned| (turned.v4, turned.v6));
                 let addresses = self.forward.entry(owner).or_default();
                 addresses.v4.extend(v4);
                 addresses.v6.insert(v6);

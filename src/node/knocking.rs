@@ -3,7 +3,7 @@
 use crate::{
     addr::Underlay,
     ids::{JoinId, NodeId, PeerIx, SessionId},
-    keys::InviteSecret,
+    keys::{InviteSecret, x25519_form},
     members::epochs::Reach,
     node::{
         Node,
@@ -56,13 +56,19 @@ impl Node {
                 .epochs_for_byte(header.epoch, self.mesh_s(now))
                 .into_iter()
                 .filter(|opener| opener.reach == Reach::Everyone || self.members.is_admin(self.me))
-                .map(|opener| SealedKey::Epoch { epoch: opener.n, key: opener.secret.knock_key(self.me) })
+                .map(|opener| SealedKey::Epoch {
+                    epoch: opener.n,
+                    key: opener.secret.knock_key(self.me),
+                })
                 .collect(),
             Kind::Join => self
                 .invites
                 .find(JoinId(header.hint), now.unix_s())
                 .into_iter()
-                .map(|invite| SealedKey::Invite { secret: invite.secret.clone(), key: invite.secret.join_key() })
+                .map(|invite| SealedKey::Invite {
+                    secret: invite.secret.clone(),
+                    key: invite.secret.join_key(),
+                })
                 .collect(),
             Kind::Introduce | Kind::Beacon | Kind::Punch => Vec::new(),
         }
@@ -91,7 +97,12 @@ impl Node {
         }
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
         pair.admitted_at = Some(now.at);
-        self.outbox.push_back(Output::Admit { session: SessionId::Pair(peer), remote, source, admission });
+        self.outbox.push_back(Output::Admit {
+            session: SessionId::Pair(peer),
+            remote,
+            source,
+            admission,
+        });
     }
 
     /// Stores the stamp before anything is answered, and notices two machines with one key.
@@ -105,7 +116,12 @@ impl Node {
             }
         }
         let last_session_s = row.map_or(0, |row| row.last_session_s);
-        self.write_row(Row { node: knock.node, stamp: knock.stamp, boot: knock.boot, last_session_s });
+        self.write_row(Row {
+            node: knock.node,
+            stamp: knock.stamp,
+            boot: knock.boot,
+            last_session_s,
+        });
     }
 
     /// The rule of protocol §2 for a state that may stand already.
@@ -120,25 +136,37 @@ impl Node {
         } else {
             own_handshake || now.at.since(pair.made) < YOUNG
         };
-        if keep { Admission::Keep } else { Admission::Replace }
+        if keep {
+            Admission::Keep
+        } else {
+            Admission::Replace
+        }
     }
 
     pub(super) fn write_row(&mut self, row: Row) {
         self.rows.insert(row.node, row);
-        self.outbox.push_back(Output::Persist { ticket: None, write: Write::Row(row) });
+        self.outbox.push_back(Output::Persist {
+            ticket: None,
+            write: Write::Row(row),
+        });
     }
 
     /// The next stamp of ours, stored before it is used.
     pub(super) fn next_stamp(&mut self, now: Now) -> u64 {
         let last = self.rows.get(&self.me).map_or(0, |row| row.stamp);
         let stamp = (last + 1).max(now.unix_ms);
-        self.write_row(Row { node: self.me, stamp, boot: self.identity.boot, last_session_s: 0 });
+        self.write_row(Row {
+            node: self.me,
+            stamp,
+            boot: self.identity.boot,
+            last_session_s: 0,
+        });
         stamp
     }
 
     /// The keys by which a state with a peer is made.
     pub(super) fn remote(&self, node: NodeId) -> Option<Remote> {
-        let tunnel = self.members.tunnel_of(node)?;
+        let tunnel = x25519_form(&self.members.tunnel_of(node)?)?;
         let psk = self.pair_psk(node)?;
         Some(Remote { tunnel, psk })
     }
