@@ -47,6 +47,8 @@ use crate::{
 };
 
 mod admitting;
+#[cfg(test)]
+mod convergence;
 pub mod founding;
 mod gossiping;
 pub mod input;
