@@ -20,7 +20,7 @@ use crate::{
     time::{Moment, Now},
     wire::{
         message::{Granted, Message, Redeem, Refused, Want},
-        record::{self, Body, Draft, Kind, Record, slot_of},
+        record::{self, Body, Draft, Kind, slot_of},
         sealed::Join,
     },
 };

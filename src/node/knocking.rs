@@ -2,7 +2,7 @@
 
 use crate::{
     addr::Underlay,
-    ids::{JoinId, NodeId, PeerIx, SessionId},
+    ids::{Boot, JoinId, NodeId, PeerIx, SessionId},
     keys::{InviteSecret, x25519_form},
     members::epochs::Reach,
     node::{
@@ -90,7 +90,7 @@ impl Node {
         if row.is_some_and(|row| knock.stamp <= row.stamp) {
             return self.counters.count("knock_replayed");
         }
-        let admission = self.judge_state(now, peer, row.is_some_and(|row| row.boot != knock.boot));
+        let admission = self.judge_state(now, peer, knock.boot, row);
         self.note_boot(knock, row);
         if admission == Admission::Replace {
             self.on_pair_gone(now, peer);
@@ -125,22 +125,21 @@ impl Node {
     }
 
     /// The rule of protocol §2 for a state that may stand already.
-    fn judge_state(&self, now: Now, peer: PeerIx, other_boot: bool) -> Admission {
+    fn judge_state(&self, now: Now, peer: PeerIx, boot: Boot, row: Option<Row>) -> Admission {
         let Some(pair) = self.pairs.get(&peer) else {
             return Admission::Keep;
         };
         let own_handshake = self.attempts.is_under_way(peer);
-        let never_stood = pair.up.is_none();
-        let keep = if other_boot {
-            never_stood && own_handshake
+        // A Knock of a new run can cross the answer that this run gave to our own initiation: a state that stands and
+        // whose Hello is still to come, or named this boot, is the new run's already. Dropping it would leave the other
+        // side with a session that nobody hears.
+        let is_of_this_run = pair.up.as_ref().is_some_and(|up| up.hello.as_ref().is_none_or(|hello| hello.boot == boot));
+        let keep = if row.is_some_and(|row| row.boot != boot) && !is_of_this_run {
+            pair.up.is_none() && own_handshake
         } else {
             own_handshake || now.at.since(pair.made) < YOUNG
         };
-        if keep {
-            Admission::Keep
-        } else {
-            Admission::Replace
-        }
+        if keep { Admission::Keep } else { Admission::Replace }
     }
 
     pub(super) fn write_row(&mut self, row: Row) {

@@ -16,7 +16,7 @@ use crate::{
     time::Now,
     wire::{
         message::Message,
-        record::{self, Body, Draft, Kind, Record, slot_of},
+        record::{self, Body, Draft, Kind, slot_of},
     },
 };
 

@@ -249,7 +249,7 @@ impl Node {
             earlier_boots: BTreeMap::new(),
             pairs: BTreeMap::new(),
             admitting: BTreeMap::new(),
-            next_join: 0,
+            next_join: FIRST_JOIN,
             unverified: VecDeque::new(),
             timers: Timers::default(),
             outbox: VecDeque::new(),
@@ -457,3 +457,6 @@ pub enum Standing {
     /// `webmesh down` was said.
     Down,
 }
+
+/// Join sessions this node gives start here; 0 is the one in which this machine itself joined.
+const FIRST_JOIN: u32 = 1;
