@@ -10,6 +10,7 @@ use std::{
 use super::{
     command::{Command, DoorVerdict, Event, SessionKeys},
     drops::{DropReason, Drops},
+    sessions::{Knocking, Rekey},
     shard::Shard,
 };
 use crate::{
@@ -96,7 +97,8 @@ impl Side {
         }
     }
 
-    fn keys(&self, peer: u8) -> SessionKeys {
+    fn keys(&self) -> SessionKeys {
+        let peer = 3 - self.seed;
         let secret = |seed| x25519_dalek::StaticSecret::from([seed; 32]);
         SessionKeys {
             local_secret: secret(self.seed),
@@ -160,7 +162,7 @@ impl World {
     fn initiate(&mut self, session: SessionId) -> Vec<Vec<u8>> {
         let command = Command::Initiate {
             session,
-            keys: self.alice.keys(2),
+            keys: self.alice.keys(),
             to: vec![(self.bob.at, knock())],
         };
         self.alice.shard.handle_command(self.now, command);
@@ -170,7 +172,7 @@ impl World {
     fn admit(&mut self, session: SessionId, admission: Admission) -> Came {
         let command = Command::Admit {
             session,
-            keys: self.bob.keys(1),
+            keys: self.bob.keys(),
             source: self.alice.at,
             admission,
         };
@@ -314,9 +316,9 @@ fn crossing_initiations_leave_a_session_that_carries_both_ways() {
     for datagram in &from_bob {
         world.bob.take(world.now, world.alice.at, datagram);
     }
-    let by_alice = world.admit_on_bob_side(1, 2);
+    let by_alice = world.admit_on_bob_side(1);
     std::mem::swap(&mut world.alice, &mut world.bob);
-    let by_bob = world.admit_on_bob_side(2, 1);
+    let by_bob = world.admit_on_bob_side(2);
     let last_alice = world.alice.take(world.now, world.bob.at, &by_bob);
     let last_bob = world.bob.take(world.now, world.alice.at, &by_alice);
     world.bob.take(world.now, world.alice.at, &last_alice.datagrams[0].1);
@@ -330,11 +332,11 @@ fn crossing_initiations_leave_a_session_that_carries_both_ways() {
 
 impl World {
     /// Whoever is `bob` admits whoever is `alice`; gives the response.
-    fn admit_on_bob_side(&mut self, own: u8, peer: u8) -> Vec<u8> {
+    fn admit_on_bob_side(&mut self, own: u8) -> Vec<u8> {
         assert_eq!(self.bob.seed, own);
         let command = Command::Admit {
             session: PEER,
-            keys: self.bob.keys(peer),
+            keys: self.bob.keys(),
             source: self.alice.at,
             admission: Admission::Keep,
         };
@@ -598,6 +600,45 @@ fn a_state_that_never_stands_ends_after_ten_seconds() {
     world.alice.shard.handle_timers(world.now.at);
     assert!(matches!(world.alice.drain().events[..], [Event::Down { session: PEER }]));
     assert!(world.alice.shard.is_idle());
+}
+
+#[test]
+fn an_unanswered_rekey_asks_for_a_knock_once() {
+    let mut world = World::standing();
+    let place = world.alice.shard.sessions.place(PEER).unwrap();
+    let sent = world.now.at;
+    let state = world.alice.shard.sessions.at(place).unwrap();
+    state.rekey = Some(Rekey { sent, knock: Knocking::Later });
+    world.pass(Duration::from_millis(900));
+    world.alice.shard.handle_timers(world.now.at);
+    assert!(world.alice.drain().events.is_empty());
+    world.pass(Duration::from_millis(100));
+    world.alice.shard.handle_timers(world.now.at);
+    world.alice.shard.handle_timers(world.now.at);
+    assert!(matches!(world.alice.drain().events[..], [Event::NeedsKnock { session: PEER }]));
+}
+
+#[test]
+fn a_rekey_to_a_peer_unheard_for_a_minute_asks_for_a_knock_at_once() {
+    let mut world = World::standing();
+    world.pass(Duration::from_secs(61));
+    let place = world.alice.shard.sessions.place(PEER).unwrap();
+    let sent = world.now.at;
+    let state = world.alice.shard.sessions.at(place).unwrap();
+    state.rekey = Some(Rekey { sent, knock: Knocking::Later });
+    world.alice.shard.handle_timers(world.now.at);
+    assert!(matches!(world.alice.drain().events[..], [Event::NeedsKnock { session: PEER }]));
+}
+
+#[test]
+fn after_a_join_an_initiation_goes_into_the_join_session_and_after_a_knock_into_the_pair() {
+    let mut world = World::new();
+    world.stand(JOIN);
+    world.pass(Duration::from_secs(1));
+    world.stand(PEER);
+    let there = datagram(v4(1), v4(2), (5, 6), b"there");
+    assert_eq!(world.carry(&there).packets, [there.clone()]);
+    assert!(world.bob.shard.sessions.place(JOIN).is_some());
 }
 
 #[test]
