@@ -112,9 +112,9 @@ pub struct Demo {
     /// Something else than to run it.
     #[command(subcommand)]
     pub verb: Option<DemoVerb>,
-    /// How many machines
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=8))]
-    pub peers: u8,
+    /// How many machines [default: 3]
+    #[arg(long, value_name = "N")]
+    pub peers: Option<u32>,
     /// Leave the machines running at the end, to look around
     #[arg(long)]
     pub keep: bool,

@@ -19,6 +19,7 @@ mod complaint;
 mod conversation;
 pub mod render;
 pub mod screen;
+pub mod start;
 pub mod start_hint;
 pub mod status;
 mod table;
