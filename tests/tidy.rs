@@ -364,7 +364,7 @@ fn impurity(path: &[String]) -> Option<&'static str> {
 }
 
 fn says_its_limits(opening: &str) -> bool {
-    ["refuses", "never", "nothing else"]
+    ["refuses", "never", "nothing"]
         .iter()
         .any(|words| opening.to_lowercase().contains(words))
 }

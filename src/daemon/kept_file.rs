@@ -187,8 +187,16 @@ pub fn decode_kept(body: &[u8]) -> Result<Kept, Unreadable> {
     let body: KeptBody = decode(body)?;
     Ok(Kept {
         root: body.root.map(|seed| RootSeed(*seed)),
-        invites: body.invites.into_iter().map(invite_of).collect::<Result<_, _>>()?,
-        services: body.services.into_iter().map(service_of).collect::<Result<_, _>>()?,
+        invites: body
+            .invites
+            .into_iter()
+            .map(invite_of)
+            .collect::<Result<_, _>>()?,
+        services: body
+            .services
+            .into_iter()
+            .map(service_of)
+            .collect::<Result<_, _>>()?,
         vips: body
             .vips
             .into_iter()
@@ -358,10 +366,14 @@ pub(super) mod tests {
     #[test]
     fn the_first_state_files_still_load() {
         let state = include_str!("../../tests/compat/state-v1.hex");
-        let state = data_encoding::HEXLOWER.decode(state.trim().as_bytes()).unwrap();
+        let state = data_encoding::HEXLOWER
+            .decode(state.trim().as_bytes())
+            .unwrap();
         assert_eq!(decode_kept(&state).unwrap(), full());
         let identity = include_str!("../../tests/compat/identity-v1.hex");
-        let identity = data_encoding::HEXLOWER.decode(identity.trim().as_bytes()).unwrap();
+        let identity = data_encoding::HEXLOWER
+            .decode(identity.trim().as_bytes())
+            .unwrap();
         let expected = Identity {
             node_seed: [5; 32],
             tunnel_seed: [6; 32],

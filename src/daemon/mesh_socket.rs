@@ -52,7 +52,10 @@ impl MeshSide {
     }
 
     /// A TCP connection to a target on this host, from the own mesh address.
-    pub(super) async fn connect_tcp(&self, target: SocketAddr) -> io::Result<tokio::net::TcpStream> {
+    pub(super) async fn connect_tcp(
+        &self,
+        target: SocketAddr,
+    ) -> io::Result<tokio::net::TcpStream> {
         let socket = match target {
             SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
             SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
@@ -65,7 +68,11 @@ impl MeshSide {
 
     /// A UDP socket connected to a target on this host, from the own mesh address.
     pub(super) fn connect_udp(&self, target: SocketAddr) -> io::Result<Udp> {
-        let socket = Socket::new(Domain::for_address(target), Type::DGRAM, Some(Protocol::UDP))?;
+        let socket = Socket::new(
+            Domain::for_address(target),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
         socket.set_nonblocking(true)?;
         if let Some(source) = self.source_for(target.ip()) {
             socket.bind(&SocketAddr::new(source, 0).into())?;

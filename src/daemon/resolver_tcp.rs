@@ -46,7 +46,9 @@ impl ResolverTcp {
         for _ in 0..PORT_TRIES {
             match listen_everywhere(side) {
                 Ok((port, listeners)) => {
-                    let serve = |listener| tasks::spawn("resolver-tcp", serve(listener, Arc::clone(tables)));
+                    let serve = |listener| {
+                        tasks::spawn("resolver-tcp", serve(listener, Arc::clone(tables)))
+                    };
                     return Ok(Self {
                         port,
                         _tasks: listeners.into_iter().map(serve).collect(),
@@ -164,7 +166,9 @@ mod tests {
     }
 
     async fn ask(stream: &mut TcpStream, query: &[u8]) -> io::Result<Vec<u8>> {
-        stream.write_u16(u16::try_from(query.len()).unwrap()).await?;
+        stream
+            .write_u16(u16::try_from(query.len()).unwrap())
+            .await?;
         stream.write_all(query).await?;
         let mut answer = vec![0; usize::from(stream.read_u16().await?)];
         stream.read_exact(&mut answer).await?;
@@ -185,7 +189,9 @@ mod tests {
     async fn what_is_no_query_or_too_long_closes_the_connection() {
         let (resolver, _side) = started();
         for query in [vec![0; 4], vec![1; MAX_QUERY_BYTES + 1]] {
-            let mut stream = TcpStream::connect(("127.0.0.2", resolver.port())).await.unwrap();
+            let mut stream = TcpStream::connect(("127.0.0.2", resolver.port()))
+                .await
+                .unwrap();
             assert!(ask(&mut stream, &query).await.is_err());
         }
     }

@@ -85,9 +85,13 @@ impl SlotFile {
         }
         let is_new = matches!((&a, &b), (Slot::Absent, Slot::Absent));
         let newest = match (a, b) {
-            (Slot::Good { generation: a, body }, Slot::Good { generation: b, .. }) if a >= b => {
-                Some((a, body, Side::B))
-            }
+            (
+                Slot::Good {
+                    generation: a,
+                    body,
+                },
+                Slot::Good { generation: b, .. },
+            ) if a >= b => Some((a, body, Side::B)),
             (_, Slot::Good { generation, body }) => Some((generation, body, Side::A)),
             (Slot::Good { generation, body }, _) => Some((generation, body, Side::B)),
             (
@@ -229,8 +233,16 @@ mod tests {
     #[test]
     fn a_reopened_file_goes_on_in_the_other_slot() {
         let folder = scratch("slots");
-        SlotFile::load(&folder, "state").unwrap().0.store(b"one", "test").unwrap();
-        SlotFile::load(&folder, "state").unwrap().0.store(b"two", "test").unwrap();
+        SlotFile::load(&folder, "state")
+            .unwrap()
+            .0
+            .store(b"one", "test")
+            .unwrap();
+        SlotFile::load(&folder, "state")
+            .unwrap()
+            .0
+            .store(b"two", "test")
+            .unwrap();
         std::fs::write(folder.join("state.b"), b"torn").unwrap();
         assert_eq!(body(&folder).unwrap(), b"one");
     }
@@ -267,7 +279,11 @@ mod tests {
     #[test]
     fn a_slot_of_a_later_version_stops_the_older_one_from_counting() {
         let folder = scratch("slots");
-        SlotFile::load(&folder, "state").unwrap().0.store(b"one", "test").unwrap();
+        SlotFile::load(&folder, "state")
+            .unwrap()
+            .0
+            .store(b"one", "test")
+            .unwrap();
         let mut later = encode_slot(2, b"??").unwrap().to_vec();
         later.truncate(later.len() - SUM_BYTES);
         later[4] = 2;

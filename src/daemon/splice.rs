@@ -82,11 +82,17 @@ impl Splices {
             tasks.push(match splice.transport {
                 Transport::Tcp => {
                     let listener = self.side.listen_tcp(listen)?;
-                    tasks::spawn("splice-tcp", serve_tcp(listener, self.side.clone(), splice.target))
+                    tasks::spawn(
+                        "splice-tcp",
+                        serve_tcp(listener, self.side.clone(), splice.target),
+                    )
                 }
                 Transport::Udp => {
                     let socket = Arc::new(self.side.listen_udp(listen)?);
-                    tasks::spawn("splice-udp", serve_udp(socket, self.side.clone(), splice.target))
+                    tasks::spawn(
+                        "splice-udp",
+                        serve_udp(socket, self.side.clone(), splice.target),
+                    )
                 }
             });
         }
@@ -126,7 +132,10 @@ async fn carry(mut client: TcpStream, side: &MeshSide, target: SocketAddr) {
         return;
     };
     let _best_effort = (client.set_nodelay(true), program.set_nodelay(true));
-    if tokio::io::copy_bidirectional(&mut client, &mut program).await.is_err() {
+    if tokio::io::copy_bidirectional(&mut client, &mut program)
+        .await
+        .is_err()
+    {
         let _best_effort = (client.set_zero_linger(), program.set_zero_linger());
     }
 }
@@ -187,7 +196,12 @@ fn meet(
     })
 }
 
-async fn answer_client(socket: Arc<Udp>, program: Arc<Udp>, client: SocketAddr, heard: Arc<Notify>) {
+async fn answer_client(
+    socket: Arc<Udp>,
+    program: Arc<Udp>,
+    client: SocketAddr,
+    heard: Arc<Notify>,
+) {
     let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
     loop {
         tokio::select! {
@@ -244,7 +258,9 @@ mod tests {
     async fn a_program_on_loopback_is_served_and_sees_the_mesh_address() {
         let program = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (_splices, splice) = splice(Transport::Tcp, program.local_addr().unwrap());
-        let mut client = TcpStream::connect(("127.0.0.2", splice.listen_port)).await.unwrap();
+        let mut client = TcpStream::connect(("127.0.0.2", splice.listen_port))
+            .await
+            .unwrap();
         let (mut served, from) = program.accept().await.unwrap();
         assert_eq!(from.ip(), IpAddr::from([127, 0, 0, 2]));
 
@@ -253,7 +269,10 @@ mod tests {
         let mut question = Vec::new();
         served.read_to_end(&mut question).await.unwrap();
         assert_eq!(question, b"question");
-        served.write_all(b"answer after the half-close").await.unwrap();
+        served
+            .write_all(b"answer after the half-close")
+            .await
+            .unwrap();
         drop(served);
         let mut answer = Vec::new();
         client.read_to_end(&mut answer).await.unwrap();
@@ -262,9 +281,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_dead_program_resets_its_clients() {
-        let dead = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let dead = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap();
         let (_splices, splice) = splice(Transport::Tcp, dead);
-        let mut client = TcpStream::connect(("127.0.0.2", splice.listen_port)).await.unwrap();
+        let mut client = TcpStream::connect(("127.0.0.2", splice.listen_port))
+            .await
+            .unwrap();
         let error = client.read(&mut [0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
@@ -275,10 +300,15 @@ mod tests {
             v4: Some(Ipv4Addr::LOCALHOST),
             ..side()
         };
-        let program = loopback.listen_udp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let program = loopback
+            .listen_udp(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .unwrap();
         let (_splices, splice) = splice(Transport::Udp, program.local_addr().unwrap());
         let to = SocketAddr::from(([127, 0, 0, 2], splice.listen_port));
-        let clients = [loopback.connect_udp(to).unwrap(), loopback.connect_udp(to).unwrap()];
+        let clients = [
+            loopback.connect_udp(to).unwrap(),
+            loopback.connect_udp(to).unwrap(),
+        ];
         for (i, client) in clients.iter().enumerate() {
             client.send(&[u8::try_from(i).unwrap()]).await.unwrap();
         }
@@ -301,7 +331,9 @@ mod tests {
         let (mut splices, splice) = splice(Transport::Tcp, program.local_addr().unwrap());
         splices.apply(&[]);
         tokio::task::yield_now().await;
-        let error = TcpStream::connect(("127.0.0.2", splice.listen_port)).await.unwrap_err();
+        let error = TcpStream::connect(("127.0.0.2", splice.listen_port))
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

@@ -134,7 +134,11 @@ impl StateDir {
     ///
     /// # Errors
     /// What was made so far is removed at the next start.
-    pub(super) fn found(&self, network: NetworkId, identity: Identity) -> anyhow::Result<NetworkFolder> {
+    pub(super) fn found(
+        &self,
+        network: NetworkId,
+        identity: Identity,
+    ) -> anyhow::Result<NetworkFolder> {
         let path = self.path.join(format!("founding-{}", short_name(network)));
         if path.exists() {
             std::fs::remove_dir_all(&path)?;
@@ -194,7 +198,8 @@ impl NetworkFolder {
     /// Nothing in it was touched, except that the damaged tail of the record log may be cut.
     pub(super) fn open(path: PathBuf) -> Result<(Self, Found), OpenNetworkError> {
         let (_, identity) = SlotFile::load(&path, "identity")?;
-        let identity = identity.ok_or_else(|| OpenNetworkError::NoIdentity(path.join("identity")))?;
+        let identity =
+            identity.ok_or_else(|| OpenNetworkError::NoIdentity(path.join("identity")))?;
         let identity = Identity::decode(&identity)
             .map_err(|error| OpenNetworkError::Body(path.join("identity"), error))?;
         let (state, body) = SlotFile::load(&path, "state")?;
@@ -207,12 +212,16 @@ impl NetworkFolder {
             let path = path.join(name);
             move |error| OpenNetworkError::Open(path, error)
         };
-        let (records, found) = RecordsLog::open(&path, |bytes| decode_record(bytes).map(|r| r.slot()))
-            .map_err(unopened("records.log"))?;
+        let (records, found) =
+            RecordsLog::open(&path, |bytes| decode_record(bytes).map(|r| r.slot()))
+                .map_err(unopened("records.log"))?;
         let (rows, found_rows) = RowsFile::open(&path).map_err(unopened("rows"))?;
         let found = Found {
             kept,
-            records: found.iter().filter_map(|bytes| decode_record(bytes)).collect(),
+            records: found
+                .iter()
+                .filter_map(|bytes| decode_record(bytes))
+                .collect(),
             rows: found_rows,
         };
         let folder = Self {
@@ -275,7 +284,10 @@ pub(super) mod tests {
 
     /// A new empty folder of a test's own.
     pub(crate) fn scratch(what: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("webmesh-{what}-{:016x}", rand_core::RngCore::next_u64(&mut rand_core::OsRng)));
+        let path = std::env::temp_dir().join(format!(
+            "webmesh-{what}-{:016x}",
+            rand_core::RngCore::next_u64(&mut rand_core::OsRng)
+        ));
         std::fs::create_dir_all(&path).unwrap();
         path
     }
@@ -344,7 +356,10 @@ pub(super) mod tests {
             node_seed: [8; 32],
             tunnel_seed: [9; 32],
         };
-        assert_eq!(dir.join(JoinId([3; 8]), other).unwrap().identity, identity());
+        assert_eq!(
+            dir.join(JoinId([3; 8]), other).unwrap().identity,
+            identity()
+        );
     }
 
     #[test]
@@ -354,8 +369,14 @@ pub(super) mod tests {
         dir.settle(&mut folder, NetworkId([1; 32])).unwrap();
         std::fs::write(folder.path.join("identity.a"), b"WMSTjunk").unwrap();
         let error = NetworkFolder::open(folder.path.clone()).unwrap_err();
-        assert!(matches!(error, OpenNetworkError::Slot(LoadSlotError::Damaged(_))));
-        assert_eq!(std::fs::read(folder.path.join("identity.a")).unwrap(), b"WMSTjunk");
+        assert!(matches!(
+            error,
+            OpenNetworkError::Slot(LoadSlotError::Damaged(_))
+        ));
+        assert_eq!(
+            std::fs::read(folder.path.join("identity.a")).unwrap(),
+            b"WMSTjunk"
+        );
     }
 
     #[test]

@@ -18,7 +18,10 @@ impl Drop for Task {
 /// that runs without one of its parts is worse than one that is started again.
 #[must_use = "the task ends when its handle is dropped"]
 pub(super) fn spawn(name: &'static str, work: impl Future<Output = ()> + Send + 'static) -> Task {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that names and watches tasks")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that names and watches tasks"
+    )]
     let handle = tokio::spawn(async move {
         if AssertUnwindSafe(work).catch_unwind().await.is_err() {
             tracing::error!(task = name, "A task panicked; the agent stops");

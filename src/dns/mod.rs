@@ -10,11 +10,11 @@
 mod answer;
 mod ask;
 mod question;
-mod zone;
+pub mod zone;
 
 pub use answer::{LONGEST_QUERY, STREAM, answer};
 pub use ask::{AskError, Asked, AskedRecord, ask};
-pub use zone::{BadDomain, Facts, Family, Instance, Peer, Scope, Service, Zone};
+pub use zone::Zone;
 
 #[cfg(test)]
 mod tests;

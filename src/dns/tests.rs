@@ -6,13 +6,14 @@ use hickory_proto::{
 };
 use rand_core::{RngCore, SeedableRng};
 
-use super::*;
+use super::{zone::*, *};
 
 fn facts() -> Facts {
     let instance = |peer: &str, scope| Instance {
         name: peer.into(),
         peer: peer.into(),
         scope,
+        turned: None,
     };
     Facts {
         domain: "home.internal".into(),
@@ -407,6 +408,7 @@ fn crowd(count: u16) -> Zone {
                 name: name(i),
                 peer: name(i),
                 scope: Scope::Mesh,
+                turned: None,
             })
             .collect(),
     }];

@@ -70,6 +70,17 @@ pub struct Instance {
     pub peer: String,
     /// How far the name reaches.
     pub scope: Scope,
+    /// Other addresses than the peer's, where this host reaches a spliced service of its own (design §6).
+    pub turned: Option<Turned>,
+}
+
+/// The addresses under which a host reaches a spliced service of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// In the IPv4 pool.
+    pub v4: Option<Ipv4Addr>,
+    /// In the IPv6 prefix.
+    pub v6: Ipv6Addr,
 }
 
 /// How far an instance's name reaches.
@@ -217,9 +228,12 @@ impl Zone {
                 }
             }
             for owner in owners {
+                let (v4, v6) = instance
+                    .turned
+                    .map_or((peer.v4, peer.v6), |turned| (turned.v4, turned.v6));
                 let addresses = self.forward.entry(owner).or_default();
-                addresses.v4.extend(peer.v4);
-                addresses.v6.insert(peer.v6);
+                addresses.v4.extend(v4);
+                addresses.v6.insert(v6);
             }
         }
     }

@@ -14,6 +14,8 @@ pub mod invites;
 pub mod judge;
 pub mod label;
 pub mod mesh_time;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 

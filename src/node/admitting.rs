@@ -4,7 +4,7 @@ use crate::{
     addr::Underlay,
     gossip,
     ids::{JoinId, JoinIx, NodeId, PeerIx, SessionId, Slot},
-    keys::{HINTS_MAX, InviteSecret, NAME_MAX, Token, Word, x25519_form},
+    keys::{HINTS_MAX, InviteSecret, NAME_MAX, RootSeed, Token, Word, x25519_form},
     members::{
         admission,
         invites::{self, Exactness, Invite, InviteRole, Redeemed, Redeeming, Spent},
@@ -20,7 +20,7 @@ use crate::{
     time::{Moment, Now},
     wire::{
         message::{Granted, Message, Redeem, Refused, Want},
-        record::{self, Body, Draft, Kind, Record, slot_of},
+        record::{self, Body, Draft, Kind, slot_of},
         sealed::Join,
     },
 };
@@ -80,6 +80,11 @@ pub enum InviteRefused {
     NoAddress,
 }
 
+/// The recovery code is another network's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this recovery code belongs to another network")]
+pub struct RecoverRefused;
+
 impl Node {
     /// Makes an invite and keeps it; the token is good once the outputs are carried out.
     ///
@@ -105,7 +110,13 @@ impl Node {
             hints,
         };
         self.invites.expire(now.unix_s());
-        self.invites.issue(Invite::new(options.secret, expires_s, options.uses, options.role, options.offers));
+        self.invites.issue(Invite::new(
+            options.secret,
+            expires_s,
+            options.uses,
+            options.role,
+            options.offers,
+        ));
         self.persist_kept(None);
         self.finish_turn(now);
         Ok(token)
@@ -123,12 +134,19 @@ impl Node {
 
     /// The invites of this machine, and how to call them.
     pub fn invites(&self, now: Now) -> Vec<(String, Invite)> {
-        self.invites.list(now.unix_s()).map(|invite| (self.invites.short_id(invite.id()), invite.clone())).collect()
+        self.invites
+            .list(now.unix_s())
+            .map(|invite| (self.invites.short_id(invite.id()), invite.clone()))
+            .collect()
     }
 
     pub(super) fn on_join(&mut self, now: Now, source: Underlay, hint: [u8; 8], join: &Join) {
         let join_id = JoinId(hint);
-        let Some(secret) = self.invites.find(join_id, now.unix_s()).map(|invite| invite.secret.clone()) else {
+        let Some(secret) = self
+            .invites
+            .find(join_id, now.unix_s())
+            .map(|invite| invite.secret.clone())
+        else {
             return self.counters.count("join_unknown_invite");
         };
         let Some(tunnel) = x25519_form(&join.tunnel) else {
@@ -143,10 +161,23 @@ impl Node {
         }
         self.joiners.entry(join_id).or_default().insert(join.node);
         let last_session_s = row.map_or(0, |row| row.last_session_s);
-        self.write_row(Row { node: join.node, stamp: join.stamp, boot: join.boot, last_session_s });
+        self.write_row(Row {
+            node: join.node,
+            stamp: join.stamp,
+            boot: join.boot,
+            last_session_s,
+        });
         let (ix, admission) = self.join_session(now, join_id, join.node);
-        let remote = Remote { tunnel, psk: secret.psk() };
-        self.outbox.push_back(Output::Admit { session: SessionId::Join(ix), remote, source, admission });
+        let remote = Remote {
+            tunnel,
+            psk: secret.psk(),
+        };
+        self.outbox.push_back(Output::Admit {
+            session: SessionId::Join(ix),
+            remote,
+            source,
+            admission,
+        });
     }
 
     fn join_session(&mut self, now: Now, join_id: JoinId, node: NodeId) -> (JoinIx, Admission) {
@@ -159,12 +190,14 @@ impl Node {
             if now.at.since(made) < YOUNG {
                 return (ix, Admission::Keep);
             }
-            self.admitting.insert(ix, Admitting::new(join_id, node, now.at));
+            self.admitting
+                .insert(ix, Admitting::new(join_id, node, now.at));
             return (ix, Admission::Replace);
         }
         let ix = JoinIx(self.next_join);
         self.next_join += 1;
-        self.admitting.insert(ix, Admitting::new(join_id, node, now.at));
+        self.admitting
+            .insert(ix, Admitting::new(join_id, node, now.at));
         (ix, Admission::Keep)
     }
 
@@ -177,19 +210,30 @@ impl Node {
     }
 
     pub(super) fn say_join_hello(&mut self, now: Now, ix: JoinIx) {
-        let Some((endpoint, heard)) =
-            self.admitting.get(&ix).and_then(|session| Some((session.endpoint?, session.heard_hello)))
+        let Some((endpoint, heard)) = self
+            .admitting
+            .get(&ix)
+            .and_then(|session| Some((session.endpoint?, session.heard_hello)))
         else {
             return;
         };
         if !heard {
-            self.timers.set(Timer::Hello(SessionId::Join(ix)), now.at.after(std::time::Duration::from_secs(1)));
+            self.timers.set(
+                Timer::Hello(SessionId::Join(ix)),
+                now.at.after(std::time::Duration::from_secs(1)),
+            );
         }
         let hello = self.own_hello(now, heard, endpoint);
         self.send(SessionId::Join(ix), Message::Hello(hello));
     }
 
-    pub(super) fn on_join_message(&mut self, now: Now, ix: JoinIx, source: Underlay, message: Message) {
+    pub(super) fn on_join_message(
+        &mut self,
+        now: Now,
+        ix: JoinIx,
+        source: Underlay,
+        message: Message,
+    ) {
         if !self.admitting.contains_key(&ix) {
             return self.counters.count("message_without_session");
         }
@@ -215,24 +259,42 @@ impl Node {
     }
 
     fn on_redeem(&mut self, now: Now, ix: JoinIx, redeem: &Redeem) {
-        let Some(session) = self.admitting.get(&ix) else { return };
+        let Some(session) = self.admitting.get(&ix) else {
+            return;
+        };
         if session.pending.is_some() {
             return;
         }
         let (join_id, node) = (session.join_id, session.node);
         let admission = self.draw();
-        let exactness = if redeem.exact { Exactness::Exact } else { Exactness::Like };
-        let asks = Redeeming { join_id, node, wish: &redeem.name, exactness, admission };
+        let exactness = if redeem.exact {
+            Exactness::Exact
+        } else {
+            Exactness::Like
+        };
+        let asks = Redeeming {
+            join_id,
+            node,
+            wish: &redeem.name,
+            exactness,
+            admission,
+        };
         match self.invites.redeem(&self.members, now.unix_s(), &asks) {
             Redeemed::Silence => self.counters.count("redeem_unknown"),
             Redeemed::Refused(refused) => self.send(SessionId::Join(ix), Message::Refused(refused)),
-            Redeemed::Grant(grant) if grant.spent == Spent::Before && self.members.certificate(node).is_some() => {
+            Redeemed::Grant(grant)
+                if grant.spent == Spent::Before && self.members.certificate(node).is_some() =>
+            {
                 self.say_granted(now, ix, node, grant.role);
             }
             Redeemed::Grant(grant) => {
                 let ticket = self.draw_ticket();
                 if let Some(session) = self.admitting.get_mut(&ix) {
-                    session.pending = Some(Pending { ticket, member: grant.member, role: grant.role });
+                    session.pending = Some(Pending {
+                        ticket,
+                        member: grant.member,
+                        role: grant.role,
+                    });
                 }
                 self.persist_kept(Some(ticket));
             }
@@ -242,15 +304,24 @@ impl Node {
     /// The spend is on the disk: only now is the grant made (protocol §9).
     pub(super) fn on_persisted(&mut self, now: Now, ticket: u64, outcome: PersistOutcome) {
         let Some((ix, pending)) = self.admitting.iter_mut().find_map(|(ix, session)| {
-            session.pending.take_if(|pending| pending.ticket == ticket).map(|pending| (*ix, pending))
+            session
+                .pending
+                .take_if(|pending| pending.ticket == ticket)
+                .map(|pending| (*ix, pending))
         }) else {
             return;
         };
         if outcome == PersistOutcome::Failed {
-            let refused = Refused { code: BUSY, name: None, time: None };
+            let refused = Refused {
+                code: BUSY,
+                name: None,
+                time: None,
+            };
             return self.send(SessionId::Join(ix), Message::Refused(refused));
         }
-        let Some(node) = self.admitting.get(&ix).map(|session| session.node) else { return };
+        let Some(node) = self.admitting.get(&ix).map(|session| session.node) else {
+            return;
+        };
         self.publish_about(now, node.0, Body::Member(pending.member), 0);
         if pending.role == InviteRole::Admin {
             self.make_admin(now, node);
@@ -258,14 +329,39 @@ impl Node {
         self.say_granted(now, ix, node, pending.role);
     }
 
+    /// Takes the root key back from its recovery code, and makes this machine an admin (protocol §8).
+    ///
+    /// # Errors
+    /// The seed is another network's; nothing changes.
+    pub fn recover(&mut self, now: Now, seed: RootSeed) -> Result<(), RecoverRefused> {
+        if seed.key().network_id() != self.network {
+            return Err(RecoverRefused);
+        }
+        self.kept.root = Some(seed);
+        self.persist_kept(None);
+        if !self.members.is_admin(self.me) {
+            self.make_admin(now, self.me);
+        }
+        self.finish_turn(now);
+        Ok(())
+    }
+
     /// Signs an Admin record by the root key, if it is here.
     pub(super) fn make_admin(&mut self, now: Now, node: NodeId) {
-        let Some(root) = self.kept.root.as_ref().map(crate::keys::RootSeed::key) else {
+        let Some(root) = self.kept.root.as_ref().map(RootSeed::key) else {
             return self.counters.count("admin_without_root");
         };
-        let held = self.registry.get(slot_of(Kind::Admin, &node.0, &[])).map_or(0, |held| held.record.seq());
+        let held = self
+            .registry
+            .get(slot_of(Kind::Admin, &node.0, &[]))
+            .map_or(0, |held| held.record.seq());
         let body = Body::Admin(record::Admin { rights: ALL_RIGHTS });
-        let draft = Draft { seq: (held + 1).max(now.unix_ms), subject: node.0, signer: root.public(), body };
+        let draft = Draft {
+            seq: (held + 1).max(now.unix_ms),
+            subject: node.0,
+            signer: root.public(),
+            body,
+        };
         match draft.sign_with(|bytes| root.sign(Word::Record, &[bytes])) {
             Ok(record) => self.take_own(now, record),
             Err(_) => self.counters.count("record_unsignable"),
@@ -279,15 +375,24 @@ impl Node {
             slots.push(slot_of(Kind::Admin, &node.0, &[]));
         }
         slots.retain(|slot| self.registry.holds(*slot).is_some());
-        self.send(SessionId::Join(ix), Message::Granted(Granted { slots: slots.clone() }));
+        self.send(
+            SessionId::Join(ix),
+            Message::Granted(Granted {
+                slots: slots.clone(),
+            }),
+        );
         self.on_join_want(now, ix, &slots);
-        self.timers.set(Timer::JoinOver(ix), now.at.after(JOIN_LINGER));
+        self.timers
+            .set(Timer::JoinOver(ix), now.at.after(JOIN_LINGER));
     }
 
     /// Protocol §9: Network, the issuer's Admin, the joiner's Member, the issuer's Member, Peer and Lease, the epochs;
     /// and the Admin of whoever signed the issuer's Member, without which it could not be believed.
     fn grant_slots(&self, node: NodeId) -> Vec<Slot> {
-        let root = self.members.network().map_or([0; 32], |network| network.root.0);
+        let root = self
+            .members
+            .network()
+            .map_or([0; 32], |network| network.root.0);
         let me = &self.me.0;
         let mut slots = vec![
             slot_of(Kind::Network, &root, &[]),
@@ -297,7 +402,10 @@ impl Node {
             slot_of(Kind::Peer, me, &[]),
             slot_of(Kind::Lease, me, &[]),
         ];
-        if let Some(signer) = self.members.certificate(self.me).map(|certificate| certificate.signer)
+        if let Some(signer) = self
+            .members
+            .certificate(self.me)
+            .map(|certificate| certificate.signer)
             && signer != self.me
         {
             slots.push(slot_of(Kind::Admin, &signer.0, &[]));
@@ -311,11 +419,16 @@ impl Node {
         let mut numbers = vec![0, newest.saturating_sub(1), newest];
         numbers.sort_unstable();
         numbers.dedup();
-        numbers.into_iter().map(|n: u32| slot_of(Kind::Epoch, root, &n.to_le_bytes())).collect()
+        numbers
+            .into_iter()
+            .map(|n: u32| slot_of(Kind::Epoch, root, &n.to_le_bytes()))
+            .collect()
     }
 
     fn on_join_want(&mut self, now: Now, ix: JoinIx, slots: &[Slot]) {
-        let Some(session) = self.admitting.get(&ix) else { return };
+        let Some(session) = self.admitting.get(&ix) else {
+            return;
+        };
         let allowed = self.grant_slots(session.node);
         let admin = slot_of(Kind::Admin, &session.node.0, &[]);
         let may = |slot: &&Slot| allowed.contains(slot) || **slot == admin;
@@ -343,11 +456,19 @@ impl Node {
         if !fresh {
             self.renew(now, node);
         }
-        let root = self.members.network().map_or([0; 32], |network| network.root.0);
+        let root = self
+            .members
+            .network()
+            .map_or([0; 32], |network| network.root.0);
         let mut slots = vec![slot_of(Kind::Member, &node.0, &[])];
         slots.extend(self.epoch_slots(&root));
         slots.retain(|slot| self.registry.holds(*slot).is_some());
-        self.send(SessionId::Pair(peer), Message::Granted(Granted { slots: slots.clone() }));
+        self.send(
+            SessionId::Pair(peer),
+            Message::Granted(Granted {
+                slots: slots.clone(),
+            }),
+        );
         let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
         for answer in gossip::answer(&Want { slots }, RECORDS_BODY, &shelf) {
             self.send(SessionId::Pair(peer), answer);
@@ -362,15 +483,21 @@ impl Node {
     }
 
     pub(super) fn drop_join_sessions_of(&mut self, node: NodeId) {
-        let over: Vec<JoinIx> =
-            self.admitting.iter().filter(|(_, session)| session.node == node).map(|(ix, _)| *ix).collect();
+        let over: Vec<JoinIx> = self
+            .admitting
+            .iter()
+            .filter(|(_, session)| session.node == node)
+            .map(|(ix, _)| *ix)
+            .collect();
         for ix in over {
             self.end_join(ix);
         }
     }
 
     pub(super) fn end_join(&mut self, ix: JoinIx) {
-        self.outbox.push_back(Output::Close { session: SessionId::Join(ix) });
+        self.outbox.push_back(Output::Close {
+            session: SessionId::Join(ix),
+        });
         self.forget_join(ix);
     }
 
@@ -384,7 +511,14 @@ impl Node {
 
 impl Admitting {
     fn new(join_id: JoinId, node: NodeId, made: Moment) -> Self {
-        Self { join_id, node, made, endpoint: None, heard_hello: false, pending: None }
+        Self {
+            join_id,
+            node,
+            made,
+            endpoint: None,
+            heard_hello: false,
+            pending: None,
+        }
     }
 }
 

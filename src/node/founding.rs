@@ -35,10 +35,16 @@ pub struct Founding {
 ///
 /// # Errors
 /// A name or domain that does not fit a record.
-pub fn found(now: Now, founding: Founding, key: &NodeKey) -> Result<(NetworkId, Restored), Unsignable> {
+pub fn found(
+    now: Now,
+    founding: Founding,
+    key: &NodeKey,
+) -> Result<(NetworkId, Restored), Unsignable> {
     let root = founding.root.key();
     let network = root.network_id();
-    let pool4 = founding.pool4.unwrap_or_else(|| AddressPlan::default_pool4(network));
+    let pool4 = founding
+        .pool4
+        .unwrap_or_else(|| AddressPlan::default_pool4(network));
     let plan = AddressPlan { network, pool4 };
     let me = key.id();
     let facts = record::Network {
@@ -60,19 +66,45 @@ pub fn found(now: Now, founding: Founding, key: &NodeKey) -> Result<(NetworkId, 
         guests: None,
     };
     let by_root = |subject: [u8; 32], body: Body| -> Result<Record, Unsignable> {
-        let draft = Draft { seq: now.unix_ms.max(1), subject, signer: root.public(), body };
+        let draft = Draft {
+            seq: now.unix_ms.max(1),
+            subject,
+            signer: root.public(),
+            body,
+        };
         draft.sign_with(|bytes| root.sign(Word::Record, &[bytes]))
     };
     let by_me = |subject: [u8; 32], body: Body| -> Result<Record, Unsignable> {
-        let draft = Draft { seq: now.unix_ms.max(1), subject, signer: me.0, body };
+        let draft = Draft {
+            seq: now.unix_ms.max(1),
+            subject,
+            signer: me.0,
+            body,
+        };
         draft.sign_with(|bytes| key.sign(Word::Record, &network.0, &[bytes]))
     };
     let records = vec![
         by_root(root.public(), Body::Network(facts))?,
         by_root(me.0, Body::Admin(record::Admin { rights: ALL_RIGHTS }))?,
         by_me(me.0, Body::Member(member))?,
-        by_me(root.public(), Body::Epoch(record::Epoch { n: 0, secret: founding.secret.0 }))?,
+        by_me(
+            root.public(),
+            Body::Epoch(record::Epoch {
+                n: 0,
+                secret: founding.secret.0,
+            }),
+        )?,
     ];
-    let kept = Kept { root: Some(founding.root), ..Kept::default() };
-    Ok((network, Restored { records, rows: Vec::new(), kept }))
+    let kept = Kept {
+        root: Some(founding.root),
+        ..Kept::default()
+    };
+    Ok((
+        network,
+        Restored {
+            records,
+            rows: Vec::new(),
+            kept,
+        },
+    ))
 }

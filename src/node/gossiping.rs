@@ -110,7 +110,11 @@ impl Node {
                 }
             }
             Message::Granted(granted) => {
-                let slots = granted.slots.into_iter().filter(|slot| self.registry.holds(*slot).is_none()).collect();
+                let slots = granted
+                    .slots
+                    .into_iter()
+                    .filter(|slot| self.registry.holds(*slot).is_none())
+                    .collect();
                 self.send(SessionId::Pair(peer), Message::Want(Want { slots }));
             }
             _ => self.counters.count("message_unused"),
@@ -166,7 +170,13 @@ impl Node {
     }
 
     fn is_signed(&self, record: &Record) -> bool {
-        verify(record.signer(), Word::Record, &self.network.0, &[record.signed_bytes()], &record.signature())
+        verify(
+            record.signer(),
+            Word::Record,
+            &self.network.0,
+            &[record.signed_bytes()],
+            &record.signature(),
+        )
     }
 
     fn take(&mut self, now: Now, record: Record, origin: Origin) {
@@ -183,10 +193,16 @@ impl Node {
         let rank = match self.members.judge(&record, &body) {
             Verdict::Allowed(rank) => rank,
             Verdict::SignerUnknown => return self.put_aside(now, record),
-            Verdict::Refused(refused) => return self.on_refused(now, &record, member_label(refused), origin),
+            Verdict::Refused(refused) => {
+                return self.on_refused(now, &record, member_label(refused), origin);
+            }
         };
         let mesh_s = self.mesh_s(now);
-        let judged = Judged { record: record.clone(), body: body.clone(), rank };
+        let judged = Judged {
+            record: record.clone(),
+            body: body.clone(),
+            rank,
+        };
         let offered = match origin {
             Origin::Own | Origin::Disk => self.registry.publish(now, mesh_s, judged),
             Origin::Network(_) => self.registry.offer(now, mesh_s, judged),
@@ -196,7 +212,9 @@ impl Node {
             Offered::Taken { .. } => self.on_taken(now, &record, &body, origin),
             Offered::Known => {}
             Offered::Older => self.on_refused(now, &record, "record_older", origin),
-            Offered::Refused(refused) => self.on_refused(now, &record, registry_label(refused), origin),
+            Offered::Refused(refused) => {
+                self.on_refused(now, &record, registry_label(refused), origin)
+            }
         }
     }
 
@@ -207,22 +225,42 @@ impl Node {
     fn on_refused(&mut self, now: Now, record: &Record, label: &'static str, origin: Origin) {
         self.counters.count(label);
         if let Origin::Network(Some(peer)) = origin {
-            self.gossip.handle_lost(now, peer, record.slot(), record.version());
+            self.gossip
+                .handle_lost(now, peer, record.slot(), record.version());
         }
     }
 
     fn on_taken(&mut self, now: Now, record: &Record, body: &Body, origin: Origin) {
         let before = self.members.peer(record.node()).cloned();
+        let is_newcomer = self.members.certificate(record.node()).is_none();
         let change = self.members.apply(record, body);
         if origin != Origin::Disk {
-            self.outbox.push_back(Output::Persist { ticket: None, write: Write::Record(record.clone()) });
+            if is_newcomer && self.members.certificate(record.node()).is_some() {
+                let name = self.name_of(record.node());
+                self.outbox
+                    .push_back(Output::Notice(Notice::Joined { name }));
+            }
+            self.outbox.push_back(Output::Persist {
+                ticket: None,
+                write: Write::Record(record.clone()),
+            });
             let from = match origin {
                 Origin::Network(from) => from,
                 Origin::Own | Origin::Disk => None,
             };
-            let spread = if is_urgent(body) { Spread::Urgent } else { Spread::Calm };
+            let spread = if is_urgent(body) {
+                Spread::Urgent
+            } else {
+                Spread::Calm
+            };
             let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-            let stored = Stored { slot: record.slot(), version: record.version(), kind: record.kind(), spread, from };
+            let stored = Stored {
+                slot: record.slot(),
+                version: record.version(),
+                kind: record.kind(),
+                spread,
+                from,
+            };
             self.gossip.handle_stored(now, stored, &shelf);
         }
         self.publication.stale = true;
@@ -238,7 +276,9 @@ impl Node {
     fn on_fact(&mut self, now: Now, record: &Record, body: &Body) {
         match body {
             Body::Revoke(_) => self.on_revoked(now, record.node()),
-            Body::Lease(_) | Body::Member(_) | Body::Peer(_) => self.review_peer(now, record.node()),
+            Body::Lease(_) | Body::Member(_) | Body::Peer(_) => {
+                self.review_peer(now, record.node())
+            }
             Body::Heartbeat(heartbeat) => self.mesh_time.raise_floor(now, heartbeat.time),
             Body::Admin(_)
             | Body::Network(_)
@@ -261,7 +301,12 @@ impl Node {
             let void: Vec<Record> = self
                 .registry
                 .touching(node)
-                .filter(|held| !matches!(self.members.judge(&held.record, &held.body), Verdict::Allowed(_)))
+                .filter(|held| {
+                    !matches!(
+                        self.members.judge(&held.record, &held.body),
+                        Verdict::Allowed(_)
+                    )
+                })
                 .map(|held| held.record.clone())
                 .collect();
             for record in void {
@@ -300,7 +345,9 @@ impl Node {
     }
 
     fn is_held(&self, record: &Record) -> bool {
-        self.registry.holds(record.slot()).is_some_and(|(version, _)| version == record.version())
+        self.registry
+            .holds(record.slot())
+            .is_some_and(|(version, _)| version == record.version())
     }
 
     fn put_aside(&mut self, now: Now, record: Record) {
@@ -320,7 +367,11 @@ impl Node {
     pub(super) fn schedule_expiry(&mut self, now: Now) {
         match self.registry.next_expiry(now, self.mesh_s(now)) {
             // Mesh time may be corrected while we wait, so nothing is waited for longer than an hour.
-            Some(at) => self.timers.set(Timer::Expire, at.min(now.at.after(EXPIRY_AT_MOST)).max(now.at.after(EXPIRY_AT_LEAST))),
+            Some(at) => self.timers.set(
+                Timer::Expire,
+                at.min(now.at.after(EXPIRY_AT_MOST))
+                    .max(now.at.after(EXPIRY_AT_LEAST)),
+            ),
             None => self.timers.clear(&Timer::Expire),
         }
     }
@@ -359,12 +410,20 @@ fn restore_order(kind: Kind) -> u8 {
         Kind::Epoch => 3,
         Kind::Member => 4,
         Kind::Peer => 5,
-        Kind::Lease | Kind::Service | Kind::Health | Kind::Policy | Kind::Invite | Kind::Heartbeat | Kind::Unknown(_) => 6,
+        Kind::Lease
+        | Kind::Service
+        | Kind::Health
+        | Kind::Policy
+        | Kind::Invite
+        | Kind::Heartbeat
+        | Kind::Unknown(_) => 6,
     }
 }
 
 fn tombstone(echo: &Record) -> Option<Body> {
-    let Ok(Body::Service(mut service)) = echo.body() else { return None };
+    let Ok(Body::Service(mut service)) = echo.body() else {
+        return None;
+    };
     service.ports.clear();
     Some(Body::Service(service))
 }

@@ -164,8 +164,14 @@ impl Joiner {
             return;
         }
         self.timers.clear(&Timer::Dial);
-        self.session = Some(Session { endpoint, heard_hello: false });
-        self.outbox.push_back(JoinerOutput::Reached { endpoint, after: now.at.since(self.started) });
+        self.session = Some(Session {
+            endpoint,
+            heard_hello: false,
+        });
+        self.outbox.push_back(JoinerOutput::Reached {
+            endpoint,
+            after: now.at.since(self.started),
+        });
         self.speak(now);
     }
 
@@ -193,15 +199,26 @@ impl Joiner {
                 }
             }
             Message::Ping(ping) => {
-                let pong = Pong { nonce: ping.nonce, path: ping.path, observed: Some(source) };
-                self.outbox.push_back(JoinerOutput::Send { message: Message::Pong(pong), via: Some(source) });
+                let pong = Pong {
+                    nonce: ping.nonce,
+                    path: ping.path,
+                    observed: Some(source),
+                };
+                self.outbox.push_back(JoinerOutput::Send {
+                    message: Message::Pong(pong),
+                    via: Some(source),
+                });
             }
             Message::Granted(granted) => {
                 self.wanted = granted.slots.into_iter().take(GRANTED_SLOTS).collect();
                 self.finish_if_whole(now);
             }
             Message::Records(records) => {
-                for record in records.records.iter().filter_map(|bytes| Record::decode(bytes).ok()) {
+                for record in records
+                    .records
+                    .iter()
+                    .filter_map(|bytes| Record::decode(bytes).ok())
+                {
                     if self.wanted.contains(&record.slot()) || self.records.len() < GRANTED_SLOTS {
                         self.records.insert(record.slot(), record);
                     }
@@ -232,7 +249,10 @@ impl Joiner {
             return;
         }
         self.last_stamp = (self.last_stamp + 1).max(now.unix_ms);
-        self.outbox.push_back(JoinerOutput::Dial { to: self.token.hints.clone(), stamp: self.last_stamp });
+        self.outbox.push_back(JoinerOutput::Dial {
+            to: self.token.hints.clone(),
+            stamp: self.last_stamp,
+        });
         self.tries += 1;
         let next = match TRIES.get(self.tries) {
             Some(after_start) => self.started.after(*after_start),
@@ -250,16 +270,25 @@ impl Joiner {
             Message::Hello(self.hello(now, endpoint, heard))
         } else if self.wanted.is_empty() {
             self.say(Message::Hello(self.hello(now, endpoint, heard)));
-            Message::Redeem(Redeem { name: self.wish.name.clone(), exact: self.wish.exact })
+            Message::Redeem(Redeem {
+                name: self.wish.name.clone(),
+                exact: self.wish.exact,
+            })
         } else {
-            let slots = self.wanted.iter().filter(|slot| !self.records.contains_key(slot)).copied().collect();
+            let slots = self
+                .wanted
+                .iter()
+                .filter(|slot| !self.records.contains_key(slot))
+                .copied()
+                .collect();
             Message::Want(Want { slots })
         };
         self.say(message);
     }
 
     fn say(&mut self, message: Message) {
-        self.outbox.push_back(JoinerOutput::Send { message, via: None });
+        self.outbox
+            .push_back(JoinerOutput::Send { message, via: None });
     }
 
     fn hello(&self, now: Now, endpoint: Underlay, heard: bool) -> Hello {
@@ -281,7 +310,12 @@ impl Joiner {
     }
 
     fn finish_if_whole(&mut self, now: Now) {
-        if self.wanted.is_empty() || self.wanted.iter().any(|slot| !self.records.contains_key(slot)) {
+        if self.wanted.is_empty()
+            || self
+                .wanted
+                .iter()
+                .any(|slot| !self.records.contains_key(slot))
+        {
             return;
         }
         let Some(session) = &self.session else { return };
@@ -290,7 +324,8 @@ impl Joiner {
             Some(grant) => {
                 self.over = true;
                 self.timers = Timers::default();
-                self.outbox.push_back(JoinerOutput::Granted(Box::new(grant)));
+                self.outbox
+                    .push_back(JoinerOutput::Granted(Box::new(grant)));
             }
             // What came does not prove itself: it is thrown away and asked for again.
             None => {
@@ -306,7 +341,13 @@ impl Joiner {
         let root = network_record.signer();
         let network = NetworkId(crate::hash::hash(crate::hash::Use::Network, &[&root.0]));
         let is_signed = |record: &Record| {
-            verify(record.signer(), Word::Record, &network.0, &[record.signed_bytes()], &record.signature())
+            verify(
+                record.signer(),
+                Word::Record,
+                &network.0,
+                &[record.signed_bytes()],
+                &record.signature(),
+            )
         };
         if network_record.subject() != root.0 || !is_signed(network_record) {
             return None;
@@ -318,12 +359,23 @@ impl Joiner {
         if admin.signer() != root || !is_signed(admin) || !is_signed(member) {
             return None;
         }
-        let peer = self.find(|record| record.kind() == Kind::Peer && self.is_the_issuers(record))?;
+        let peer =
+            self.find(|record| record.kind() == Kind::Peer && self.is_the_issuers(record))?;
         if peer.node() != peer.signer() || !is_signed(peer) {
             return None;
         }
-        let records = self.records.values().filter(|record| is_signed(record)).cloned().collect();
-        Some(Grant { network, issuer: peer.node(), endpoint, records })
+        let records = self
+            .records
+            .values()
+            .filter(|record| is_signed(record))
+            .cloned()
+            .collect();
+        Some(Grant {
+            network,
+            issuer: peer.node(),
+            endpoint,
+            records,
+        })
     }
 
     fn find(&self, is_it: impl Fn(&Record) -> bool) -> Option<&Record> {
@@ -331,7 +383,9 @@ impl Joiner {
     }
 
     fn is_the_issuers(&self, record: &Record) -> bool {
-        let Ok(Body::Peer(peer)) = record.body() else { return false };
+        let Ok(Body::Peer(peer)) = record.body() else {
+            return false;
+        };
         x25519_form(&peer.tunnel) == Some(self.token.issuer)
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::{
     addr::Underlay,
-    ids::{JoinId, NodeId, PeerIx, SessionId},
-    keys::InviteSecret,
+    ids::{Boot, JoinId, NodeId, PeerIx, SessionId},
+    keys::{InviteSecret, x25519_form},
     members::epochs::Reach,
     node::{
         Node,
@@ -56,13 +56,19 @@ impl Node {
                 .epochs_for_byte(header.epoch, self.mesh_s(now))
                 .into_iter()
                 .filter(|opener| opener.reach == Reach::Everyone || self.members.is_admin(self.me))
-                .map(|opener| SealedKey::Epoch { epoch: opener.n, key: opener.secret.knock_key(self.me) })
+                .map(|opener| SealedKey::Epoch {
+                    epoch: opener.n,
+                    key: opener.secret.knock_key(self.me),
+                })
                 .collect(),
             Kind::Join => self
                 .invites
                 .find(JoinId(header.hint), now.unix_s())
                 .into_iter()
-                .map(|invite| SealedKey::Invite { secret: invite.secret.clone(), key: invite.secret.join_key() })
+                .map(|invite| SealedKey::Invite {
+                    secret: invite.secret.clone(),
+                    key: invite.secret.join_key(),
+                })
                 .collect(),
             Kind::Introduce | Kind::Beacon | Kind::Punch => Vec::new(),
         }
@@ -84,14 +90,19 @@ impl Node {
         if row.is_some_and(|row| knock.stamp <= row.stamp) {
             return self.counters.count("knock_replayed");
         }
-        let admission = self.judge_state(now, peer, row.is_some_and(|row| row.boot != knock.boot));
+        let admission = self.judge_state(now, peer, knock.boot, row);
         self.note_boot(knock, row);
         if admission == Admission::Replace {
             self.on_pair_gone(now, peer);
         }
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
         pair.admitted_at = Some(now.at);
-        self.outbox.push_back(Output::Admit { session: SessionId::Pair(peer), remote, source, admission });
+        self.outbox.push_back(Output::Admit {
+            session: SessionId::Pair(peer),
+            remote,
+            source,
+            admission,
+        });
     }
 
     /// Stores the stamp before anything is answered, and notices two machines with one key.
@@ -105,18 +116,26 @@ impl Node {
             }
         }
         let last_session_s = row.map_or(0, |row| row.last_session_s);
-        self.write_row(Row { node: knock.node, stamp: knock.stamp, boot: knock.boot, last_session_s });
+        self.write_row(Row {
+            node: knock.node,
+            stamp: knock.stamp,
+            boot: knock.boot,
+            last_session_s,
+        });
     }
 
     /// The rule of protocol §2 for a state that may stand already.
-    fn judge_state(&self, now: Now, peer: PeerIx, other_boot: bool) -> Admission {
+    fn judge_state(&self, now: Now, peer: PeerIx, boot: Boot, row: Option<Row>) -> Admission {
         let Some(pair) = self.pairs.get(&peer) else {
             return Admission::Keep;
         };
         let own_handshake = self.attempts.is_under_way(peer);
-        let never_stood = pair.up.is_none();
-        let keep = if other_boot {
-            never_stood && own_handshake
+        // A Knock of a new run can cross the answer that this run gave to our own initiation: a state that stands and
+        // whose Hello is still to come, or named this boot, is the new run's already. Dropping it would leave the other
+        // side with a session that nobody hears.
+        let is_of_this_run = pair.up.as_ref().is_some_and(|up| up.hello.as_ref().is_none_or(|hello| hello.boot == boot));
+        let keep = if row.is_some_and(|row| row.boot != boot) && !is_of_this_run {
+            pair.up.is_none() && own_handshake
         } else {
             own_handshake || now.at.since(pair.made) < YOUNG
         };
@@ -125,20 +144,28 @@ impl Node {
 
     pub(super) fn write_row(&mut self, row: Row) {
         self.rows.insert(row.node, row);
-        self.outbox.push_back(Output::Persist { ticket: None, write: Write::Row(row) });
+        self.outbox.push_back(Output::Persist {
+            ticket: None,
+            write: Write::Row(row),
+        });
     }
 
     /// The next stamp of ours, stored before it is used.
     pub(super) fn next_stamp(&mut self, now: Now) -> u64 {
         let last = self.rows.get(&self.me).map_or(0, |row| row.stamp);
         let stamp = (last + 1).max(now.unix_ms);
-        self.write_row(Row { node: self.me, stamp, boot: self.identity.boot, last_session_s: 0 });
+        self.write_row(Row {
+            node: self.me,
+            stamp,
+            boot: self.identity.boot,
+            last_session_s: 0,
+        });
         stamp
     }
 
     /// The keys by which a state with a peer is made.
     pub(super) fn remote(&self, node: NodeId) -> Option<Remote> {
-        let tunnel = self.members.tunnel_of(node)?;
+        let tunnel = x25519_form(&self.members.tunnel_of(node)?)?;
         let psk = self.pair_psk(node)?;
         Some(Remote { tunnel, psk })
     }

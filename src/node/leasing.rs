@@ -9,11 +9,14 @@ use crate::{
     ids::PeerIx,
     keys::Word,
     members::{Standing as Membership, admission},
-    node::{Node, Timer, talking::{FEATURES, Goodbye, WIRE_MAX, WIRE_MIN}},
+    node::{
+        Node, Timer,
+        talking::{FEATURES, Goodbye, WIRE_MAX, WIRE_MIN},
+    },
     time::Now,
     wire::{
         message::Message,
-        record::{self, Body, Draft, Kind, Record, slot_of},
+        record::{self, Body, Draft, Kind, slot_of},
     },
 };
 
@@ -34,11 +37,13 @@ const PEER_AGAIN: Duration = Duration::from_secs(600);
 const PEER_BURST: u32 = 4;
 
 impl Node {
-    /// Arms the first deadlines and knocks where a session stood in the last 10 minutes.
+    /// Arms the first deadlines and knocks where a session stood in the last 10 minutes. The Peer record waits for the
+    /// shell to tell the addresses.
     pub(super) fn start(&mut self, now: Now) {
-        self.publish_peer(now);
-        self.timers.set(Timer::Lease, now.at.after(LEASE_WITHOUT_HELLO));
-        self.timers.set(Timer::Daily, now.at.after(Duration::from_secs(60)));
+        self.timers
+            .set(Timer::Lease, now.at.after(LEASE_WITHOUT_HELLO));
+        self.timers
+            .set(Timer::Daily, now.at.after(Duration::from_secs(60)));
         self.schedule_expiry(now);
         self.schedule_burst(now);
         self.publication.stale = true;
@@ -64,7 +69,9 @@ impl Node {
     }
 
     pub(super) fn has_lease(&self) -> bool {
-        self.registry.lease(self.me).is_some_and(|lease| lease.incarnation == self.identity.boot)
+        self.registry
+            .lease(self.me)
+            .is_some_and(|lease| lease.incarnation == self.identity.boot)
     }
 
     pub(super) fn publish_lease(&mut self, now: Now) {
@@ -86,6 +93,8 @@ impl Node {
     /// Tells the network that this peer leaves, and closes every session.
     pub fn say_left(&mut self, now: Now) {
         self.timers.clear(&Timer::Lease);
+        self.kept.floor_s = self.mesh_time.floor_s(now);
+        self.persist_kept(None);
         self.publish_lease_state(now, LeaseState::Left);
         self.drain_cores(now);
         let open: Vec<PeerIx> = self.pairs.keys().copied().collect();
@@ -134,8 +143,17 @@ impl Node {
         let held = self.registry.get(slot_of(kind, &subject, &body.key()));
         let last = held.map_or(0, |held| held.record.seq()).max(above);
         let seq = (last + 1).max(now.unix_ms.min(MAX_SEQ));
-        let draft = Draft { seq, subject, signer: self.me.0, body };
-        match draft.sign_with(|bytes| self.identity.key.sign(Word::Record, &self.network.0, &[bytes])) {
+        let draft = Draft {
+            seq,
+            subject,
+            signer: self.me.0,
+            body,
+        };
+        match draft.sign_with(|bytes| {
+            self.identity
+                .key
+                .sign(Word::Record, &self.network.0, &[bytes])
+        }) {
             Ok(record) => self.take_own(now, record),
             Err(_) => self.counters.count("record_unsignable"),
         }
@@ -183,7 +201,10 @@ impl Node {
 
     /// Asks an admin for a new certificate when the own one nears its end.
     pub(super) fn renew_if_due(&mut self, now: Now, peer: PeerIx) {
-        if self.is_renewal_due(now) && self.members.is_admin(self.ids.node(peer)) && !self.members.is_admin(self.me) {
+        if self.is_renewal_due(now)
+            && self.members.is_admin(self.ids.node(peer))
+            && !self.members.is_admin(self.me)
+        {
             self.send(crate::ids::SessionId::Pair(peer), Message::Renew);
         }
     }
@@ -198,12 +219,17 @@ impl Node {
     }
 
     pub(super) fn membership(&self, now: Now, node: crate::ids::NodeId) -> Membership {
-        self.members.standing(node, self.mesh_s(now), self.admin_seen_s())
+        self.members
+            .standing(node, self.mesh_s(now), self.admin_seen_s())
     }
 
     /// When the newest lease of any admin was made, unix s.
     fn admin_seen_s(&self) -> u64 {
-        self.members.admins().filter_map(|admin| self.registry.lease_made_s(admin)).max().unwrap_or(0)
+        self.members
+            .admins()
+            .filter_map(|admin| self.registry.lease_made_s(admin))
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -225,12 +251,19 @@ pub(super) struct PeerChanges {
 
 impl PeerChanges {
     fn is_spent(&self, now: crate::time::Moment) -> bool {
-        let recent = self.recent.iter().filter(|at| now.since(**at) < PEER_AGAIN).count();
+        let recent = self
+            .recent
+            .iter()
+            .filter(|at| now.since(**at) < PEER_AGAIN)
+            .count();
         recent >= PEER_BURST as usize
     }
 
     fn next(&self, now: crate::time::Moment) -> crate::time::Moment {
-        self.recent.front().map_or(now, |first| first.after(PEER_AGAIN)).max(now)
+        self.recent
+            .front()
+            .map_or(now, |first| first.after(PEER_AGAIN))
+            .max(now)
     }
 
     fn spend(&mut self, now: crate::time::Moment) {
@@ -240,4 +273,3 @@ impl PeerChanges {
         }
     }
 }
-

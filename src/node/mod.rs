@@ -43,14 +43,12 @@ use crate::{
     paths::{attempt::Attempts, candidates::Candidates, proof::Proofs},
     registry::Registry,
     time::{Moment, Now, Timers},
-    wire::{
-        message::Message,
-        record::Record,
-        sealed::Sealed,
-    },
+    wire::{message::Message, record::Record, sealed::Sealed},
 };
 
 mod admitting;
+#[cfg(test)]
+mod convergence;
 pub mod founding;
 mod gossiping;
 pub mod input;
@@ -66,7 +64,7 @@ mod serving;
 pub mod status;
 mod talking;
 
-pub use admitting::{InviteOptions, InviteRefused};
+pub use admitting::{InviteOptions, InviteRefused, RecoverRefused};
 pub use knocking::SealedKey;
 pub use serving::{ServiceRefused, ServiceWish};
 pub use status::{Snapshot, Whois};
@@ -204,7 +202,13 @@ impl Node {
     /// Makes the node of a network from what was founded, granted or found on the disk.
     ///
     /// Drain [`Node::poll_output`] after this as after every input.
-    pub fn new(now: Now, network: NetworkId, identity: Identity, settings: Settings, restored: Restored) -> Self {
+    pub fn new(
+        now: Now,
+        network: NetworkId,
+        identity: Identity,
+        settings: Settings,
+        restored: Restored,
+    ) -> Self {
         let me = identity.key.id();
         let mut ids = Interner::default();
         let own = ids.intern(me);
@@ -214,7 +218,8 @@ impl Node {
             rng.fill_bytes(&mut seed);
             seed
         };
-        let (gossip_seed, links_seed, attempts_seed, proofs_seed) = (draw(), draw(), draw(), draw());
+        let (gossip_seed, links_seed, attempts_seed, proofs_seed) =
+            (draw(), draw(), draw(), draw());
         let floor_s = restored.kept.floor_s.max(settings.built_s);
         let mut node = Self {
             me,
@@ -236,11 +241,15 @@ impl Node {
             }),
             invites: Invites::new(restored.kept.invites.clone()),
             kept: restored.kept,
-            rows: restored.rows.into_iter().map(|row| (row.node, row)).collect(),
+            rows: restored
+                .rows
+                .into_iter()
+                .map(|row| (row.node, row))
+                .collect(),
             earlier_boots: BTreeMap::new(),
             pairs: BTreeMap::new(),
             admitting: BTreeMap::new(),
-            next_join: 0,
+            next_join: FIRST_JOIN,
             unverified: VecDeque::new(),
             timers: Timers::default(),
             outbox: VecDeque::new(),
@@ -261,21 +270,41 @@ impl Node {
     /// Takes in one thing that happened at `now`. Drain [`Node::poll_output`] before the next.
     pub fn handle_input(&mut self, now: Now, input: Input) {
         match input {
-            Input::Message { session: SessionId::Pair(peer), source, message } => {
+            Input::Message {
+                session: SessionId::Pair(peer),
+                source,
+                message,
+            } => {
                 self.on_message(now, peer, source, message);
             }
-            Input::Message { session: SessionId::Join(join), source, message } => {
+            Input::Message {
+                session: SessionId::Join(join),
+                source,
+                message,
+            } => {
                 self.on_join_message(now, join, source, message);
             }
-            Input::Sealed { source, hint, body, .. } => match body {
+            Input::Sealed {
+                source, hint, body, ..
+            } => match body {
                 Sealed::Knock(knock) => self.on_knock(now, source, &knock),
                 Sealed::Join(join) => self.on_join(now, source, hint, &join),
-                Sealed::Introduce(_) | Sealed::Beacon(_) | Sealed::Punch(_) => self.counters.count("sealed_unused"),
+                Sealed::Introduce(_) | Sealed::Beacon(_) | Sealed::Punch(_) => {
+                    self.counters.count("sealed_unused")
+                }
             },
             Input::Session { session, event } => self.on_session(now, session, event),
             Input::Wanted { peer } => self.on_wanted(now, peer),
-            Input::Heard { session: SessionId::Pair(peer), heard, user } => self.on_heard(now, peer, heard, user),
-            Input::Heard { session: SessionId::Join(_), .. } | Input::Tick => {}
+            Input::Heard {
+                session: SessionId::Pair(peer),
+                heard,
+                user,
+            } => self.on_heard(now, peer, heard, user),
+            Input::Heard {
+                session: SessionId::Join(_),
+                ..
+            }
+            | Input::Tick => {}
             Input::NewPath { session, source } => self.on_new_path(now, session, source),
             Input::Addresses(addresses) => self.on_addresses(now, addresses),
             Input::Persisted { ticket, outcome } => self.on_persisted(now, ticket, outcome),
@@ -358,12 +387,18 @@ impl Node {
 
     /// Lets every core act on its deadlines and carries what they say to the outbox, until all are silent.
     fn drain_cores(&mut self, now: Now) {
-        self.gossip.handle_timeout(now, &gossiping::RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now)));
+        self.gossip.handle_timeout(
+            now,
+            &gossiping::RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now)),
+        );
         self.links.handle_timeout(now);
         self.attempts.handle_timeout(now);
         self.proofs.handle_timeout(now);
         loop {
-            let quiet = !self.drain_links(now) & !self.drain_attempts(now) & !self.drain_proofs() & !self.drain_gossip();
+            let quiet = !self.drain_links(now)
+                & !self.drain_attempts(now)
+                & !self.drain_proofs()
+                & !self.drain_gossip();
             if quiet {
                 return;
             }
@@ -380,7 +415,11 @@ impl Node {
     }
 
     fn send(&mut self, session: SessionId, message: Message) {
-        self.outbox.push_back(Output::Send { session, message, via: None });
+        self.outbox.push_back(Output::Send {
+            session,
+            message,
+            via: None,
+        });
     }
 
     fn notice(&mut self, notice: Notice) {
@@ -392,7 +431,10 @@ impl Node {
     /// Writes the kept state; with a ticket the shell answers when it is on the disk.
     fn persist_kept(&mut self, ticket: Option<u64>) {
         self.kept.invites = self.invites.all().to_vec();
-        self.outbox.push_back(Output::Persist { ticket, write: Write::Kept(Box::new(self.kept.clone())) });
+        self.outbox.push_back(Output::Persist {
+            ticket,
+            write: Write::Kept(Box::new(self.kept.clone())),
+        });
     }
 
     fn draw_ticket(&mut self) -> u64 {
@@ -415,3 +457,6 @@ pub enum Standing {
     /// `webmesh down` was said.
     Down,
 }
+
+/// Join sessions this node gives start here; 0 is the one in which this machine itself joined.
+const FIRST_JOIN: u32 = 1;

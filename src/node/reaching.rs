@@ -47,7 +47,12 @@ impl Node {
 
     /// A rekey needs a Knock: it goes where the session is, into the state that stands.
     pub(super) fn knock_for_rekey(&mut self, now: Now, peer: PeerIx) {
-        let Some(endpoint) = self.pairs.get(&peer).and_then(|pair| pair.up.as_ref()).map(|up| up.endpoint) else {
+        let Some(endpoint) = self
+            .pairs
+            .get(&peer)
+            .and_then(|pair| pair.up.as_ref())
+            .map(|up| up.endpoint)
+        else {
             return;
         };
         self.dial(now, peer, vec![endpoint]);
@@ -71,7 +76,9 @@ impl Node {
     fn on_attempt_failed(&mut self, now: Now, peer: PeerIx) {
         self.links.handle_dial_failed(now, peer);
         if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_none()) {
-            self.outbox.push_back(Output::Close { session: SessionId::Pair(peer) });
+            self.outbox.push_back(Output::Close {
+                session: SessionId::Pair(peer),
+            });
             self.on_pair_gone(now, peer);
         }
     }
@@ -81,24 +88,47 @@ impl Node {
         let Some(remote) = self.remote(node) else {
             return self.counters.count("dial_without_keys");
         };
-        let Some((epoch, secret)) = self.members.newest_epoch().map(|(n, secret)| (n, secret.clone())) else {
+        let Some((epoch, secret)) = self
+            .members
+            .newest_epoch()
+            .map(|(n, secret)| (n, secret.clone()))
+        else {
             return self.counters.count("dial_without_epoch");
         };
-        self.pairs.entry(peer).or_insert_with(|| super::talking::Pair::new(now.at));
+        self.pairs
+            .entry(peer)
+            .or_insert_with(|| super::talking::Pair::new(now.at));
         let stamp = self.next_stamp(now);
-        let first = FirstContact::Knock { receiver: node, epoch, secret, stamp, records: self.knock_records() };
-        self.outbox.push_back(Output::Dial { session: SessionId::Pair(peer), remote, to, first });
+        let first = FirstContact::Knock {
+            receiver: node,
+            epoch,
+            secret,
+            stamp,
+            records: self.knock_records(),
+        };
+        self.outbox.push_back(Output::Dial {
+            session: SessionId::Pair(peer),
+            remote,
+            to,
+            first,
+        });
     }
 
     /// The own Member, the Admin of its signer, and the own Peer record: what a receiver may lack.
     fn knock_records(&self) -> Vec<Vec<u8>> {
-        let signer = self.members.certificate(self.me).map(|certificate| certificate.signer.0);
+        let signer = self
+            .members
+            .certificate(self.me)
+            .map(|certificate| certificate.signer.0);
         let slots = [
             Some(slot_of(Kind::Member, &self.me.0, &[])),
             signer.map(|signer| slot_of(Kind::Admin, &signer, &[])),
             Some(slot_of(Kind::Peer, &self.me.0, &[])),
         ];
-        let held = slots.into_iter().flatten().filter_map(|slot| self.registry.get(slot));
+        let held = slots
+            .into_iter()
+            .flatten()
+            .filter_map(|slot| self.registry.get(slot));
         held.map(|held| held.record.bytes().to_vec()).collect()
     }
 
@@ -108,7 +138,9 @@ impl Node {
 
     pub(super) fn on_pong(&mut self, now: Now, session: SessionId, source: Underlay, pong: &Pong) {
         let proof = self.proofs.handle_pong(now, session, pong.nonce, source);
-        let SessionId::Pair(peer) = session else { return };
+        let SessionId::Pair(peer) = session else {
+            return;
+        };
         match proof {
             proof::Proof::Unknown => return self.counters.count("pong_unknown"),
             proof::Proof::Proven { endpoint, .. } => {
@@ -117,14 +149,22 @@ impl Node {
                 }
                 self.candidates.handle_proven(now, peer, endpoint);
             }
-            proof::Proof::Answered { tag: Some(tag), rtt } => {
-                self.outbox.push_back(Output::Ponged { tag, endpoint: source, rtt });
+            proof::Proof::Answered {
+                tag: Some(tag),
+                rtt,
+            } => {
+                self.outbox.push_back(Output::Ponged {
+                    tag,
+                    endpoint: source,
+                    rtt,
+                });
             }
             proof::Proof::Answered { tag: None, .. } => {}
         }
         if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
             up.heard = now.at;
-            self.links.handle_heard(now, peer, now.at, Moment::default());
+            self.links
+                .handle_heard(now, peer, now.at, Moment::default());
         }
         if let Some(observed) = pong.observed {
             self.candidates.handle_observed(peer, source, observed);
@@ -137,9 +177,22 @@ impl Node {
         while let Some(output) = self.proofs.poll_output() {
             any = true;
             match output {
-                proof::Output::Ping { session, via, nonce, path } => {
-                    let message = Message::Ping(Ping { nonce, path, pad: None });
-                    self.outbox.push_back(Output::Send { session, message, via });
+                proof::Output::Ping {
+                    session,
+                    via,
+                    nonce,
+                    path,
+                } => {
+                    let message = Message::Ping(Ping {
+                        nonce,
+                        path,
+                        pad: None,
+                    });
+                    self.outbox.push_back(Output::Send {
+                        session,
+                        message,
+                        via,
+                    });
                 }
                 proof::Output::SetPath { session, endpoint } => {
                     self.outbox.push_back(Output::SetPath { session, endpoint });

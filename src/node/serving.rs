@@ -1,7 +1,10 @@
 //! Services are published (design §10): the definition is kept, a Service record says it to all, and where the program
 //! listens elsewhere a splice is asked of the shell.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use rand_core::RngCore;
 
@@ -10,7 +13,7 @@ use crate::{
     members::label,
     node::{Node, output::Output},
     registry::Held,
-    services::{Published, SPLICE_PORTS, Splice},
+    services::{Published, Splice, choose_vip4, draw_splice_port},
     tables::Transport,
     time::Now,
     wire::record::{self, Body, Kind, slot_of},
@@ -77,26 +80,39 @@ impl Node {
     ///
     /// # Errors
     /// Nothing changes when it is refused.
-    pub fn service_add(&mut self, now: Now, wish: ServiceWish) -> Result<Published, ServiceRefused> {
+    pub fn service_add(
+        &mut self,
+        now: Now,
+        wish: ServiceWish,
+    ) -> Result<Published, ServiceRefused> {
         if !is_service_name(&wish.name) {
             return Err(ServiceRefused::Name(wish.name));
         }
-        let instance = wish.instance.clone().unwrap_or_else(|| self.name_of(self.me));
-        let is_same = |service: &Published| service.name == wish.name && service.instance == instance;
-        let taken = self
-            .kept
-            .services
-            .iter()
-            .find(|service| !is_same(service) && service.transport == wish.transport && service.port == wish.port);
+        let instance = wish
+            .instance
+            .clone()
+            .unwrap_or_else(|| self.name_of(self.me));
+        let is_same =
+            |service: &Published| service.name == wish.name && service.instance == instance;
+        let taken = self.kept.services.iter().find(|service| {
+            !is_same(service) && service.transport == wish.transport && service.port == wish.port
+        });
         if let Some(other) = taken {
-            return Err(ServiceRefused::PortTaken { port: wish.port, service: other.name.clone() });
+            return Err(ServiceRefused::PortTaken {
+                port: wish.port,
+                service: other.name.clone(),
+            });
         }
         let before = self.kept.services.iter().position(is_same);
         if before.is_none() && self.kept.services.len() >= MOST_SERVICES {
             return Err(ServiceRefused::TooMany);
         }
-        let drawn = before.and_then(|at| self.kept.services.get(at)).and_then(|service| service.splice_port);
-        let splice_port = wish.target.map(|_| drawn.unwrap_or_else(|| self.draw_splice_port()));
+        let drawn = before
+            .and_then(|at| self.kept.services.get(at))
+            .and_then(|service| service.splice_port);
+        let splice_port = wish
+            .target
+            .and_then(|_| drawn.or_else(|| self.draw_splice_port()));
         let published = Published {
             name: wish.name,
             instance,
@@ -122,8 +138,11 @@ impl Node {
 
     /// Takes every instance of a service of this machine back. False: there was none.
     pub fn service_remove(&mut self, now: Now, name: &str) -> bool {
-        let (gone, stay): (Vec<Published>, Vec<Published>) =
-            self.kept.services.drain(..).partition(|service| service.name == name);
+        let (gone, stay): (Vec<Published>, Vec<Published>) = self
+            .kept
+            .services
+            .drain(..)
+            .partition(|service| service.name == name);
         self.kept.services = stay;
         if gone.is_empty() {
             return false;
@@ -159,14 +178,22 @@ impl Node {
             .filter(|held| self.may_be_told(now, held.record.node()))
             .filter_map(|held| self.instance(held))
             .collect();
-        all.sort_by(|a, b| (&a.service, a.node, &a.instance).cmp(&(&b.service, b.node, &b.instance)));
+        all.sort_by(|a, b| {
+            (&a.service, a.node, &a.instance).cmp(&(&b.service, b.node, &b.instance))
+        });
         all
     }
 
     fn instance(&self, held: &Held) -> Option<Instance> {
-        let Body::Service(service) = &held.body else { return None };
+        let Body::Service(service) = &held.body else {
+            return None;
+        };
         let node = held.record.node();
-        let ports: Vec<(Transport, u16)> = service.ports.iter().filter_map(|port| decode_port(*port)).collect();
+        let ports: Vec<(Transport, u16)> = service
+            .ports
+            .iter()
+            .filter_map(|port| decode_port(*port))
+            .collect();
         if ports.is_empty() || !is_service_name(&service.service) {
             return None;
         }
@@ -202,7 +229,9 @@ impl Node {
             zone: None,
             meta: None,
         });
-        let held = self.registry.get(slot_of(Kind::Service, &self.me.0, &body.key()));
+        let held = self
+            .registry
+            .get(slot_of(Kind::Service, &self.me.0, &body.key()));
         if held.map(|held| &held.body) != Some(&body) {
             self.publish_own(now, body);
         }
@@ -211,36 +240,37 @@ impl Node {
     pub(super) fn announce_splices(&mut self) {
         let splices = self.kept.services.iter().filter_map(|service| {
             let (target, listen_port) = (service.target?, service.splice_port?);
-            Some(Splice { transport: service.transport, listen_port, target })
+            Some(Splice {
+                transport: service.transport,
+                listen_port,
+                target,
+            })
         });
         self.outbox.push_back(Output::Splice(splices.collect()));
     }
 
-    fn draw_splice_port(&mut self) -> u16 {
-        let taken: BTreeSet<u16> = self.kept.services.iter().filter_map(|service| service.splice_port).collect();
-        let span = u32::from(SPLICE_PORTS.end() - SPLICE_PORTS.start()) + 1;
-        loop {
-            let offset = u16::try_from(self.rng.next_u32() % span).expect("the span of ports fits u16");
-            let port = SPLICE_PORTS.start() + offset;
-            if !taken.contains(&port) {
-                return port;
-            }
-        }
+    fn draw_splice_port(&mut self) -> Option<u16> {
+        let taken: BTreeSet<u16> = self
+            .kept
+            .services
+            .iter()
+            .filter_map(|service| service.splice_port)
+            .collect();
+        draw_splice_port(self.rng.next_u32(), &taken)
     }
 
     /// Chooses the IPv4 address under which this host reaches a service of its own; kept over restarts.
     fn choose_vip(&mut self, service: &str) {
-        let Some(plan) = self.members.plan() else { return };
+        let Some(plan) = self.members.plan() else {
+            return;
+        };
         if self.kept.vips.iter().any(|(name, _)| name == service) {
             return;
         }
-        let taken: BTreeSet<_> = self.kept.vips.iter().map(|(_, address)| *address).collect();
-        let half = plan.half4();
-        loop {
-            let address = plan.at4(half + self.rng.next_u32() % (half - 1));
-            if address != plan.resolver4() && !taken.contains(&address) {
-                return self.kept.vips.push((service.to_owned(), address));
-            }
+        let taken: BTreeSet<Ipv4Addr> =
+            self.kept.vips.iter().map(|(_, address)| *address).collect();
+        if let Some(address) = choose_vip4(&plan, self.rng.next_u32(), &taken) {
+            self.kept.vips.push((service.to_owned(), address));
         }
     }
 }
@@ -250,7 +280,9 @@ fn is_service_name(name: &str) -> bool {
 }
 
 fn decode_port(port: u64) -> Option<(Transport, u16)> {
-    let number = u16::try_from(port & 0xffff).ok().filter(|number| *number != 0)?;
+    let number = u16::try_from(port & 0xffff)
+        .ok()
+        .filter(|number| *number != 0)?;
     match port >> 16 {
         6 => Some((Transport::Tcp, number)),
         17 => Some((Transport::Udp, number)),

@@ -241,7 +241,10 @@ impl Node {
             role: self.role_of(self.me),
             ipv4: self.own_ipv4(),
             ipv6: self.plan().peer6(self.me),
-            certificate_until: self.members.certificate(self.me).map_or(0, |certificate| certificate.not_after),
+            certificate_until: self
+                .members
+                .certificate(self.me)
+                .map_or(0, |certificate| certificate.not_after),
             addresses: self.candidates.own(),
         }
     }
@@ -250,15 +253,25 @@ impl Node {
         if self.members.is_admin(node) {
             return Role::Admin;
         }
-        match self.members.certificate(node).map(|certificate| certificate.role) {
+        match self
+            .members
+            .certificate(node)
+            .map(|certificate| certificate.role)
+        {
             Some(crate::members::Role::Leaf) => Role::Leaf,
             Some(crate::members::Role::Full) | None => Role::Member,
         }
     }
 
     fn peer_views(&self, now: Now) -> Vec<PeerView> {
-        let others = self.members.nodes().map(|(node, _)| node).filter(|node| *node != self.me);
-        let mut views: Vec<PeerView> = others.filter_map(|node| self.peer_view(now, node)).collect();
+        let others = self
+            .members
+            .nodes()
+            .map(|(node, _)| node)
+            .filter(|node| *node != self.me);
+        let mut views: Vec<PeerView> = others
+            .filter_map(|node| self.peer_view(now, node))
+            .collect();
         views.sort_by(|a, b| a.name.cmp(&b.name));
         views
     }
@@ -286,10 +299,17 @@ impl Node {
             ipv6: self.plan().peer6(node),
             state,
             endpoint: up.map(|up| up.endpoint),
-            rtt: self.proofs.rtt(SessionId::Pair(peer)).map(|rtt| rtt.smoothed),
+            rtt: self
+                .proofs
+                .rtt(SessionId::Pair(peer))
+                .map(|rtt| rtt.smoothed),
             last_session_s: self.rows.get(&node).map_or(0, |row| row.last_session_s),
             heard: up.map(|up| up.heard),
-            addresses: self.members.peer(node).and_then(|peer| peer.addresses.clone()).unwrap_or_default(),
+            addresses: self
+                .members
+                .peer(node)
+                .and_then(|peer| peer.addresses.clone())
+                .unwrap_or_default(),
             admitted_at: certificate.admitted_at,
             certificate_until: certificate.not_after,
             groups: certificate.groups.clone(),
@@ -306,14 +326,18 @@ impl Node {
                 target: self.own_target(instance.node, &instance.service, &instance.instance),
                 own: instance.node == self.me,
             };
-            let Some((transport, port)) = instance.ports.first().copied() else { continue };
+            let Some((transport, port)) = instance.ports.first().copied() else {
+                continue;
+            };
             let domain_name = if instance.offered {
                 format!("{}.svc.{domain}", instance.service)
             } else {
                 format!("{}.{}.{domain}", instance.service, view.peer)
             };
             let same = |other: &&mut ServiceView| {
-                other.domain_name == domain_name && other.port == port && other.transport == transport
+                other.domain_name == domain_name
+                    && other.port == port
+                    && other.transport == transport
             };
             match views.iter_mut().find(same) {
                 Some(known) => known.instances.push(view),
@@ -330,21 +354,40 @@ impl Node {
     }
 
     fn own_target(&self, node: NodeId, service: &str, instance: &str) -> Option<String> {
-        let is_it = |own: &&Published| node == self.me && own.name == service && own.instance == instance;
-        self.kept.services.iter().find(is_it)?.target.map(|target| target.to_string())
+        let is_it =
+            |own: &&Published| node == self.me && own.name == service && own.instance == instance;
+        self.kept
+            .services
+            .iter()
+            .find(is_it)?
+            .target
+            .map(|target| target.to_string())
     }
 
     fn health(&self, now: Now) -> Vec<Health> {
         let mut health = Vec::new();
-        let admins: Vec<NodeId> = self.members.admins().filter(|node| !self.members.is_revoked(*node)).collect();
-        let others = self.members.nodes().map(|(node, _)| node).find(|node| *node != self.me && !admins.contains(node));
+        let admins: Vec<NodeId> = self
+            .members
+            .admins()
+            .filter(|node| !self.members.is_revoked(*node))
+            .collect();
+        let others = self
+            .members
+            .nodes()
+            .map(|(node, _)| node)
+            .find(|node| *node != self.me && !admins.contains(node));
         if let [only] = admins.as_slice()
             && let Some(candidate) = others
         {
-            health.push(Health::OneAdmin { admin: self.name_of(*only), candidate: Some(self.name_of(candidate)) });
+            health.push(Health::OneAdmin {
+                admin: self.name_of(*only),
+                candidate: Some(self.name_of(candidate)),
+            });
         }
         if self.members.has_lost_name(self.me) {
-            health.push(Health::NameLost { name: self.name_of(self.me) });
+            health.push(Health::NameLost {
+                name: self.name_of(self.me),
+            });
         }
         if self.members.has_lost_ipv4(self.me) {
             health.push(Health::Ipv4Lost);
@@ -352,7 +395,10 @@ impl Node {
         if self.mesh_time.is_corrected(now) {
             health.push(Health::ClockCorrected);
         }
-        let until = self.members.certificate(self.me).map_or(0, |certificate| certificate.not_after);
+        let until = self
+            .members
+            .certificate(self.me)
+            .map_or(0, |certificate| certificate.not_after);
         if until < self.mesh_s(now) + ENDING_S {
             health.push(Health::CertificateEnding { until });
         }
@@ -361,7 +407,9 @@ impl Node {
         }
         for notice in &self.notices {
             match notice {
-                super::output::Notice::Cloned { node } => health.push(Health::Cloned { name: self.name_of(*node) }),
+                super::output::Notice::Cloned { node } => health.push(Health::Cloned {
+                    name: self.name_of(*node),
+                }),
                 super::output::Notice::Revoked => health.push(Health::Revoked),
                 super::output::Notice::Joined { .. } => {}
             }
@@ -371,20 +419,24 @@ impl Node {
 
     /// Whether this machine is in sync and has a session, or is alone (`webmesh wait`).
     pub fn is_settled(&self, now: Now) -> bool {
-        let alive = |node: &NodeId| *node != self.me && self.registry.in_force(*node, self.mesh_s(now));
+        let alive =
+            |node: &NodeId| *node != self.me && self.registry.in_force(*node, self.mesh_s(now));
         let alone = !self.members.nodes().any(|(node, _)| alive(&node));
         alone || self.pairs.keys().any(|peer| self.gossip.is_synced(*peer))
     }
 
     /// Whether the registry of a peer and ours have been compared once in this session.
     pub fn is_in_sync_with(&self, node: NodeId) -> bool {
-        self.ids.find(node).is_some_and(|peer| self.gossip.is_synced(peer))
+        self.ids
+            .find(node)
+            .is_some_and(|peer| self.gossip.is_synced(peer))
     }
 
     /// Whether a session with a peer stands and both have said Hello.
     pub fn is_open(&self, node: NodeId) -> bool {
         let pair = self.ids.find(node).and_then(|peer| self.pairs.get(&peer));
-        pair.and_then(|pair| pair.up.as_ref()).is_some_and(|up| up.hello.is_some())
+        pair.and_then(|pair| pair.up.as_ref())
+            .is_some_and(|up| up.hello.is_some())
     }
 
     /// Which peer has this name.
@@ -394,8 +446,16 @@ impl Node {
 
     /// Every name a person may mean: peers, then services.
     pub fn known_names(&self, now: Now) -> Vec<String> {
-        let mut names: Vec<String> = self.members.nodes().map(|(node, _)| self.name_of(node)).collect();
-        names.extend(self.instances(now).into_iter().map(|instance| instance.service));
+        let mut names: Vec<String> = self
+            .members
+            .nodes()
+            .map(|(node, _)| self.name_of(node))
+            .collect();
+        names.extend(
+            self.instances(now)
+                .into_iter()
+                .map(|instance| instance.service),
+        );
         names.dedup();
         names
     }

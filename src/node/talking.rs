@@ -5,11 +5,7 @@ use std::time::Duration;
 use crate::{
     addr::Underlay,
     ids::{PeerIx, SessionId},
-    node::{
-        Node, Timer,
-        input::SessionEvent,
-        output::Output,
-    },
+    node::{Node, Timer, input::SessionEvent, output::Output},
     time::{Moment, Now},
     wire::message::{Bye, Hello, Message, Ping, Pong},
 };
@@ -50,17 +46,25 @@ pub(super) struct Up {
 
 impl Pair {
     pub(super) fn new(now: Moment) -> Self {
-        Self { made: now, admitted_at: None, up: None }
+        Self {
+            made: now,
+            admitted_at: None,
+            up: None,
+        }
     }
 }
 
 impl Node {
     pub(super) fn on_session(&mut self, now: Now, session: SessionId, event: SessionEvent) {
         match (session, event) {
-            (SessionId::Pair(peer), SessionEvent::Up { endpoint }) => self.on_pair_up(now, peer, endpoint),
+            (SessionId::Pair(peer), SessionEvent::Up { endpoint }) => {
+                self.on_pair_up(now, peer, endpoint)
+            }
             (SessionId::Pair(peer), SessionEvent::Down) => self.on_pair_gone(now, peer),
             (SessionId::Pair(peer), SessionEvent::NeedsKnock) => self.knock_for_rekey(now, peer),
-            (SessionId::Join(join), SessionEvent::Up { endpoint }) => self.on_join_up(now, join, endpoint),
+            (SessionId::Join(join), SessionEvent::Up { endpoint }) => {
+                self.on_join_up(now, join, endpoint)
+            }
             (SessionId::Join(join), SessionEvent::Down) => self.forget_join(join),
             (SessionId::Join(_), SessionEvent::NeedsKnock) => {}
         }
@@ -72,7 +76,12 @@ impl Node {
             return self.close_pair(now, peer, Goodbye::Revoked);
         }
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
-        pair.up = Some(Up { endpoint, said_hello: false, hello: None, heard: now.at });
+        pair.up = Some(Up {
+            endpoint,
+            said_hello: false,
+            hello: None,
+            heard: now.at,
+        });
         self.attempts.handle_up(peer);
         self.candidates.handle_proven(now, peer, endpoint);
         self.proofs.handle_up(now, SessionId::Pair(peer), endpoint);
@@ -106,7 +115,12 @@ impl Node {
     pub(super) fn close_pair(&mut self, now: Now, peer: PeerIx, goodbye: Goodbye) {
         let session = SessionId::Pair(peer);
         if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
-            self.send(session, Message::Bye(Bye { reason: goodbye.reason() }));
+            self.send(
+                session,
+                Message::Bye(Bye {
+                    reason: goodbye.reason(),
+                }),
+            );
         }
         self.outbox.push_back(Output::Close { session });
         self.on_pair_gone(now, peer);
@@ -134,7 +148,8 @@ impl Node {
         let (heard, endpoint) = (up.hello.is_some(), up.endpoint);
         let session = SessionId::Pair(peer);
         if !heard {
-            self.timers.set(Timer::Hello(session), now.at.after(HELLO_AGAIN));
+            self.timers
+                .set(Timer::Hello(session), now.at.after(HELLO_AGAIN));
         }
         let hello = self.own_hello(now, heard, endpoint);
         self.send(session, Message::Hello(hello));
@@ -147,7 +162,13 @@ impl Node {
         }
     }
 
-    pub(super) fn on_message(&mut self, now: Now, peer: PeerIx, source: Underlay, message: Message) {
+    pub(super) fn on_message(
+        &mut self,
+        now: Now,
+        peer: PeerIx,
+        source: Underlay,
+        message: Message,
+    ) {
         let Some(up) = self.pairs.get(&peer).and_then(|pair| pair.up.as_ref()) else {
             return self.counters.count("message_without_session");
         };
@@ -157,7 +178,9 @@ impl Node {
             Message::Ping(ping) => self.on_ping(SessionId::Pair(peer), source, &ping),
             Message::Pong(pong) => self.on_pong(now, SessionId::Pair(peer), source, &pong),
             Message::Bye(_) => {
-                self.outbox.push_back(Output::Close { session: SessionId::Pair(peer) });
+                self.outbox.push_back(Output::Close {
+                    session: SessionId::Pair(peer),
+                });
                 self.on_pair_gone(now, peer);
             }
             other if !greeted => {
@@ -187,7 +210,8 @@ impl Node {
         if let Some(observed) = hello.observed {
             self.candidates.handle_observed(peer, up.endpoint, observed);
         }
-        self.mesh_time.handle_hello(now, self.ids.node(peer), hello.time_ms);
+        self.mesh_time
+            .handle_hello(now, self.ids.node(peer), hello.time_ms);
         up.hello = Some(hello);
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
         if answer {
@@ -211,8 +235,16 @@ impl Node {
 
     /// A Ping is answered where it came from.
     pub(super) fn on_ping(&mut self, session: SessionId, source: Underlay, ping: &Ping) {
-        let pong = Pong { nonce: ping.nonce, path: ping.path, observed: Some(source) };
-        self.outbox.push_back(Output::Send { session, message: Message::Pong(pong), via: Some(source) });
+        let pong = Pong {
+            nonce: ping.nonce,
+            path: ping.path,
+            observed: Some(source),
+        };
+        self.outbox.push_back(Output::Send {
+            session,
+            message: Message::Pong(pong),
+            via: Some(source),
+        });
     }
 
     pub(super) fn on_heard(&mut self, now: Now, peer: PeerIx, heard: Moment, user: Moment) {

@@ -24,11 +24,20 @@ pub struct Limits {
 
 impl Limits {
     /// Links to everyone up to 64; sessions close after 5 min idle.
-    pub const EVERYONE: Self = Self { wanted: 64, cap: 64, open: 256, idle_close: Duration::from_secs(300) };
+    pub const EVERYONE: Self = Self {
+        wanted: 64,
+        cap: 64,
+        open: 256,
+        idle_close: Duration::from_secs(300),
+    };
     /// As `[test] links` and `[test] idle_close` say.
     #[must_use]
     pub fn with_links(self, links: usize) -> Self {
-        Self { wanted: links, cap: links, ..self }
+        Self {
+            wanted: links,
+            cap: links,
+            ..self
+        }
     }
 }
 
@@ -105,36 +114,70 @@ pub enum Output {
 #[derive(Clone, Debug)]
 pub struct Links;
 
-#[expect(unused_variables, clippy::todo, reason = "the shape is published before the body")]
+#[expect(
+    unused_variables,
+    clippy::todo,
+    reason = "the shape is published before the body"
+)]
 impl Links {
     /// Nobody known yet.
-    pub fn new(own: NodeId, limits: Limits, seed: [u8; 32]) -> Self { todo!() }
+    pub fn new(own: NodeId, limits: Limits, seed: [u8; 32]) -> Self {
+        todo!()
+    }
     /// A peer is known, and may be dialled or not. Said again when that changes.
-    pub fn handle_known(&mut self, now: Now, peer: PeerIx, node: NodeId, eligible: Eligible) { todo!() }
+    pub fn handle_known(&mut self, now: Now, peer: PeerIx, node: NodeId, eligible: Eligible) {
+        todo!()
+    }
     /// A peer was revoked or forgotten.
-    pub fn handle_unknown(&mut self, now: Now, peer: PeerIx) { todo!() }
+    pub fn handle_unknown(&mut self, now: Now, peer: PeerIx) {
+        todo!()
+    }
     /// A session stands and the peer's Hello has come in it.
-    pub fn handle_open(&mut self, now: Now, peer: PeerIx, opener: Opener) { todo!() }
+    pub fn handle_open(&mut self, now: Now, peer: PeerIx, opener: Opener) {
+        todo!()
+    }
     /// A session ended, by Bye or Down (not those ended by [`Output::Close`]).
-    pub fn handle_closed(&mut self, now: Now, peer: PeerIx) { todo!() }
+    pub fn handle_closed(&mut self, now: Now, peer: PeerIx) {
+        todo!()
+    }
     /// The attempt asked for by [`Output::Dial`] failed.
-    pub fn handle_dial_failed(&mut self, now: Now, peer: PeerIx) { todo!() }
+    pub fn handle_dial_failed(&mut self, now: Now, peer: PeerIx) {
+        todo!()
+    }
     /// The peer, or this machine, has a new address.
-    pub fn handle_address_changed(&mut self, now: Now, peer: PeerIx) { todo!() }
+    pub fn handle_address_changed(&mut self, now: Now, peer: PeerIx) {
+        todo!()
+    }
     /// Link came.
-    pub fn handle_link(&mut self, now: Now, peer: PeerIx, yes: bool) { todo!() }
+    pub fn handle_link(&mut self, now: Now, peer: PeerIx, yes: bool) {
+        todo!()
+    }
     /// Unlink came.
-    pub fn handle_unlink(&mut self, now: Now, peer: PeerIx, reason: u64) { todo!() }
+    pub fn handle_unlink(&mut self, now: Now, peer: PeerIx, reason: u64) {
+        todo!()
+    }
     /// When the session was last heard and last used by a program.
-    pub fn handle_heard(&mut self, now: Now, peer: PeerIx, heard: Moment, user: Moment) { todo!() }
+    pub fn handle_heard(&mut self, now: Now, peer: PeerIx, heard: Moment, user: Moment) {
+        todo!()
+    }
     /// The next thing to do.
-    pub fn poll_output(&mut self) -> Option<Output> { todo!() }
+    pub fn poll_output(&mut self) -> Option<Output> {
+        todo!()
+    }
     /// When [`Self::handle_timeout`] is due.
-    pub fn poll_timeout(&self) -> Option<Moment> { todo!() }
+    pub fn poll_timeout(&self) -> Option<Moment> {
+        todo!()
+    }
     /// A deadline has come.
-    pub fn handle_timeout(&mut self, now: Now) { todo!() }
+    pub fn handle_timeout(&mut self, now: Now) {
+        todo!()
+    }
     /// The peers this one gossips with.
-    pub fn linked(&self) -> impl Iterator<Item = PeerIx> + '_ { std::iter::empty() }
+    pub fn linked(&self) -> impl Iterator<Item = PeerIx> + '_ {
+        std::iter::empty()
+    }
     /// Whether a session is a gossip link.
-    pub fn is_linked(&self, peer: PeerIx) -> bool { todo!() }
+    pub fn is_linked(&self, peer: PeerIx) -> bool {
+        todo!()
+    }
 }

@@ -13,9 +13,6 @@ pub use self::{
 };
 use crate::tables::Transport;
 
-/// Where splice listeners are drawn from (design §10): above what programs ask for, below the ephemeral ports.
-pub const SPLICE_PORTS: std::ops::RangeInclusive<u16> = 20_000..=29_999;
-
 /// A service that `service add` published, kept over restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {

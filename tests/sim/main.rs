@@ -3,5 +3,10 @@
 //! One seed gives one world: every latency, loss and key is drawn from it, and the log of all that happened hashes to
 //! the same value every time. A failing test prints its seed; `WEBMESH_SIM_LOG=1` prints the log too.
 
+mod joining;
+mod machine;
+mod meeting;
+mod repeating;
 mod tunnel;
 mod wires;
+mod world;

@@ -28,8 +28,9 @@ fn literals_and_comments_are_not_code() {
 
 #[test]
 fn groups_in_groups_are_found_with_their_lines() {
-    let found =
-        paths("use crate::{\n  addr::Underlay,\n  wire::{message::{self, Hello}, record},\n};");
+    let found = paths(
+        "use crate::{\n  addr::Underlay,\n  wire::{message::{self, Hello as Hi}, record},\n};",
+    );
     let found: Vec<String> = found
         .into_iter()
         .map(|(line, path)| format!("{line} {}", path.join("::")))

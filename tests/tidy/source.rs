@@ -382,12 +382,28 @@ impl PathReader<'_> {
         true
     }
 
+    /// Steps over `as name`, which is no path.
+    fn skip_rename(&mut self) {
+        self.skip_blanks();
+        if self.letters[self.at..].starts_with(&['a', 's', ' ']) {
+            self.at += 3;
+            self.skip_blanks();
+            self.at += self.letters[self.at..]
+                .iter()
+                .take_while(|letter| is_word_letter(**letter))
+                .count();
+        }
+    }
+
     fn read_group(&mut self, prefix: &[String]) {
         self.step();
         while self.at < self.letters.len() {
             match self.letters[self.at] {
                 '}' => return self.step(),
-                letter if is_word_letter(letter) => self.read_path(prefix),
+                letter if is_word_letter(letter) => {
+                    self.read_path(prefix);
+                    self.skip_rename();
+                }
                 _ => self.step(),
             }
         }
