@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use crate::{
     ids::NodeId,
     keys::{InviteSecret, RootSeed},
-    node::kept::{InviteRole, Kept, KeptInvite, Spend},
+    members::invites::{Invite, InviteRole, Spend},
+    node::kept::Kept,
     services::Published,
     tables::Transport,
 };
@@ -90,6 +91,12 @@ struct SpendBody {
     name: String,
     #[n(3)]
     at_s: u64,
+    #[n(4)]
+    admission: ByteArray<8>,
+    #[n(5)]
+    admitted_s: u64,
+    #[n(6)]
+    offset4: Option<u32>,
 }
 
 #[derive(Encode, Decode)]
@@ -208,7 +215,7 @@ fn decode<'b, T: Decode<'b, ()>>(body: &'b [u8]) -> Result<T, Unreadable> {
     minicbor::decode(body).map_err(|_: minicbor::decode::Error| Unreadable)
 }
 
-fn invite_body(invite: &KeptInvite) -> InviteBody {
+fn invite_body(invite: &Invite) -> InviteBody {
     InviteBody {
         secret: invite.secret.0.into(),
         expires_s: invite.expires_s,
@@ -226,13 +233,16 @@ fn invite_body(invite: &KeptInvite) -> InviteBody {
                 node: spend.node.0.into(),
                 name: spend.name.clone(),
                 at_s: spend.at_s,
+                admission: spend.admission.into(),
+                admitted_s: spend.admitted_s,
+                offset4: spend.offset4,
             })
             .collect(),
     }
 }
 
-fn invite_of(body: InviteBody) -> Result<KeptInvite, Unreadable> {
-    Ok(KeptInvite {
+fn invite_of(body: InviteBody) -> Result<Invite, Unreadable> {
+    Ok(Invite {
         secret: InviteSecret(*body.secret),
         expires_s: body.expires_s,
         uses: body.uses,
@@ -250,6 +260,9 @@ fn invite_of(body: InviteBody) -> Result<KeptInvite, Unreadable> {
                 node: NodeId(*spend.node),
                 name: spend.name,
                 at_s: spend.at_s,
+                admission: *spend.admission,
+                admitted_s: spend.admitted_s,
+                offset4: spend.offset4,
             })
             .collect(),
     })
@@ -311,7 +324,7 @@ pub(super) mod tests {
     pub(crate) fn full() -> Kept {
         Kept {
             root: Some(RootSeed([1; 16])),
-            invites: vec![KeptInvite {
+            invites: vec![Invite {
                 secret: InviteSecret([2; 16]),
                 expires_s: 1_800_000_000,
                 uses: 3,
@@ -322,6 +335,9 @@ pub(super) mod tests {
                     node: NodeId([4; 32]),
                     name: "bo".into(),
                     at_s: 1_780_000_000,
+                    admission: [7; 8],
+                    admitted_s: 1_775_000_000,
+                    offset4: Some(4711),
                 }],
             }],
             services: vec![Published {

@@ -234,6 +234,11 @@ impl NetworkFolder {
         Ok((folder, found))
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes the whole kept state and waits for the disk. `point` names the write for tests that crash in it.
     ///
     /// # Errors
