@@ -107,3 +107,30 @@ impl Interner {
         self.ids[ix.0 as usize]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_printed_whole_and_debugged_short() {
+        let id = JoinId([0, 1, 2, 3, 4, 5, 6, 0xff]);
+        assert_eq!(id.to_string(), "00010203040506ff");
+        assert_eq!(format!("{id:?}"), "JoinId(00010203…)");
+    }
+
+    #[test]
+    fn an_interner_gives_each_node_one_index_and_takes_none_back() {
+        let (alice, bob) = (NodeId([1; 32]), NodeId([2; 32]));
+        let mut interner = Interner::default();
+        assert_eq!(interner.find(alice), None);
+        let first = interner.intern(alice);
+        let second = interner.intern(bob);
+        assert_ne!(first, second);
+        assert_eq!(
+            (interner.intern(alice), interner.find(alice)),
+            (first, Some(first))
+        );
+        assert_eq!((interner.node(first), interner.node(second)), (alice, bob));
+    }
+}

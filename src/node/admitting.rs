@@ -4,7 +4,7 @@ use crate::{
     addr::Underlay,
     gossip,
     ids::{JoinId, JoinIx, NodeId, PeerIx, SessionId, Slot},
-    keys::{HINTS_MAX, InviteSecret, NAME_MAX, Token, Word, x25519_form},
+    keys::{HINTS_MAX, InviteSecret, NAME_MAX, RootSeed, Token, Word, x25519_form},
     members::{
         admission,
         invites::{self, Exactness, Invite, InviteRole, Redeemed, Redeeming, Spent},
@@ -20,7 +20,7 @@ use crate::{
     time::{Moment, Now},
     wire::{
         message::{Granted, Message, Redeem, Refused, Want},
-        record::{self, Body, Draft, Kind, Record, slot_of},
+        record::{self, Body, Draft, Kind, slot_of},
         sealed::Join,
     },
 };
@@ -79,6 +79,11 @@ pub enum InviteRefused {
     #[error("this machine has no address to be found at")]
     NoAddress,
 }
+
+/// The recovery code is another network's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this recovery code belongs to another network")]
+pub struct RecoverRefused;
 
 impl Node {
     /// Makes an invite and keeps it; the token is good once the outputs are carried out.
@@ -324,9 +329,26 @@ impl Node {
         self.say_granted(now, ix, node, pending.role);
     }
 
+    /// Takes the root key back from its recovery code, and makes this machine an admin (protocol §8).
+    ///
+    /// # Errors
+    /// The seed is another network's; nothing changes.
+    pub fn recover(&mut self, now: Now, seed: RootSeed) -> Result<(), RecoverRefused> {
+        if seed.key().network_id() != self.network {
+            return Err(RecoverRefused);
+        }
+        self.kept.root = Some(seed);
+        self.persist_kept(None);
+        if !self.members.is_admin(self.me) {
+            self.make_admin(now, self.me);
+        }
+        self.finish_turn(now);
+        Ok(())
+    }
+
     /// Signs an Admin record by the root key, if it is here.
     pub(super) fn make_admin(&mut self, now: Now, node: NodeId) {
-        let Some(root) = self.kept.root.as_ref().map(crate::keys::RootSeed::key) else {
+        let Some(root) = self.kept.root.as_ref().map(RootSeed::key) else {
             return self.counters.count("admin_without_root");
         };
         let held = self

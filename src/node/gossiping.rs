@@ -232,8 +232,14 @@ impl Node {
 
     fn on_taken(&mut self, now: Now, record: &Record, body: &Body, origin: Origin) {
         let before = self.members.peer(record.node()).cloned();
+        let is_newcomer = self.members.certificate(record.node()).is_none();
         let change = self.members.apply(record, body);
         if origin != Origin::Disk {
+            if is_newcomer && self.members.certificate(record.node()).is_some() {
+                let name = self.name_of(record.node());
+                self.outbox
+                    .push_back(Output::Notice(Notice::Joined { name }));
+            }
             self.outbox.push_back(Output::Persist {
                 ticket: None,
                 write: Write::Record(record.clone()),

@@ -16,7 +16,7 @@ use crate::{
     time::Now,
     wire::{
         message::Message,
-        record::{self, Body, Draft, Kind, Record, slot_of},
+        record::{self, Body, Draft, Kind, slot_of},
     },
 };
 
@@ -37,9 +37,9 @@ const PEER_AGAIN: Duration = Duration::from_secs(600);
 const PEER_BURST: u32 = 4;
 
 impl Node {
-    /// Arms the first deadlines and knocks where a session stood in the last 10 minutes.
+    /// Arms the first deadlines and knocks where a session stood in the last 10 minutes. The Peer record waits for the
+    /// shell to tell the addresses.
     pub(super) fn start(&mut self, now: Now) {
-        self.publish_peer(now);
         self.timers
             .set(Timer::Lease, now.at.after(LEASE_WITHOUT_HELLO));
         self.timers
@@ -93,6 +93,8 @@ impl Node {
     /// Tells the network that this peer leaves, and closes every session.
     pub fn say_left(&mut self, now: Now) {
         self.timers.clear(&Timer::Lease);
+        self.kept.floor_s = self.mesh_time.floor_s(now);
+        self.persist_kept(None);
         self.publish_lease_state(now, LeaseState::Left);
         self.drain_cores(now);
         let open: Vec<PeerIx> = self.pairs.keys().copied().collect();

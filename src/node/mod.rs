@@ -47,6 +47,8 @@ use crate::{
 };
 
 mod admitting;
+#[cfg(test)]
+mod convergence;
 pub mod founding;
 mod gossiping;
 pub mod input;
@@ -62,7 +64,7 @@ mod serving;
 pub mod status;
 mod talking;
 
-pub use admitting::{InviteOptions, InviteRefused};
+pub use admitting::{InviteOptions, InviteRefused, RecoverRefused};
 pub use knocking::SealedKey;
 pub use serving::{ServiceRefused, ServiceWish};
 pub use status::{Snapshot, Whois};
@@ -247,7 +249,7 @@ impl Node {
             earlier_boots: BTreeMap::new(),
             pairs: BTreeMap::new(),
             admitting: BTreeMap::new(),
-            next_join: 0,
+            next_join: FIRST_JOIN,
             unverified: VecDeque::new(),
             timers: Timers::default(),
             outbox: VecDeque::new(),
@@ -455,3 +457,6 @@ pub enum Standing {
     /// `webmesh down` was said.
     Down,
 }
+
+/// Join sessions this node gives start here; 0 is the one in which this machine itself joined.
+const FIRST_JOIN: u32 = 1;

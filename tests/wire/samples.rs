@@ -326,6 +326,42 @@ pub(crate) fn records() -> Vec<Named> {
 }
 
 pub(crate) fn messages() -> Vec<(&'static str, Message)> {
+    [session_messages(), gossip_messages(), membership_messages()].concat()
+}
+
+fn session_messages() -> Vec<(&'static str, Message)> {
+    let least = message::Hello {
+        heard: false,
+        observed: None,
+        ..hello()
+    };
+    let ping = |pad| {
+        Message::Ping(message::Ping {
+            nonce: [12; 8],
+            path: 3,
+            pad,
+        })
+    };
+    let pong = |observed| {
+        Message::Pong(message::Pong {
+            nonce: [12; 8],
+            path: 3,
+            observed,
+        })
+    };
+    vec![
+        ("hello", Message::Hello(hello())),
+        ("hello-least", Message::Hello(least)),
+        ("ping", ping(None)),
+        ("ping-padded", ping(Some(vec![0; 1300]))),
+        ("pong", pong(Some(v6()))),
+        ("pong-relayed", pong(None)),
+        ("bye", Message::Bye(message::Bye { reason: 2 })),
+        ("introduced", Message::Introduced(introduced())),
+    ]
+}
+
+fn gossip_messages() -> Vec<(&'static str, Message)> {
     let entries = vec![
         (Slot([1; 8]), Version(2)),
         (Slot([3; 8]), Version(u64::MAX)),
@@ -334,84 +370,39 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
     let lease = record_of(alice().id().0, bodies()[5].2.clone())
         .bytes()
         .to_vec();
-    let refused = message::Refused {
-        code: 1,
-        name: Some("carol".into()),
-        time: Some(1_800_000_000),
-    };
-    let pong = message::Pong {
-        nonce: [12; 8],
-        path: 3,
-        observed: Some(v6()),
+    let sums = Box::new(std::array::from_fn(|i| i.to_le_bytes()[0]));
+    let part = message::Slots {
+        bucket: 63,
+        part: 0,
+        last: 1,
+        entries: entries.clone(),
     };
     vec![
-        ("hello", Message::Hello(hello())),
-        (
-            "hello-least",
-            Message::Hello(message::Hello {
-                heard: false,
-                observed: None,
-                ..hello()
-            }),
-        ),
-        (
-            "ping",
-            Message::Ping(message::Ping {
-                nonce: [12; 8],
-                path: 3,
-                pad: None,
-            }),
-        ),
-        (
-            "ping-padded",
-            Message::Ping(message::Ping {
-                nonce: [12; 8],
-                path: 3,
-                pad: Some(vec![0; 1300]),
-            }),
-        ),
-        ("pong", Message::Pong(pong.clone())),
-        (
-            "pong-relayed",
-            Message::Pong(message::Pong {
-                observed: None,
-                ..pong
-            }),
-        ),
-        ("bye", Message::Bye(message::Bye { reason: 2 })),
         (
             "records",
             Message::Records(message::Records {
                 records: vec![lease.clone(), lease],
             }),
         ),
-        (
-            "advert",
-            Message::Advert(message::Advert {
-                entries: entries.clone(),
-            }),
-        ),
-        (
-            "want",
-            Message::Want(message::Want {
-                slots: slots.clone(),
-            }),
-        ),
-        (
-            "digest",
-            Message::Digest(message::Digest {
-                sums: Box::new(std::array::from_fn(|i| i.to_le_bytes()[0])),
-            }),
-        ),
-        (
-            "slots",
-            Message::Slots(message::Slots {
-                bucket: 63,
-                part: 0,
-                last: 1,
-                entries,
-            }),
-        ),
+        ("advert", Message::Advert(message::Advert { entries })),
+        ("want", Message::Want(message::Want { slots })),
+        ("digest", Message::Digest(message::Digest { sums })),
+        ("slots", Message::Slots(part)),
+        ("link", Message::Link(message::Link { yes: true })),
+        ("unlink", Message::Unlink(message::Unlink { reason: 1 })),
+    ]
+}
+
+fn membership_messages() -> Vec<(&'static str, Message)> {
+    let slots = vec![Slot([1; 8]), Slot([2; 8])];
+    let refused = |code, name: Option<&str>, time| {
+        Message::Refused(message::Refused {
+            code,
+            name: name.map(str::to_owned),
+            time,
+        })
+    };
+    vec![
         (
             "redeem",
             Message::Redeem(message::Redeem {
@@ -421,18 +412,8 @@ pub(crate) fn messages() -> Vec<(&'static str, Message)> {
         ),
         ("granted", Message::Granted(message::Granted { slots })),
         ("renew", Message::Renew),
-        ("refused", Message::Refused(refused)),
-        (
-            "refused-least",
-            Message::Refused(message::Refused {
-                code: 6,
-                name: None,
-                time: None,
-            }),
-        ),
-        ("link", Message::Link(message::Link { yes: true })),
-        ("unlink", Message::Unlink(message::Unlink { reason: 1 })),
-        ("introduced", Message::Introduced(introduced())),
+        ("refused", refused(1, Some("carol"), Some(1_800_000_000))),
+        ("refused-least", refused(6, None, None)),
     ]
 }
 

@@ -287,7 +287,7 @@ fn the_signature_in_every_golden_sealed_datagram_holds() {
                 &join.signature
             )),
             Sealed::Beacon(beacon) => {
-                assert!(holds(Word::Beacon, &network, &[], &beacon.signature))
+                assert!(holds(Word::Beacon, &network, &[], &beacon.signature));
             }
             Sealed::Introduce(_) | Sealed::Punch(_) => {}
         }
