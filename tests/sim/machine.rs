@@ -644,7 +644,7 @@ impl Machine {
                 self.received.insert(packet);
             }
             Effect::NewPath { session, source } => {
-                self.tell(now, Input::NewPath { session, source })
+                self.tell(now, Input::NewPath { session, source });
             }
         }
     }
@@ -687,7 +687,14 @@ impl Machine {
                     event: SessionEvent::Down,
                     ..
                 } => joiner.handle_down(now),
-                _ => {}
+                Input::Sealed { .. }
+                | Input::Session { .. }
+                | Input::Wanted { .. }
+                | Input::Heard { .. }
+                | Input::NewPath { .. }
+                | Input::Addresses(_)
+                | Input::Persisted { .. }
+                | Input::Tick => {}
             },
             Agent::Member(node) => node.handle_input(now, input),
         }
