@@ -122,7 +122,7 @@ mod tests {
             text.lines().all(|line| line.chars().count() <= 40),
             "{text}"
         );
-        assert!(text.contains("direct [2001:db8:1:2:3:…  now"), "{text}");
+        assert!(text.contains("direct [2001:db8:1:2:3:4:…  now"), "{text}");
         assert!(table().render(Some(5)).contains("direct [200…"));
     }
 
