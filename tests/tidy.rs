@@ -51,7 +51,7 @@ const OTHER_PURE: &[&str] = &[
 /// The rooms that touch the world, with what each may import beside the ground.
 const WORLD: &[(&str, &[&str])] = &[
     ("api", &[]),
-    ("cli", &["api", "keys"]),
+    ("cli", &["api", "config", "keys"]),
     ("config", &["api"]),
     (
         "datapath",

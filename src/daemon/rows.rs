@@ -1,6 +1,6 @@
 //! The file `rows`: stamp, boot and last session of every node met, 64 bytes each, written in place (protocol §2).
 //!
-//! node[32] ‖ stamp u64 ‖ boot[8] ‖ last session u32 s ‖ 0[4] ‖ H("row", all before)[0..8]. Written by pwrite without
+//! `node[32] ‖ stamp u64 ‖ boot[8] ‖ last session u32 s ‖ 0[4] ‖ H("row", all before)[0..8]`. Written by pwrite without
 //! fsync: it outlives SIGKILL; a power cut may lose the last seconds, which protocol §2 bears.
 
 use std::{

@@ -5,7 +5,7 @@
 //! for (RFC 8020). Until services have addresses of their own, a service's name answers with its live instances.
 //!
 //! Knows names and addresses. Refuses to know packets, sockets and peers: who is live and what may be offered is decided
-//! by who fills [`Facts`]. Nothing a query says can panic, and work and memory are bounded by the answer's limit.
+//! by who fills [`zone::Facts`]. Nothing a query says can panic, and work and memory are bounded by the answer's limit.
 
 mod answer;
 mod ask;

@@ -25,7 +25,7 @@ use webmesh::{
     wire::{
         message::Refused,
         record::Record,
-        sealed::{Header, Join, Knock, Sealed},
+        sealed::{Header, Join, Knock, Sealed, open, parse_header, seal},
     },
 };
 
@@ -246,15 +246,7 @@ impl Machine {
     pub(crate) fn receive(&mut self, now: Now, source: Underlay, datagram: Datagram) {
         match (&self.agent, datagram.kind) {
             (Agent::Off, _) => {}
-            (
-                _,
-                Kind::Sealed {
-                    epoch,
-                    hint,
-                    key,
-                    body,
-                },
-            ) => self.on_sealed(now, source, (epoch, hint), &key, *body),
+            (_, Kind::Sealed(bytes)) => self.on_sealed(now, source, &bytes),
             (_, kind) => {
                 self.tunnels.handle_datagram(now.at, source, kind);
                 self.settle(now);
@@ -262,29 +254,19 @@ impl Machine {
         }
     }
 
-    fn on_sealed(
-        &mut self,
-        now: Now,
-        source: Underlay,
-        (epoch, hint): (u8, [u8; 8]),
-        key: &[u8; 32],
-        body: Sealed,
-    ) {
+    fn on_sealed(&mut self, now: Now, source: Underlay, bytes: &[u8]) {
         let Some(node) = self.node() else { return };
-        let header = Header {
-            kind: body.kind(),
-            epoch,
-            hint,
-        };
-        let opener = node
-            .sealed_keys(now, &header)
-            .into_iter()
-            .find(|opener| opener.key() == key);
-        let epoch = match opener {
+        let header = parse_header(bytes).expect("nodes here make good headers");
+        let opened = node.sealed_keys(now, &header).into_iter().find_map(|key| {
+            let opened = open(bytes, key.key()).ok()?;
+            Some((key, opened.body))
+        });
+        let (epoch, body) = match opened {
             None => return,
-            Some(SealedKey::Epoch { epoch, .. }) => epoch,
-            Some(SealedKey::Invite { .. }) => 0,
+            Some((SealedKey::Epoch { epoch, .. }, body)) => (epoch, body),
+            Some((SealedKey::Invite { .. }, body)) => (0, body),
         };
+        let hint = header.hint;
         self.handle(
             now,
             Input::Sealed {
@@ -526,42 +508,59 @@ impl Machine {
         first: FirstContact,
     ) {
         let identity = self.identity();
-        let kind = match first {
+        let (epoch, hint, key, body) = match first {
             FirstContact::Knock {
                 receiver,
                 epoch,
                 secret,
                 stamp,
                 records,
-            } => Kind::Sealed {
-                epoch: epoch.to_le_bytes()[0],
-                hint: [0; 8],
-                key: secret.knock_key(receiver),
-                body: Box::new(Sealed::Knock(Knock {
-                    node: identity.key.id(),
+            } => {
+                let (node, boot) = (identity.key.id(), identity.boot);
+                let knock = Knock {
+                    node,
                     stamp,
-                    boot: identity.boot,
+                    boot,
                     flags: 0,
                     records,
                     signature: [0; 64],
-                })),
-            },
-            FirstContact::Join { invite, stamp, .. } => Kind::Sealed {
-                epoch: 0,
-                hint: invite.join_id().0,
-                key: invite.join_key(),
-                body: Box::new(Sealed::Join(Join {
-                    node: identity.key.id(),
-                    tunnel: identity.tunnel.public(),
+                };
+                (
+                    epoch.to_le_bytes()[0],
+                    [0; 8],
+                    secret.knock_key(receiver),
+                    Sealed::Knock(knock),
+                )
+            }
+            FirstContact::Join { invite, stamp, .. } => {
+                let (node, boot, tunnel) =
+                    (identity.key.id(), identity.boot, identity.tunnel.public());
+                let join = Join {
+                    node,
+                    tunnel,
                     stamp,
-                    boot: identity.boot,
+                    boot,
                     signature: [0; 64],
-                })),
-            },
+                };
+                (0, invite.join_id().0, invite.join_key(), Sealed::Join(join))
+            }
         };
+        let header = Header {
+            kind: body.kind(),
+            epoch,
+            hint,
+        };
+        let bytes = seal(header, [0; 24], &key, &body.body()).expect("what a node seals fits");
         let to = to
             .into_iter()
-            .map(|to| (to, Datagram { kind: kind.clone() }))
+            .map(|to| {
+                (
+                    to,
+                    Datagram {
+                        kind: Kind::Sealed(bytes.clone()),
+                    },
+                )
+            })
             .collect();
         self.tunnels.initiate(now.at, session, remote, to);
     }

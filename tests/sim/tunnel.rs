@@ -15,7 +15,10 @@ use webmesh::{
     node::output::Remote,
     tables::Admission,
     time::Moment,
-    wire::{message::Message, sealed::Sealed},
+    wire::{
+        frame::{self, Content},
+        message::Message,
+    },
 };
 
 /// How long a Knock or Join lets initiations in, an initiation waits for its Knock, and a state may stand without an
@@ -34,17 +37,8 @@ pub(crate) struct Datagram {
 /// What a datagram is.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    /// A Knock or a Join, sealed under a key.
-    Sealed {
-        /// Under which epoch's secret, cut to a byte; 0 for a Join.
-        epoch: u8,
-        /// The join id, or zero.
-        hint: [u8; 8],
-        /// The key it is sealed with.
-        key: [u8; 32],
-        /// What it says.
-        body: Box<Sealed>,
-    },
+    /// A Knock or a Join, sealed, as it travels.
+    Sealed(Vec<u8>),
     /// Asks for a session.
     Initiation {
         /// The index by which the sender will know the answer.
@@ -84,8 +78,8 @@ pub(crate) struct Keys {
 pub(crate) enum Inner {
     /// Nothing: says that the session stands.
     Keepalive,
-    /// A control message.
-    Message(Box<Message>),
+    /// A control frame, as it travels.
+    Frame(Vec<u8>),
     /// A packet of a program, by its number in this world.
     Packet(u64),
 }
@@ -255,7 +249,7 @@ impl Tunnels {
     /// Takes in a datagram other than a sealed one.
     pub(crate) fn handle_datagram(&mut self, now: Moment, source: Underlay, kind: Kind) {
         match kind {
-            Kind::Sealed { .. } => {}
+            Kind::Sealed(_) => {}
             Kind::Initiation { sender, keys } => self.on_initiation(now, source, sender, keys),
             Kind::Response { receiver, sender } => self.on_response(now, source, receiver, sender),
             Kind::Data { receiver, inner } => self.on_data(now, source, receiver, inner),
@@ -353,10 +347,10 @@ impl Tunnels {
         }
         match inner {
             Inner::Keepalive => {}
-            Inner::Message(message) => self.effects.push_back(Effect::Opened {
+            Inner::Frame(frame) => self.effects.push_back(Effect::Opened {
                 session,
                 source,
-                message: *message,
+                message: read(&frame),
             }),
             Inner::Packet(packet) => self.effects.push_back(Effect::Delivered { packet }),
         }
@@ -381,7 +375,7 @@ impl Tunnels {
         message: Message,
         via: Option<Underlay>,
     ) -> bool {
-        self.seal(session, Inner::Message(Box::new(message)), via)
+        self.seal(session, Inner::Frame(frame::encode(&message, 0)), via)
     }
 
     /// Sends a packet in a session that stands; false: none does.
@@ -469,6 +463,17 @@ impl Tunnels {
     }
 }
 
+/// Reads a frame. Every node here is ours: one that nobody can read is a mistake of ours.
+pub(crate) fn read(bytes: &[u8]) -> Message {
+    match frame::decode(bytes).map(|frame| frame.content) {
+        Ok(Content::Known(message)) => message,
+        other => panic!(
+            "a frame of {} bytes that nobody can read: {other:?}",
+            bytes.len()
+        ),
+    }
+}
+
 impl State {
     fn new(remote: Remote, made: Moment) -> Self {
         Self {
@@ -488,7 +493,6 @@ impl State {
 #[cfg(test)]
 mod tests {
     use webmesh::ids::PeerIx;
-    use webmesh::wire::sealed::Punch;
 
     use super::*;
 
@@ -510,14 +514,8 @@ mod tests {
     }
 
     fn sealed() -> Datagram {
-        let body = Box::new(Sealed::Punch(Punch { stamp: 1 }));
         Datagram {
-            kind: Kind::Sealed {
-                epoch: 0,
-                hint: [0; 8],
-                key: [0; 32],
-                body,
-            },
+            kind: Kind::Sealed(Vec::new()),
         }
     }
 
@@ -547,7 +545,7 @@ mod tests {
                 Effect::Transmit {
                     datagram:
                         Datagram {
-                            kind: Kind::Sealed { .. },
+                            kind: Kind::Sealed(_),
                         },
                     ..
                 } => {

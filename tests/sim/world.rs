@@ -15,11 +15,12 @@ use webmesh::{
     node::InviteOptions,
     overlay::Limits,
     time::{Moment, Now},
+    wire::sealed::parse_header,
 };
 
 use crate::{
     machine::Machine,
-    tunnel::{Datagram, Kind},
+    tunnel::{Datagram, Inner, Kind, read},
     wires::{GOOD, MachineIx, Quality, Wires},
 };
 
@@ -381,19 +382,36 @@ impl World {
     }
 }
 
+/// How many seeds a test tries: a fair sample, or all of them under `tests/run --full`.
+pub(crate) fn sample(few: u64, full: u64) -> u64 {
+    if std::env::var_os("WEBMESH_FULL").is_some() {
+        full
+    } else {
+        few
+    }
+}
+
 /// Names a datagram in one word or two.
 fn name_of(datagram: &Datagram) -> String {
     match &datagram.kind {
-        Kind::Sealed { body, .. } => format!("{:?}", body.kind()),
+        Kind::Sealed(bytes) => parse_header(bytes).map_or_else(
+            |_| "sealed".to_owned(),
+            |header| format!("{:?}", header.kind),
+        ),
         Kind::Initiation { .. } => "initiation".to_owned(),
         Kind::Response { .. } => "response".to_owned(),
-        Kind::Data { inner, .. } => {
-            let whole = format!("{inner:?}");
-            let words = whole
-                .split(|letter: char| !letter.is_alphanumeric())
-                .filter(|word| !word.is_empty());
-            words.take(2).collect::<Vec<_>>().join(" ")
-        }
+        Kind::Data { inner, .. } => match inner {
+            Inner::Keepalive => "keepalive".to_owned(),
+            Inner::Packet(packet) => format!("packet {packet}"),
+            Inner::Frame(frame) => {
+                let whole = format!("{:?}", read(frame));
+                whole
+                    .split(|letter: char| !letter.is_alphanumeric())
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            }
+        },
     }
 }
 
