@@ -297,6 +297,7 @@ impl Node {
     /// Records that lost their authority leave; those kept aside may have gained it.
     fn apply_change(&mut self, now: Now, change: Change) {
         let mut nodes = VecDeque::from(change.recheck);
+        let mut unlocks = change.unlocks;
         while let Some(node) = nodes.pop_front() {
             let void: Vec<Record> = self
                 .registry
@@ -311,12 +312,14 @@ impl Node {
                 .collect();
             for record in void {
                 self.registry.remove(now, record.slot());
-                nodes.extend(self.members.forget(&record).recheck);
+                let more = self.members.forget(&record);
+                nodes.extend(more.recheck);
+                unlocks |= more.unlocks;
                 self.counters.count("record_voided");
             }
             self.review_peer(now, node);
         }
-        if change.unlocks {
+        if unlocks {
             for record in self.registry.retry_aside(now.at) {
                 self.take(now, record, Origin::Network(None));
             }
@@ -382,12 +385,18 @@ impl Node {
         let mut nodes = BTreeSet::new();
         let mut change = Change::default();
         for record in &ended {
-            change.recheck.extend(self.members.forget(record).recheck);
+            let more = self.members.forget(record);
+            change.recheck.extend(more.recheck);
+            change.unlocks |= more.unlocks;
             nodes.insert(record.node());
         }
         self.apply_change(now, change);
         for node in nodes {
             self.review_peer(now, node);
+        }
+        if ended.iter().any(|record| record.node() == self.me) {
+            self.publish_peer(now);
+            self.publish_kept_services(now);
         }
         self.publication.stale = true;
         self.schedule_expiry(now);

@@ -133,13 +133,20 @@ impl Node {
         // A Knock of a new run can cross the answer that this run gave to our own initiation: a state that stands and
         // whose Hello is still to come, or named this boot, is the new run's already. Dropping it would leave the other
         // side with a session that nobody hears.
-        let is_of_this_run = pair.up.as_ref().is_some_and(|up| up.hello.as_ref().is_none_or(|hello| hello.boot == boot));
+        let is_of_this_run = pair
+            .up
+            .as_ref()
+            .is_some_and(|up| up.hello.as_ref().is_none_or(|hello| hello.boot == boot));
         let keep = if row.is_some_and(|row| row.is_of_other_run(boot)) && !is_of_this_run {
             pair.up.is_none() && own_handshake
         } else {
             own_handshake || now.at.since(pair.made) < YOUNG
         };
-        if keep { Admission::Keep } else { Admission::Replace }
+        if keep {
+            Admission::Keep
+        } else {
+            Admission::Replace
+        }
     }
 
     pub(super) fn write_row(&mut self, row: Row) {

@@ -48,6 +48,7 @@ impl Node {
         self.schedule_burst(now);
         self.publication.stale = true;
         self.announce_splices();
+        self.publish_kept_services(now);
         self.finish_turn(now);
     }
 
