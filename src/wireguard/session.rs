@@ -290,14 +290,15 @@ mod tests {
     fn pair() -> (Session, Session) {
         let secret = |seed: u8| x25519_dalek::StaticSecret::from([seed; 32]);
         let (a, b) = (secret(1), secret(2));
-        let make = |mine: &x25519_dalek::StaticSecret, theirs: &x25519_dalek::StaticSecret, index| {
-            let keys = Keys {
-                local_secret: mine,
-                remote_public: &x25519_dalek::PublicKey::from(theirs),
-                psk: [7; 32],
+        let make =
+            |mine: &x25519_dalek::StaticSecret, theirs: &x25519_dalek::StaticSecret, index| {
+                let keys = Keys {
+                    local_secret: mine,
+                    remote_public: &x25519_dalek::PublicKey::from(theirs),
+                    psk: [7; 32],
+                };
+                Session::new(NOW, &keys, index).unwrap()
             };
-            Session::new(NOW, &keys, index).unwrap()
-        };
         (make(&a, &b, 0x11_2233), make(&b, &a, 0x44_5566))
     }
 
@@ -309,18 +310,20 @@ mod tests {
 
     fn response(session: &mut Session, datagram: &[u8]) -> Vec<u8> {
         let mut dst = [0; 256];
-        match session.decapsulate(datagram, &mut dst).unwrap() {
-            Step::Response(bytes) => bytes.to_vec(),
-            other => panic!("not a response: {other:?}"),
-        }
+        let step = session.decapsulate(datagram, &mut dst).unwrap();
+        let Step::Response(bytes) = step else {
+            panic!("not a response: {step:?}");
+        };
+        bytes.to_vec()
     }
 
     fn confirmation(session: &mut Session, datagram: &[u8]) -> Vec<u8> {
         let mut dst = [0; 256];
-        match session.decapsulate(datagram, &mut dst).unwrap() {
-            Step::Confirmation(bytes) => bytes.to_vec(),
-            other => panic!("not a confirmation: {other:?}"),
-        }
+        let step = session.decapsulate(datagram, &mut dst).unwrap();
+        let Step::Confirmation(bytes) = step else {
+            panic!("not a confirmation: {step:?}");
+        };
+        bytes.to_vec()
     }
 
     fn standing_pair() -> (Session, Session) {
@@ -328,7 +331,10 @@ mod tests {
         let first = initiation(&mut alice);
         let answer = response(&mut bob, &first);
         let last = confirmation(&mut alice, &answer);
-        assert!(matches!(bob.decapsulate(&last, &mut [0; 256]), Ok(Step::Keepalive)));
+        assert!(matches!(
+            bob.decapsulate(&last, &mut [0; 256]),
+            Ok(Step::Keepalive)
+        ));
         (alice, bob)
     }
 
@@ -336,7 +342,10 @@ mod tests {
     fn the_initiator_stands_at_the_response_and_the_responder_at_the_first_packet() {
         let (mut alice, mut bob) = pair();
         let first = initiation(&mut alice);
-        assert_eq!(u32::from_le_bytes(first[4..8].try_into().unwrap()) >> 8, 0x11_2233);
+        assert_eq!(
+            u32::from_le_bytes(first[4..8].try_into().unwrap()) >> 8,
+            0x11_2233
+        );
         let answer = response(&mut bob, &first);
         assert_eq!(bob.standing(), Standing::Not);
         assert_eq!(bob.encapsulate(&[0x45; 20], &mut [0; 256]), None);
@@ -360,7 +369,10 @@ mod tests {
             let mut dst = [0; 256];
             let packet = ip_packet();
             let len = alice.encapsulate(&packet, &mut dst).unwrap();
-            assert!(matches!(bob.decapsulate(&dst[..len], &mut [0; 256]), Ok(Step::Inner(_))));
+            assert!(matches!(
+                bob.decapsulate(&dst[..len], &mut [0; 256]),
+                Ok(Step::Inner(_))
+            ));
             std::mem::swap(&mut alice, &mut bob);
         }
     }
@@ -392,7 +404,10 @@ mod tests {
             Ok(Step::Inner(inner)) => assert_eq!(inner.len(), 30),
             other => panic!("{other:?}"),
         }
-        assert_eq!(bob.decapsulate(&dst[..len], &mut [0; 256]).unwrap_err(), Refused::Replay);
+        assert_eq!(
+            bob.decapsulate(&dst[..len], &mut [0; 256]).unwrap_err(),
+            Refused::Replay
+        );
     }
 
     #[test]
@@ -400,7 +415,10 @@ mod tests {
         let (mut alice, mut bob) = pair();
         let first = initiation(&mut alice);
         response(&mut bob, &first);
-        assert_eq!(bob.decapsulate(&first, &mut [0; 256]).unwrap_err(), Refused::Replay);
+        assert_eq!(
+            bob.decapsulate(&first, &mut [0; 256]).unwrap_err(),
+            Refused::Replay
+        );
     }
 
     #[test]
@@ -409,7 +427,10 @@ mod tests {
         let mut dst = [0; 256];
         let len = alice.encapsulate(&ip_packet(), &mut dst).unwrap();
         dst[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert_eq!(bob.decapsulate(&dst[..len], &mut [0; 256]).unwrap_err(), Refused::Counter);
+        assert_eq!(
+            bob.decapsulate(&dst[..len], &mut [0; 256]).unwrap_err(),
+            Refused::Counter
+        );
     }
 
     #[test]
@@ -417,7 +438,10 @@ mod tests {
         let (mut alice, mut bob) = standing_pair();
         let mut dst = [0; 512];
         let len = alice.encapsulate(&[0x45; 300], &mut dst).unwrap();
-        assert_eq!(bob.decapsulate(&dst[..len], &mut [0; 200]).unwrap_err(), Refused::Unexpected);
+        assert_eq!(
+            bob.decapsulate(&dst[..len], &mut [0; 200]).unwrap_err(),
+            Refused::Unexpected
+        );
         assert_eq!(alice.encapsulate(&[0x45; 300], &mut [0; 300]), None);
     }
 
@@ -439,11 +463,18 @@ mod tests {
         let (mut alice, _) = pair();
         let secret = x25519_dalek::StaticSecret::from([2; 32]);
         let public = x25519_dalek::PublicKey::from(&x25519_dalek::StaticSecret::from([1; 32]));
-        let keys = Keys { local_secret: &secret, remote_public: &public, psk: [8; 32] };
+        let keys = Keys {
+            local_secret: &secret,
+            remote_public: &public,
+            psk: [8; 32],
+        };
         let mut bob = Session::new(NOW, &keys, 9).unwrap();
         let first = initiation(&mut alice);
         let answer = response(&mut bob, &first);
-        assert_eq!(alice.decapsulate(&answer, &mut [0; 256]).unwrap_err(), Refused::Tag);
+        assert_eq!(
+            alice.decapsulate(&answer, &mut [0; 256]).unwrap_err(),
+            Refused::Tag
+        );
         assert_eq!(alice.standing(), Standing::Not);
     }
 
@@ -451,8 +482,15 @@ mod tests {
     fn a_clock_before_1970_makes_no_state() {
         let secret = x25519_dalek::StaticSecret::from([2; 32]);
         let public = x25519_dalek::PublicKey::from(&secret);
-        let keys = Keys { local_secret: &secret, remote_public: &public, psk: [8; 32] };
-        let now = Now { at: Moment(1), unix_ms: 0 };
+        let keys = Keys {
+            local_secret: &secret,
+            remote_public: &public,
+            psk: [8; 32],
+        };
+        let now = Now {
+            at: Moment(1),
+            unix_ms: 0,
+        };
         assert_eq!(Session::new(now, &keys, 9).unwrap_err(), ClockBefore1970);
     }
 
