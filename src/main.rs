@@ -1,2 +1,55 @@
-//! The `webmesh` binary.
-fn main() {}
+//! The `webmesh` binary: parse, dispatch, exit code.
+//!
+//! `demo` runs before any thread is made: it changes namespaces, which the kernel allows to one thread alone.
+
+use std::process::ExitCode;
+
+use webmesh::{
+    api::{ApiError, Code},
+    cli::{
+        self,
+        args::{Daemon, Demo, DemoVerb, Verb},
+        screen::Screen,
+        start::Start,
+    },
+    demo,
+};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
+    match &cli.verb {
+        Verb::Demo(demo) => play(demo),
+        Verb::Daemon(daemon) => match Start::read(daemon, &cli.common) {
+            Ok(start) => serve(daemon, start),
+            Err(error) => cli::complain(&error),
+        },
+        _ => cli::run(cli),
+    }
+}
+
+fn play(demo: &Demo) -> ExitCode {
+    match &demo.verb {
+        None => demo::run(demo::DemoOptions {
+            peers: demo.peers,
+            keep: demo.keep,
+        }),
+        Some(DemoVerb::Shell { peer }) => demo::shell(peer),
+        Some(DemoVerb::Stop) => demo::stop(),
+        Some(DemoVerb::Hold { words }) => demo::hold(words),
+    }
+}
+
+fn serve(daemon: &Daemon, _start: Start) -> ExitCode {
+    if daemon.check_config {
+        return match Screen::of_this_process().answer("the configuration is good\n") {
+            Ok(()) | Err(cli::screen::ReaderGone) => ExitCode::SUCCESS,
+        };
+    }
+    cli::complain(&ApiError::could_not(
+        Code::NotBuilt,
+        "this build has no agent",
+    ))
+}

@@ -38,3 +38,29 @@ pub fn pair_psk(secret0: &NetSecret, a: NodeId, b: NodeId) -> [u8; 32] {
         .expect("HKDF-SHA256 gives up to 8,160 bytes");
     psk
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALICE: NodeId = NodeId([1; 32]);
+    const BOB: NodeId = NodeId([2; 32]);
+    const CAROL: NodeId = NodeId([3; 32]);
+
+    #[test]
+    fn a_pair_has_one_psk_whoever_asks_and_no_other_pair_has_it() {
+        let secret = NetSecret([7; 32]);
+        let psk = pair_psk(&secret, ALICE, BOB);
+        assert_eq!(psk, pair_psk(&secret, BOB, ALICE));
+        assert_ne!(psk, pair_psk(&secret, ALICE, CAROL));
+        assert_ne!(psk, pair_psk(&NetSecret([8; 32]), ALICE, BOB));
+    }
+
+    #[test]
+    fn a_knock_to_one_receiver_opens_at_no_other() {
+        let secret = NetSecret([7; 32]);
+        assert_ne!(secret.knock_key(ALICE), secret.knock_key(BOB));
+        assert_ne!(secret.knock_key(ALICE), secret.beacon_key());
+        assert_eq!(format!("{secret:?}"), "NetSecret(…)");
+    }
+}

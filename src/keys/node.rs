@@ -84,3 +84,38 @@ fn input(word: Word, network: &[u8; 32], parts: &[&[u8]]) -> Vec<u8> {
     }
     input
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NETWORK: [u8; 32] = [9; 32];
+
+    #[test]
+    fn a_signature_holds_for_its_word_network_node_and_bytes_alone() {
+        let (alice, mallory) = (NodeKey::from_seed([1; 32]), NodeKey::from_seed([2; 32]));
+        let signature = alice.sign(Word::Knock, &NETWORK, &[b"to bob", b"hello"]);
+        let holds = |node, word, network, bytes| verify(node, word, network, &[bytes], &signature);
+        assert!(holds(alice.id(), Word::Knock, &NETWORK, b"to bobhello"));
+        assert!(!holds(mallory.id(), Word::Knock, &NETWORK, b"to bobhello"));
+        assert!(!holds(alice.id(), Word::Join, &NETWORK, b"to bobhello"));
+        assert!(!holds(alice.id(), Word::Knock, &[8; 32], b"to bobhello"));
+        assert!(!holds(alice.id(), Word::Knock, &NETWORK, b"to bobhellO"));
+    }
+
+    #[test]
+    fn a_weak_key_verifies_nothing() {
+        // With the neutral point as key and as R, and s = 0, a verification that is not strict takes any message.
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        assert!(!verify(
+            NodeId(neutral),
+            Word::Record,
+            &NETWORK,
+            &[b"anything"],
+            &signature
+        ));
+    }
+}

@@ -157,3 +157,67 @@ fn value_of(letter: char) -> Option<u8> {
         .position(|known| char::from(*known) == letter)?;
     u8::try_from(place).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bit_of_a_seed_survives_its_code() {
+        for bit in 0..128 {
+            let seed = RootSeed((1_u128 << bit).to_be_bytes());
+            let code = seed.code();
+            assert_eq!(code.len(), 34);
+            assert_eq!(RootSeed::parse_code(&code), Ok(seed), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_code_may_be_typed_in_any_case_with_any_gaps() {
+        let seed = RootSeed([0; 16]);
+        let code = seed.code();
+        assert!(code.starts_with("0000-0000"));
+        let bare = code.replace('-', "");
+        let spread: String = bare.chars().flat_map(|letter| [letter, ' ']).collect();
+        for typed in [
+            code.to_lowercase(),
+            bare,
+            spread,
+            code.replace('0', "O"),
+            code.replace('-', "\u{2013}"),
+        ] {
+            assert_eq!(RootSeed::parse_code(&typed), Ok(seed.clone()), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_code_that_is_wrong_says_how() {
+        let code = RootSeed([7; 16]).code();
+        let last = if code.ends_with('0') { "1" } else { "0" };
+        let short: String = code.chars().take(33).collect();
+        let mistyped = format!("{short}{last}");
+        assert_eq!(RootSeed::parse_code(&mistyped), Err(CodeRefused::Mistyped));
+        assert_eq!(RootSeed::parse_code(&short), Err(CodeRefused::Length(27)));
+        assert_eq!(
+            RootSeed::parse_code(&format!("{code}{code}")),
+            Err(CodeRefused::Length(56))
+        );
+        assert_eq!(
+            RootSeed::parse_code(&code.replace('-', "u")),
+            Err(CodeRefused::Letter('u'))
+        );
+        assert_eq!(RootSeed::parse_code(""), Err(CodeRefused::Length(0)));
+    }
+
+    #[test]
+    fn a_root_signs_for_its_own_network_alone() {
+        let (root, other) = (RootSeed([1; 16]).key(), RootSeed([2; 16]).key());
+        let signature = root.sign(Word::Record, &[b"a"]);
+        let holds = |public: [u8; 32], network| {
+            verify_root(&public, Word::Record, network, &[b"a"], &signature)
+        };
+        assert!(holds(root.public(), root.network_id()));
+        assert!(!holds(root.public(), other.network_id()));
+        assert!(!holds(other.public(), other.network_id()));
+    }
+}

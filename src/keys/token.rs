@@ -208,3 +208,92 @@ fn parse_hint(bytes: &[u8]) -> Option<(Underlay, &[u8])> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> Token {
+        Token {
+            expires: 7,
+            secret: InviteSecret([1; 16]),
+            issuer: [2; 32],
+            name: "vps".into(),
+            hints: vec![],
+        }
+    }
+
+    fn sealed(content: &[u8]) -> Result<Token, TokenRefused> {
+        let check: [u8; CHECK] = short(Use::Token, &[content]);
+        format!("{PREFIX}{}", encode(&[content, &check].concat())).parse()
+    }
+
+    fn content() -> Vec<u8> {
+        let text = token().to_string();
+        let mut bytes = decode(text.strip_prefix(PREFIX).unwrap()).unwrap();
+        bytes.truncate(bytes.len() - CHECK);
+        bytes
+    }
+
+    #[test]
+    fn flags_of_a_newer_token_say_so() {
+        let mut newer = content();
+        assert_eq!(sealed(&newer), Ok(token()));
+        newer[0] = 1;
+        assert_eq!(sealed(&newer), Err(TokenRefused::UnknownVersion));
+    }
+
+    #[test]
+    fn what_no_webmesh_writes_is_refused_although_its_check_is_right() {
+        let (v4, v6) = ([4; 7], [[6].as_slice(), &[0x20; 18]].concat());
+        let mapped = [&[6][..], &[0; 10], &[0xff; 2], &[1; 6]].concat();
+        let hints = |count: u8, hints: &[&[u8]]| {
+            let mut bytes = content();
+            bytes.pop();
+            bytes.push(count);
+            bytes.extend(hints.concat());
+            sealed(&bytes)
+        };
+        assert!(hints(3, &[&v4, &v6, &v4]).is_ok());
+        let refused = Err(TokenRefused::CutOrMistyped);
+        assert_eq!(hints(4, &[&v4, &v4, &v4, &v4]), refused, "four hints");
+        assert_eq!(hints(2, &[&v6, &v6]), refused, "two of IPv6");
+        assert_eq!(hints(1, &[&mapped]), refused, "a mapped one");
+        assert_eq!(hints(1, &[&[5; 7]]), refused, "of no family");
+        assert_eq!(hints(2, &[&v4]), refused, "one too few");
+        assert_eq!(hints(0, &[&v4]), refused, "one too many");
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_letters() {
+        let long = Token {
+            name: "ä".repeat(15),
+            ..token()
+        };
+        let read: Token = long.to_string().parse().unwrap();
+        assert_eq!(read.name, "ä".repeat(10));
+        let odd = Token {
+            name: format!("x{}", "ä".repeat(15)),
+            ..token()
+        };
+        let read: Token = odd.to_string().parse().unwrap();
+        assert_eq!(read.name, format!("x{}", "ä".repeat(9)));
+    }
+
+    #[test]
+    fn an_invites_id_for_people_grows_by_letters() {
+        let join_id = InviteSecret([1; 16]).join_id();
+        let (short, long) = (people_id(join_id, 4), people_id(join_id, 99));
+        assert_eq!((short.len(), long.len()), (4, 13));
+        assert!(long.starts_with(&short));
+    }
+
+    #[test]
+    fn a_token_is_debugged_without_its_secret() {
+        let debugged = format!("{:?}", token());
+        assert!(
+            debugged.contains("InviteSecret(…)") && !debugged.contains("[1, 1"),
+            "{debugged}"
+        );
+    }
+}

@@ -57,3 +57,62 @@ pub fn x25519_form(tunnel: &[u8; 32]) -> Option<[u8; 32]> {
     let key = VerifyingKey::from_bytes(tunnel).ok()?;
     (!key.is_weak()).then(|| key.to_montgomery().to_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The points of small order whose encodings have no free bits, from RFC 7748's curve in Edwards form.
+    const SMALL: [&str; 6] = [
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    ];
+
+    fn bytes(hex: &str) -> [u8; 32] {
+        data_encoding::HEXLOWER
+            .decode(hex.as_bytes())
+            .unwrap()
+            .try_into()
+            .unwrap()
+    }
+
+    #[test]
+    fn points_of_small_order_have_no_x25519_form() {
+        for point in SMALL {
+            assert_eq!(x25519_form(&bytes(point)), None, "{point}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_point_has_no_x25519_form() {
+        let refused = (0..=255)
+            .filter(|byte| x25519_form(&[*byte; 32]).is_none())
+            .count();
+        assert!(
+            (64..192).contains(&refused),
+            "about half of all values are no points: {refused}"
+        );
+    }
+
+    #[test]
+    fn two_tunnel_keys_agree_on_a_secret() {
+        let (a, b) = (TunnelKey::from_seed([1; 32]), TunnelKey::from_seed([2; 32]));
+        let public =
+            |key: &TunnelKey| x25519_dalek::PublicKey::from(x25519_form(&key.public()).unwrap());
+        let ab = a.x25519_secret().diffie_hellman(&public(&b));
+        let ba = b.x25519_secret().diffie_hellman(&public(&a));
+        assert_eq!(ab.to_bytes(), ba.to_bytes());
+    }
+
+    #[test]
+    fn a_key_is_debugged_without_its_secret() {
+        assert_eq!(
+            format!("{:?}", TunnelKey::from_seed([1; 32])),
+            "TunnelKey(…)"
+        );
+    }
+}

@@ -2,3 +2,7 @@
 //! (protocol §2, §5; design §9).
 //!
 //! Knows addresses and tries. Refuses to know why somebody is wanted.
+
+pub mod attempt;
+pub mod candidates;
+pub mod proof;

@@ -40,15 +40,26 @@ pub fn make_private() -> io::Result<()> {
 /// Shows `resolv_conf` and `nsswitch_conf` at their places in `/etc` and hides the sockets of local resolvers.
 ///
 /// `scratch` is an own, empty directory for the case that `/etc` lacks one of them.
-pub fn use_names(resolv_conf: &Path, nsswitch_conf: &Path, scratch: &Path) -> Result<(), CoverError> {
-    for directory in SHORTCUTS.map(Path::new).into_iter().filter(|path| path.is_dir()) {
+pub fn use_names(
+    resolv_conf: &Path,
+    nsswitch_conf: &Path,
+    scratch: &Path,
+) -> Result<(), CoverError> {
+    for directory in SHORTCUTS
+        .map(Path::new)
+        .into_iter()
+        .filter(|path| path.is_dir())
+    {
         hide(directory).map_err(|source| CoverError {
             from: "tmpfs".into(),
             over: directory.into(),
             source,
         })?;
     }
-    for (from, name) in [(resolv_conf, "resolv.conf"), (nsswitch_conf, "nsswitch.conf")] {
+    for (from, name) in [
+        (resolv_conf, "resolv.conf"),
+        (nsswitch_conf, "nsswitch.conf"),
+    ] {
         let over = Path::new("/etc").join(name);
         cover(from, &over, scratch).map_err(|source| CoverError {
             from: from.into(),

@@ -157,7 +157,11 @@ impl Namespaces {
 }
 
 /// Makes `command` start inside `namespaces`, in `directory`, and end when the thread that starts it ends.
-pub fn put_inside(command: &mut Command, namespaces: &Arc<Namespaces>, directory: &Path) -> io::Result<()> {
+pub fn put_inside(
+    command: &mut Command,
+    namespaces: &Arc<Namespaces>,
+    directory: &Path,
+) -> io::Result<()> {
     let namespaces = Arc::clone(namespaces);
     let directory = CString::new(directory.as_os_str().as_encoded_bytes())?;
     let enter = move || {

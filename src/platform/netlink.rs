@@ -8,8 +8,8 @@ use std::{
 };
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
 
@@ -32,7 +32,10 @@ impl Netlink {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
     }
 
     /// Sends one request and waits for its acknowledgement.
@@ -118,7 +121,9 @@ impl Netlink {
             let one = NetlinkMessage::<T>::deserialize(rest)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
             let length = usize::try_from(one.header.length).unwrap_or(usize::MAX);
-            rest = rest.get(length.next_multiple_of(ALIGN)..).unwrap_or_default();
+            rest = rest
+                .get(length.next_multiple_of(ALIGN)..)
+                .unwrap_or_default();
             found.push(one);
         }
         Ok(found)

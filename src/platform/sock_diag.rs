@@ -64,7 +64,11 @@ fn nearer(first: Listening, second: Listening) -> Listening {
         Listening::Elsewhere(_) => 2,
         Listening::Here => 3,
     };
-    if rank(&second) > rank(&first) { second } else { first }
+    if rank(&second) > rank(&first) {
+        second
+    } else {
+        first
+    }
 }
 
 fn listeners(port: Port) -> io::Result<Vec<IpAddr>> {
@@ -74,7 +78,10 @@ fn listeners(port: Port) -> io::Result<Vec<IpAddr>> {
     };
     let mut netlink = Netlink::open(NETLINK_SOCK_DIAG)?;
     let mut addresses = Vec::new();
-    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+    for (family, socket_id) in [
+        (AF_INET, SocketId::new_v4()),
+        (AF_INET6, SocketId::new_v6()),
+    ] {
         let found = netlink.dump(SockDiagMessage::InetRequest(InetRequest {
             family,
             protocol,

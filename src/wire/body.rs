@@ -14,6 +14,8 @@ use crate::{
     ids::{Boot, JoinId},
 };
 
+/// Bytes of the longest name of a service or an instance: a label of DNS (RFC 1035 §2.3.4).
+const LABEL_MAX: usize = 63;
 /// An address list of a Peer record may hold this many (protocol §11).
 const ADDRESSES_MAX: usize = 4;
 
@@ -279,7 +281,7 @@ impl Body {
             Kind::Member => Self::Member(read(bytes)?),
             Kind::Peer => Self::Peer(bounded_peer(read(bytes)?)?),
             Kind::Lease => Self::Lease(read(bytes)?),
-            Kind::Service => Self::Service(read(bytes)?),
+            Kind::Service => Self::Service(bounded_service(read(bytes)?)?),
             Kind::Revoke => Self::Revoke(read(bytes)?),
             Kind::Epoch => Self::Epoch(read(bytes)?),
             Kind::Invite => match key.try_into() {
@@ -371,4 +373,11 @@ fn bounded_peer(peer: Peer) -> Result<Peer, Unusable> {
         Some(addresses) if addresses.len() > ADDRESSES_MAX => Err(Malformed::Entry.into()),
         _ => Ok(peer),
     }
+}
+
+fn bounded_service(service: Service) -> Result<Service, Unusable> {
+    if service.service.len() > LABEL_MAX || service.instance.len() > LABEL_MAX {
+        return Err(Malformed::Entry.into());
+    }
+    Ok(service)
 }

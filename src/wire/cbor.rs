@@ -274,3 +274,119 @@ impl<'a> Scanner<'a> {
             .fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[u64] = &[1, 2];
+
+    fn front(bytes: &[u8]) -> Result<Item<'_>, Malformed> {
+        Item::front(bytes, 1100, KNOWN)
+    }
+
+    #[test]
+    fn what_is_not_deterministic_is_refused() {
+        let cases: [(&str, &[u8]); 19] = [
+            ("no map", &[0x81, 1]),
+            ("indefinite map", &[0xbf, 1, 1, 0xff]),
+            ("indefinite array", &[0xa1, 1, 0x9f, 0xff]),
+            ("indefinite bytes", &[0xa1, 1, 0x5f, 0x41, 0, 0xff]),
+            ("a long head", &[0xa1, 1, 0x18, 23]),
+            ("a longer head", &[0xa1, 1, 0x19, 0, 255]),
+            ("a head of four", &[0xa1, 1, 0x1a, 0, 0, 255, 255]),
+            (
+                "a head of eight",
+                &[0xa1, 1, 0x1b, 0, 0, 0, 0, 255, 255, 255, 255],
+            ),
+            ("a long key", &[0xa1, 0x18, 1, 1]),
+            ("a long map head", &[0xb8, 1, 1, 1]),
+            ("a descending key", &[0xa2, 2, 1, 1, 1]),
+            ("a key twice", &[0xa2, 1, 1, 1, 1]),
+            ("a negative key", &[0xa1, 0x20, 1]),
+            ("a text key", &[0xa1, 0x61, b'a', 1]),
+            ("null", &[0xa1, 1, 0xf6]),
+            ("true", &[0xa1, 1, 0xf5]),
+            ("a float", &[0xa1, 1, 0xf9, 0, 0]),
+            ("a tag", &[0xa1, 1, 0xc1, 1]),
+            ("text that is no UTF-8", &[0xa1, 1, 0x61, 0xff]),
+        ];
+        for (name, bytes) in cases {
+            assert_eq!(front(bytes).map(|_| ()), Err(Malformed::Profile), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_announces_more_than_there_is_is_cut_short() {
+        let cases: [&[u8]; 6] = [
+            &[],
+            &[0xa1],
+            &[0xa1, 1],
+            &[0xa1, 1, 0x42, 0],
+            &[0xa1, 3, 0x9b, 255, 255, 255, 255, 255, 255, 255, 255],
+            &[0xbb, 255, 255, 255, 255, 255, 255, 255, 255, 1, 1],
+        ];
+        for bytes in cases {
+            assert_eq!(
+                front(bytes).map(|_| ()),
+                Err(Malformed::CutShort),
+                "{bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn four_containers_may_stand_inside_each_other_and_not_five() {
+        assert!(front(&[0xa1, 1, 0x81, 0x81, 0x81, 0]).is_ok());
+        assert_eq!(
+            front(&[0xa1, 1, 0x81, 0x81, 0x81, 0x80]).map(|_| ()),
+            Err(Malformed::Profile)
+        );
+        assert!(front(&[0xa1, 9, 0xa1, 0, 0xa1, 0, 0xa1, 0, 0]).is_ok());
+        assert_eq!(
+            front(&[0xa1, 9, 0xa2, 1, 0, 0, 0]).map(|_| ()),
+            Err(Malformed::Profile),
+            "an inner map in disorder"
+        );
+    }
+
+    #[test]
+    fn a_known_array_is_bounded_and_an_unknown_one_is_not() {
+        let array =
+            |key: u8, count: u8| [vec![0xa1, key, 0x98, count], vec![0; count.into()]].concat();
+        assert!(front(&array(1, 64)).is_ok());
+        assert_eq!(front(&array(1, 65)).map(|_| ()), Err(Malformed::TooLong));
+        assert!(front(&array(3, 65)).is_ok());
+    }
+
+    #[test]
+    fn unknown_entries_are_counted_by_what_they_demand() {
+        let item = front(&[0xa3, 0, 0, 1, 7, 0x18, 127, 0]).unwrap();
+        assert_eq!((item.unknown, item.critical), (2, false));
+        let item = front(&[0xa2, 1, 7, 0x18, 128, 0]).unwrap();
+        assert_eq!((item.unknown, item.critical), (1, true));
+    }
+
+    #[test]
+    fn an_item_ends_where_it_ends_and_gives_up_an_entry() {
+        let item = front(&[0xa2, 1, 7, 2, 0x41, 9, 0, 0]).unwrap();
+        assert_eq!(item.rest(), [0, 0]);
+        assert_eq!(item.without(2), [0xa1, 1, 7]);
+        assert_eq!(item.without(5), [0xa2, 1, 7, 2, 0x41, 9]);
+        let entries: Vec<u8> = (0..24).flat_map(|key| [key, 0]).collect();
+        let many = [&[0xb8, 24][..], &entries].concat();
+        assert_eq!(
+            front(&many).unwrap().without(23)[..3],
+            [0xb7, 0, 0],
+            "the header in its shortest form"
+        );
+    }
+
+    #[test]
+    fn more_than_the_limit_is_not_looked_at() {
+        assert_eq!(
+            Item::front(&[0xa0; 5], 4, KNOWN).map(|_| ()),
+            Err(Malformed::TooLong)
+        );
+    }
+}

@@ -227,3 +227,102 @@ fn binding(bytes: &[u8], step: RelayStep) -> Result<RelayBinding, Unclassified> 
         mac: chunk(bytes, 24)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(head: [u8; 4], len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        bytes[..4].copy_from_slice(&head);
+        bytes
+    }
+
+    #[test]
+    fn what_is_no_type_of_ours_is_told_apart() {
+        for kind in
+            (0..=255).filter(|kind| !matches!(kind, 1..=4 | 0x10 | 0x20..=0x23 | 0x30 | b'd'))
+        {
+            assert_eq!(
+                classify(&typed([kind, 0, 0, 0], 148)),
+                Err(Unclassified::Type),
+                "{kind:#x}"
+            );
+        }
+        assert_eq!(classify(&[]), Err(Unclassified::Length));
+    }
+
+    #[test]
+    fn reserved_bytes_are_zero() {
+        for (kind, len) in [
+            (1, 148),
+            (2, 92),
+            (3, 64),
+            (4, 32),
+            (0x10, 32),
+            (0x20, 156),
+            (0x21, 40),
+            (0x23, 40),
+        ] {
+            for at in 1..4 {
+                let mut bytes = typed([kind, 0, 0, 0], len);
+                bytes[at] = 1;
+                assert_eq!(
+                    classify(&bytes),
+                    Err(Unclassified::Reserved),
+                    "{kind:#x}, byte {at}"
+                );
+            }
+        }
+        assert_eq!(
+            classify(&typed([0x30, 2, 1, 0], 160)),
+            Err(Unclassified::Reserved)
+        );
+    }
+
+    #[test]
+    fn a_sealed_datagram_has_160_to_1200_bytes() {
+        for (len, fits) in [(159, false), (160, true), (1200, true), (1201, false)] {
+            assert_eq!(
+                classify(&typed([0x30, 1, 1, 9], len)).is_ok(),
+                fits,
+                "{len}"
+            );
+        }
+    }
+
+    #[test]
+    fn data_has_at_least_32_bytes_and_any_number_above() {
+        for (len, fits) in [(31, false), (32, true), (1500, true)] {
+            assert_eq!(classify(&typed([4, 0, 0, 0], len)).is_ok(), fits, "{len}");
+            assert_eq!(
+                classify(&typed([0x10, 0, 0, 0], len)).is_ok(),
+                fits,
+                "{len}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_relay_carries_what_peers_say_and_at_most_one_more_relay() {
+        let relay = |datagram: &[u8]| {
+            Relayed {
+                session: 1,
+                datagram,
+            }
+            .encode()
+        };
+        let once = relay(&typed([1, 0, 0, 0], 148));
+        assert!(classify(&once).is_ok());
+        assert!(classify(&relay(&once)).is_ok());
+        assert_eq!(classify(&relay(&relay(&once))), Err(Unclassified::Type));
+        assert_eq!(
+            classify(&relay(&typed([0x21, 0, 0, 0], 40))),
+            Err(Unclassified::Type)
+        );
+        assert_eq!(
+            classify(&relay(b"d1:rd2:id20:abcdefghij0123456789e1:t2:aa1:y1:re")),
+            Err(Unclassified::Type)
+        );
+    }
+}

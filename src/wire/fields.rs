@@ -275,7 +275,7 @@ pub(super) mod entries {
     }
 }
 
-/// An IPv4 pool: octets and prefix length; bits outside the prefix are zero.
+/// An IPv4 pool: octets and prefix length, /8 to /23 (protocol §10); bits outside the prefix are zero.
 pub(super) mod pool4 {
     use ipnet::Ipv4Net;
 
@@ -293,7 +293,7 @@ pub(super) mod pool4 {
     pub(in crate::wire) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Ipv4Net, Error> {
         let [a, b, c, d, len] = exact(d)?;
         match Ipv4Net::new(Ipv4Addr::new(a, b, c, d), len) {
-            Ok(pool) if pool == pool.trunc() => Ok(pool),
+            Ok(pool) if pool == pool.trunc() && (8..=23).contains(&len) => Ok(pool),
             _ => Err(Error::message("not a prefix")),
         }
     }

@@ -146,3 +146,91 @@ fn header([high, low]: [u8; 2]) -> [u8; SHAPE] {
 fn may_be_fragment(kind: u8, fragment: u8) -> bool {
     fragment == WHOLE || (kind >> 4 == 6 && HALVES.contains(&fragment))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::message::{Bye, Ping, Records};
+
+    fn bye() -> Vec<u8> {
+        encode(&Message::Bye(Bye { reason: 0 }), 7)
+    }
+
+    #[test]
+    fn every_fixed_byte_of_the_head_is_looked_at() {
+        for at in [0, 1, 6, 7] {
+            let mut frame = bye();
+            frame[at] ^= 1;
+            assert_eq!(decode(&frame), Err(Malformed::Layout), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn only_the_transport_exchange_comes_in_two() {
+        for fragment in 0..=255 {
+            let mut frame = bye();
+            frame[3] = fragment;
+            assert_eq!(decode(&frame).is_ok(), fragment == 1, "{fragment:#x}");
+            frame[2] = 0x60;
+            assert_eq!(
+                decode(&frame).is_ok(),
+                [0x01, 0x02, 0x12].contains(&fragment),
+                "{fragment:#x}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_ping_with_padding_may_be_long() {
+        let ping = |pad| {
+            encode(
+                &Message::Ping(Ping {
+                    nonce: [0; 8],
+                    path: 0,
+                    pad,
+                }),
+                1,
+            )
+        };
+        assert!(decode(&ping(Some(vec![0; 1400]))).is_ok());
+        let records = Message::Records(Records {
+            records: vec![vec![0; 1096]],
+        });
+        assert_eq!(decode(&encode(&records, 1)), Err(Malformed::TooLong));
+        let mut unknown = encode(&Message::Renew, 1);
+        unknown[2] = 0x7f;
+        unknown[4..6].copy_from_slice(&1101_u16.to_le_bytes());
+        unknown.resize(HEAD + 1101, 0);
+        assert_eq!(decode(&unknown), Err(Malformed::TooLong));
+    }
+
+    #[test]
+    fn the_cost_of_records_is_not_less_than_what_they_take() {
+        for (count, len) in [(0, 0), (1, 10), (1, 1024), (9, 115), (30, 20), (64, 10)] {
+            let records = Records {
+                records: vec![vec![0; len]; count],
+            };
+            let counted = Records::OVERHEAD + count * Records::cost(len);
+            assert!(
+                Message::Records(records).body().len() <= counted,
+                "{count} of {len}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_imitates_a_control_frame_is_seen_in_both_forms() {
+        let mut shaped = Vec::new();
+        shape(&bye(), &mut shaped);
+        assert!(is_control_shape(&shaped));
+        shaped[2] ^= 0xff;
+        assert!(is_control_shape(&shaped), "with a false length");
+        assert!(is_control_shape(&bye()));
+        shaped[12] = 10;
+        assert!(
+            !is_control_shape(&shaped),
+            "protocol 253 from a real address"
+        );
+        assert!(!is_control_shape(&[0x60; 40]) && !is_control_shape(&[]));
+    }
+}

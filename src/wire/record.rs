@@ -402,3 +402,209 @@ fn part(bytes: &[u8], reader: &mut Reader<'_>, len: usize) -> Result<Range<usize
     reader.slice(len)?;
     Ok(start..start + len)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{addr::Underlay, ids::Boot};
+
+    const ALICE: [u8; 32] = [1; 32];
+    const ADMIN: [u8; 32] = [2; 32];
+    const FLAGS: usize = 2;
+    const KEY_LEN: usize = 44;
+
+    fn lease() -> Body {
+        Body::Lease(Lease {
+            incarnation: Boot([0; 8]),
+            expires: 1,
+            left: false,
+        })
+    }
+
+    fn epoch() -> Body {
+        Body::Epoch(Epoch {
+            n: 3,
+            secret: [0; 32],
+        })
+    }
+
+    fn peer(addresses: usize) -> Body {
+        let address = Underlay::new("[2001:db8::1]:1".parse().unwrap());
+        Body::Peer(Peer {
+            tunnel: [0; 32],
+            cross: [0; 64],
+            wire_min: 1,
+            wire_max: 1,
+            features: u64::MAX,
+            flags: 31,
+            addresses: Some(vec![address; addresses]),
+        })
+    }
+
+    fn member(name: &str) -> Body {
+        Body::Member(Member {
+            name: name.into(),
+            admission: [0; 8],
+            admitted_at: 0,
+            offset4: None,
+            groups: None,
+            role: 0,
+            offers: None,
+            not_after: 0,
+            routes: None,
+            guests: None,
+        })
+    }
+
+    fn draft(signer: [u8; 32], body: Body) -> Draft {
+        Draft {
+            seq: 5,
+            subject: ALICE,
+            signer,
+            body,
+        }
+    }
+
+    fn made(signer: [u8; 32], body: Body) -> Result<Record, Unsignable> {
+        draft(signer, body).sign_with(|_| [9; 64])
+    }
+
+    #[test]
+    fn a_signer_is_written_only_where_it_is_another() {
+        let own = made(ALICE, lease()).unwrap();
+        let other = made(ADMIN, lease()).unwrap();
+        assert_eq!(other.bytes().len(), own.bytes().len() + 32);
+        assert_eq!(
+            (own.signer(), other.signer()),
+            (NodeId(ALICE), NodeId(ADMIN))
+        );
+        assert_eq!(own.slot(), other.slot());
+        let mut twice = other.bytes().to_vec();
+        twice[44..76].copy_from_slice(&ALICE);
+        assert_eq!(
+            Record::decode(&twice).unwrap_err(),
+            Malformed::Layout,
+            "one meaning, one form"
+        );
+    }
+
+    #[test]
+    fn unknown_flags_and_another_version_are_refused() {
+        let record = made(ALICE, lease()).unwrap();
+        for at in [0, FLAGS, FLAGS + 1] {
+            let mut bytes = record.bytes().to_vec();
+            bytes[at] ^= 2;
+            assert_eq!(
+                Record::decode(&bytes).unwrap_err(),
+                Malformed::Layout,
+                "byte {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_seq_is_below_2_to_the_47() {
+        let with = |seq| {
+            Draft {
+                seq,
+                ..draft(ALICE, lease())
+            }
+            .sign_with(|_| [0; 64])
+        };
+        let last = with(SEQ_END - 1).unwrap();
+        assert_eq!(with(SEQ_END), Err(Unsignable::Bounds));
+        assert_eq!(last.version().0 >> 16, SEQ_END - 1);
+        assert_eq!(last.version().0.to_le_bytes()[..2], last.id()[..2]);
+    }
+
+    #[test]
+    fn a_key_has_the_length_its_kind_demands() {
+        let record = made(ALICE, lease()).unwrap();
+        let mut bytes = record.bytes().to_vec();
+        bytes[KEY_LEN] = 1;
+        bytes.insert(KEY_LEN + 1, 0);
+        assert_eq!(Record::decode(&bytes).unwrap_err(), Malformed::Layout);
+    }
+
+    #[test]
+    fn a_key_that_does_not_follow_from_the_body_makes_it_unusable() {
+        let record = made(ALICE, epoch()).unwrap();
+        let mut bytes = record.bytes().to_vec();
+        bytes[KEY_LEN + 1] ^= 1;
+        let other = Record::decode(&bytes).unwrap();
+        assert_ne!(other.slot(), record.slot());
+        assert_eq!(other.body(), Err(Unusable::Malformed(Malformed::Entry)));
+    }
+
+    #[test]
+    fn a_body_that_is_not_of_its_kind_is_unusable() {
+        let record = made(ALICE, lease()).unwrap();
+        let mut bytes = record.bytes().to_vec();
+        bytes[1] = Kind::Heartbeat.number();
+        assert_eq!(
+            Record::decode(&bytes).unwrap().body(),
+            Err(Unusable::Malformed(Malformed::Entry))
+        );
+    }
+
+    #[test]
+    fn no_record_is_longer_than_its_kind_may_be() {
+        let long = made(ADMIN, member(&"m".repeat(400)));
+        assert!(
+            matches!(long, Err(Unsignable::TooLong { size, limit: MEMBER_MAX }) if size > MEMBER_MAX)
+        );
+        let longest = made(ADMIN, member(&"m".repeat(330))).unwrap();
+        assert!(longest.bytes().len() <= MEMBER_MAX);
+        let mut bytes = longest.bytes().to_vec();
+        bytes[1] = Kind::Peer.number();
+        assert_eq!(Record::decode(&bytes).unwrap_err(), Malformed::TooLong);
+        assert_eq!(
+            Record::decode(&[0; RECORD_MAX + 1]).unwrap_err(),
+            Malformed::TooLong
+        );
+    }
+
+    #[test]
+    fn a_peer_with_four_long_addresses_fits_and_a_fifth_is_refused() {
+        assert!(made(ALICE, peer(4)).is_ok());
+        assert_eq!(made(ALICE, peer(5)), Err(Unsignable::Bounds));
+    }
+
+    #[test]
+    fn an_opaque_body_cannot_be_made() {
+        assert_eq!(made(ALICE, Body::Opaque), Err(Unsignable::Opaque));
+    }
+
+    #[test]
+    fn an_instance_of_a_service_has_a_slot_of_its_own() {
+        assert_ne!(service_key("ab", "c"), service_key("a", "bc"));
+        let slots = [
+            slot_of(Kind::Service, &ALICE, &service_key("web", "a")),
+            slot_of(Kind::Service, &ALICE, &service_key("web", "b")),
+            slot_of(Kind::Service, &ADMIN, &service_key("web", "a")),
+            slot_of(Kind::Health, &ALICE, &service_key("web", "a")),
+        ];
+        let different: std::collections::BTreeSet<Slot> = slots.into();
+        assert_eq!(different.len(), 4);
+    }
+
+    #[test]
+    fn every_kind_has_one_number() {
+        for number in 0..=255 {
+            assert_eq!(Kind::from(number).number(), number);
+        }
+    }
+
+    #[test]
+    fn a_record_is_debugged_without_its_secret() {
+        let record = made(
+            ALICE,
+            Body::Epoch(Epoch {
+                n: 3,
+                secret: [0xee; 32],
+            }),
+        )
+        .unwrap();
+        assert!(!format!("{record:?} {:?}", record.body()).contains("238"));
+    }
+}

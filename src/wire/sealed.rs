@@ -446,3 +446,94 @@ fn read_bare<T: Layout>(
     let decoded = front::<T>(plaintext)?.decode()?;
     Ok((sealed(decoded.body), Vec::new(), decoded.unknown))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 32] = [1; 32];
+
+    fn header(kind: Kind) -> Header {
+        Header {
+            kind,
+            epoch: 0,
+            hint: [0; 8],
+        }
+    }
+
+    #[test]
+    fn a_header_reads_as_it_was_written() {
+        for number in 1..=5 {
+            let kind = Kind::from_number(number).unwrap();
+            let header = if kind.is_of_network() {
+                Header {
+                    epoch: 9,
+                    ..header(kind)
+                }
+            } else {
+                Header {
+                    hint: [7; 8],
+                    ..header(kind)
+                }
+            };
+            let datagram = seal(header, [2; 24], &KEY, &[0xa0]).unwrap();
+            assert_eq!(parse_header(&datagram), Ok(header));
+            assert_eq!(datagram.len(), SEALED_MIN);
+        }
+    }
+
+    #[test]
+    fn a_kind_that_is_not_known_and_a_stray_hint_or_epoch_are_refused() {
+        let mut datagram = seal(header(Kind::Knock), [2; 24], &KEY, &[0xa0]).unwrap();
+        for kind in [0, 6, 255] {
+            datagram[2] = kind;
+            assert_eq!(parse_header(&datagram), Err(Malformed::Layout));
+        }
+        let knock = Header {
+            hint: [1; 8],
+            ..header(Kind::Knock)
+        };
+        let join = Header {
+            epoch: 1,
+            ..header(Kind::Join)
+        };
+        for stray in [knock, join] {
+            let datagram = seal(stray, [2; 24], &KEY, &[0xa0]).unwrap();
+            assert_eq!(parse_header(&datagram), Err(Malformed::Layout), "{stray:?}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_asked_before_anything_inside() {
+        let datagram = seal(header(Kind::Punch), [2; 24], &KEY, b"no CBOR").unwrap();
+        assert_eq!(open(&datagram, &[3; 32]), Err(NotOpened::Key));
+        assert!(matches!(
+            open(&datagram, &KEY),
+            Err(NotOpened::Malformed(_))
+        ));
+    }
+
+    #[test]
+    fn a_body_fills_one_datagram_and_no_more() {
+        let fits = seal(header(Kind::Introduce), [2; 24], &KEY, &[0; 1148]).unwrap();
+        assert_eq!(fits.len(), SEALED_MAX);
+        assert_eq!(
+            seal(header(Kind::Introduce), [2; 24], &KEY, &[0; 1149]),
+            Err(TooLong(1149))
+        );
+    }
+
+    #[test]
+    fn a_knock_without_records_does_not_name_them() {
+        let knock = Knock {
+            node: NodeId([1; 32]),
+            stamp: 1,
+            boot: Boot([2; 8]),
+            flags: 0,
+            records: vec![],
+            signature: [0; 64],
+        };
+        assert_eq!(Sealed::Knock(knock.clone()).body()[0], 0xa5);
+        assert_eq!(knock.unsigned()[0], 0xa4);
+    }
+}
