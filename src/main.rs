@@ -20,14 +20,16 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit,
     };
-    match &cli.verb {
-        Verb::Demo(demo) => play(demo),
-        Verb::Daemon(daemon) => match Start::read(daemon, &cli.common) {
+    if let Verb::Demo(demo) = &cli.verb {
+        return play(demo);
+    }
+    if let Verb::Daemon(daemon) = &cli.verb {
+        return match Start::read(daemon, &cli.common) {
             Ok(start) => serve(daemon, start),
             Err(error) => cli::complain(&error),
-        },
-        _ => cli::run(cli),
+        };
     }
+    cli::run(cli)
 }
 
 fn play(demo: &Demo) -> ExitCode {

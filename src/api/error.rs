@@ -35,7 +35,7 @@ pub enum Code {
     /// The token's text is damaged.
     BadToken,
     /// The recovery code's text is damaged, or it is another network's.
-    BadRecoveryCode,
+    BadRecovery,
     /// This machine is in no network.
     NoNetwork,
     /// This machine is in a network already.
@@ -95,7 +95,7 @@ impl Code {
             Self::BadRequest
             | Self::NotBuilt
             | Self::BadToken
-            | Self::BadRecoveryCode
+            | Self::BadRecovery
             | Self::BadName
             | Self::MayNotOffer
             | Self::NothingListens

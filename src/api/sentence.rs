@@ -53,7 +53,7 @@ impl ApiError {
     /// A recovery code whose check does not match, or of another network.
     pub fn wrong_recovery_code() -> Self {
         Self::could_not(
-            Code::BadRecoveryCode,
+            Code::BadRecovery,
             "this is not the recovery code of this network",
         )
         .remedy("copy all of what init printed, or find the paper it stands on")

@@ -98,12 +98,10 @@ impl Agent {
             if rest.len() > LONGEST_REPLY {
                 return Err(ApiError::internal("the agent's answer has no end"));
             }
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                match hear(text(rest.drain(..=end).collect())?, &mut on_talk)? {
-                    Heard::More => {}
-                    Heard::Enough => return Ok(None),
-                    Heard::Reply(reply) => return Ok(Some(reply)),
-                }
+            match hear_all(&mut rest, &mut on_talk)? {
+                Heard::More => {}
+                Heard::Enough => return Ok(None),
+                Heard::Reply(reply) => return Ok(Some(reply)),
             }
         }
         match hear(text(rest)?, &mut on_talk)? {
@@ -156,21 +154,25 @@ impl Agent {
 
     fn absent(&self, error: &io::Error) -> ApiError {
         let socket = self.socket.display();
-        match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                ApiError::could_not(Code::AgentAbsent, "the agent does not run")
-                    .remedy(self.start.to_string())
-            }
-            io::ErrorKind::PermissionDenied => ApiError::could_not(
+        let kind = error.kind();
+        if matches!(
+            kind,
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+        ) {
+            return ApiError::could_not(Code::AgentAbsent, "the agent does not run")
+                .remedy(self.start.to_string());
+        }
+        if kind == io::ErrorKind::PermissionDenied {
+            return ApiError::could_not(
                 Code::AgentAbsent,
                 format!("{socket} is closed to this user"),
             )
-            .remedy("run it with sudo"),
-            _ => ApiError::could_not(
-                Code::AgentAbsent,
-                format!("cannot reach the agent at {socket}: {error}"),
-            ),
+            .remedy("run it with sudo");
         }
+        ApiError::could_not(
+            Code::AgentAbsent,
+            format!("cannot reach the agent at {socket}: {error}"),
+        )
     }
 }
 
@@ -179,6 +181,20 @@ enum Heard {
     More,
     Enough,
     Reply(Reply),
+}
+
+/// Hears every whole line and leaves what comes after the last.
+fn hear_all<T: DeserializeOwned>(
+    bytes: &mut Vec<u8>,
+    on_talk: &mut impl FnMut(T) -> bool,
+) -> Result<Heard, ApiError> {
+    while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+        let heard = hear(text(bytes.drain(..=end).collect())?, on_talk)?;
+        if !matches!(heard, Heard::More) {
+            return Ok(heard);
+        }
+    }
+    Ok(Heard::More)
 }
 
 fn hear<T: DeserializeOwned>(

@@ -40,10 +40,12 @@ fn suggestion(error: &clap::Error) -> Option<String> {
         ContextKind::SuggestedArg,
         ContextKind::SuggestedValue,
     ];
-    kinds.into_iter().find_map(|kind| match error.get(kind)? {
-        ContextValue::String(near) => Some(near.clone()),
-        ContextValue::Strings(near) => near.first().cloned(),
-        _ => None,
+    kinds.into_iter().find_map(|kind| {
+        let found = error.get(kind)?;
+        if let ContextValue::Strings(near) = found {
+            return near.first().cloned();
+        }
+        matches!(found, ContextValue::String(_)).then(|| found.to_string())
     })
 }
 

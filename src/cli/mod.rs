@@ -17,6 +17,9 @@ pub mod args;
 pub mod client;
 mod complaint;
 mod conversation;
+mod looking;
+mod membership;
+mod publishing;
 pub mod render;
 pub mod screen;
 pub mod start;
@@ -101,19 +104,19 @@ fn complete(shell: clap_complete::Shell) -> ExitCode {
 fn as_typed(error: ApiError, program: &Program) -> ApiError {
     let typed: Vec<String> = std::env::args().skip(1).map(|word| quoted(&word)).collect();
     let again = format!("sudo {} {}", program.name(), typed.join(" "));
-    match error.code {
-        Code::NeedsRoot => error.remedy(again),
-        Code::NeedsGroup => {
-            let user = nix::unistd::User::from_uid(nix::unistd::getuid())
-                .ok()
-                .flatten();
-            let user = user.map_or_else(|| "$USER".to_owned(), |user| user.name);
-            error.remedy(format!(
-                "{again}   (once, for no sudo: sudo usermod -aG webmesh {user})"
-            ))
-        }
-        _ => error,
+    if error.code == Code::NeedsRoot {
+        return error.remedy(again);
     }
+    if error.code == Code::NeedsGroup {
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+            .ok()
+            .flatten();
+        let user = user.map_or_else(|| "$USER".to_owned(), |user| user.name);
+        return error.remedy(format!(
+            "{again}   (once, for no sudo: sudo usermod -aG webmesh {user})"
+        ));
+    }
+    error
 }
 
 /// A word as a shell takes it.

@@ -221,11 +221,10 @@ impl Zone {
             };
             let mut owners = vec![format!("{name}.{}", peer.name)];
             if in_mesh(instance) {
-                owners.push(format!("{name}.svc"));
-                owners.push(format!("{name}.inst"));
-                if is_label(&instance.name) {
-                    owners.push(format!("{}.{name}.inst", instance.name));
-                }
+                owners.extend([format!("{name}.svc"), format!("{name}.inst")]);
+                owners.extend(
+                    is_label(&instance.name).then(|| format!("{}.{name}.inst", instance.name)),
+                );
             }
             for owner in owners {
                 let (v4, v6) = instance

@@ -121,7 +121,7 @@ fn the_answer_of_invite_is_the_token_alone() {
     let agent = FakeAgent::new().says(Verb::Invite, &reply);
     let told = agent.run("invite --expires 2h --service db,web-*");
     assert_eq!(told.stdout, format!("{token}\n"));
-    let head = &token[..8];
+    let head = token.split_at(8).0;
     assert_eq!(
         told.stderr,
         format!(

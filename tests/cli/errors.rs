@@ -95,7 +95,7 @@ fn a_stale_socket_is_an_agent_that_does_not_run() {
 #[test]
 fn a_damaged_token_is_found_before_anybody_is_asked() {
     let good = token();
-    let cut = &good[..good.len() - 3];
+    let cut = good.split_at(good.len() - 3).0;
     let told = webmesh(&["join", cut, "--socket", "/nonexistent"], &[], "");
     judge(
         &told,

@@ -31,8 +31,11 @@ struct Canned {
 pub(crate) struct FakeAgent {
     folder: PathBuf,
     canned: BTreeMap<String, Canned>,
-    heard: Arc<Mutex<Vec<(String, Value)>>>,
+    heard: Heard,
 }
+
+/// What it was asked: path and body, newest last.
+type Heard = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// What the binary did.
 #[derive(Debug)]
@@ -94,34 +97,18 @@ impl FakeAgent {
         let socket = self.folder.join("socket");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let (canned, heard) = (self.canned.clone(), self.heard.clone());
+        let canned = self.canned.clone();
+        let heard = self.heard.clone();
         let path = socket.clone();
         let server = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::UnixListener::bind(&path).unwrap();
-                ready.send(()).unwrap();
-                let answer = move |uri: Uri, body: Bytes| {
-                    let asked = serde_json::from_slice(&body).unwrap_or(Value::Null);
-                    heard.lock().unwrap().push((uri.path().to_owned(), asked));
-                    let found = canned.get(uri.path()).cloned();
-                    async move {
-                        let canned = found.unwrap_or(Canned {
-                            status: 500,
-                            body: "nobody told me".into(),
-                        });
-                        (StatusCode::from_u16(canned.status).unwrap(), canned.body)
-                    }
-                };
-                let serving = axum::serve(listener, Router::new().fallback(answer));
-                serving
-                    .with_graceful_shutdown(async { drop(stopped.await) })
-                    .await
-                    .unwrap();
-            });
+            let _inside = runtime.enter();
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            ready.send(()).unwrap();
+            runtime.block_on(serve(listener, canned, heard, stopped));
         });
         is_ready.recv().unwrap();
         let told = webmesh(
@@ -143,6 +130,41 @@ impl FakeAgent {
             .last()
             .cloned()
             .expect("it was asked")
+    }
+}
+
+async fn serve(
+    listener: tokio::net::UnixListener,
+    canned: BTreeMap<String, Canned>,
+    heard: Heard,
+    stopped: tokio::sync::oneshot::Receiver<()>,
+) {
+    let answer =
+        move |uri: Uri, body: Bytes| std::future::ready(answer(&canned, &heard, &uri, &body));
+    let stopped = async { drop(stopped.await) };
+    axum::serve(listener, Router::new().fallback(answer))
+        .with_graceful_shutdown(stopped)
+        .await
+        .unwrap();
+}
+
+fn answer(
+    canned: &BTreeMap<String, Canned>,
+    heard: &Heard,
+    uri: &Uri,
+    body: &[u8],
+) -> (StatusCode, String) {
+    let asked = serde_json::from_slice(body).unwrap_or(Value::Null);
+    heard.lock().unwrap().push((uri.path().to_owned(), asked));
+    match canned.get(uri.path()) {
+        Some(canned) => (
+            StatusCode::from_u16(canned.status).unwrap(),
+            canned.body.clone(),
+        ),
+        None => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "nobody told me".to_owned(),
+        ),
     }
 }
 

@@ -123,31 +123,26 @@ fn what_an_agent_of_ours_says_is_as_the_schema_says() {
 #[test]
 fn the_schema_finds_what_is_missing_added_or_changed() {
     let good = serde_json::to_value(super::values::status()).unwrap();
-    let changes: [(&str, fn(&mut Value)); 8] = [
-        ("a key is missing", |value| {
-            drop(value.as_object_mut().unwrap().remove("network"))
-        }),
+    type Change = (&'static str, fn(&mut Value));
+    let changes: [Change; 8] = [
+        ("a key is missing", |value| forget(value, "", "network")),
         ("a peer's key is missing", |value| {
-            drop(value["peers"][0].as_object_mut().unwrap().remove("path"))
+            forget(value, "/peers/0", "path")
         }),
-        ("a key is new", |value| {
-            value["self"]["colour"] = Value::from("red")
-        }),
+        ("a key is new", |value| put(value, "/self", "colour", "red")),
         ("an id is short", |value| {
-            value["network"]["id"] = Value::from("abc")
+            put(value, "/network", "id", "abc")
         }),
         ("a state is unknown", |value| {
-            value["peers"][0]["state"] = Value::from("tired")
+            put(value, "/peers/0", "state", "tired")
         }),
         ("a number is text", |value| {
-            value["peers"][0]["tx_bytes"] = Value::from("1")
+            put(value, "/peers/0", "tx_bytes", "1")
         }),
         ("a counter is negative", |value| {
-            value["drops"]["x"] = Value::from(-1)
+            put(value, "/drops", "x", -1)
         }),
-        ("the version is another", |value| {
-            value["api"] = Value::from(2)
-        }),
+        ("the version is another", |value| put(value, "", "api", 2)),
     ];
     for (what, change) in changes {
         let mut value = good.clone();
@@ -157,4 +152,13 @@ fn the_schema_finds_what_is_missing_added_or_changed() {
             "not found: {what}"
         );
     }
+}
+
+fn forget(value: &mut Value, place: &str, key: &str) {
+    let members = value.pointer_mut(place).unwrap().as_object_mut().unwrap();
+    members.remove(key).expect("it was there");
+}
+
+fn put(value: &mut Value, place: &str, key: &str, new: impl Into<Value>) {
+    value.pointer_mut(place).unwrap()[key] = new.into();
 }
