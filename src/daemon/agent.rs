@@ -174,6 +174,14 @@ impl Agent {
         self.take_up(folder, found)
     }
 
+    /// Looks at files that could not be taken up: the network stays, down until the next start or `up`.
+    pub(super) fn look_at(&mut self, path: PathBuf) {
+        match NetworkFolder::open(path) {
+            Ok((folder, found)) => self.rest(folder, found),
+            Err(error) => self.give_up(&format!("{:#}", anyhow::Error::from(error))),
+        }
+    }
+
     /// `up`: the network whose files are at `path` runs again.
     ///
     /// # Errors
