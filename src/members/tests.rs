@@ -11,7 +11,7 @@ use crate::{
     hash::{Use, hash},
     ids::JoinId,
     keys::InviteSecret,
-    wire::record::{self, Draft},
+    wire::record::{self, Body, Draft, Record},
 };
 
 const ROOT: [u8; 32] = [200; 32];
@@ -159,19 +159,19 @@ fn only_the_root_of_this_network_makes_it() {
 
 #[test]
 fn a_pool_outside_8_to_23_is_no_pool() {
-    for pool4 in ["10.0.0.0/7", "10.0.0.0/24", "10.0.0.0/32"] {
-        assert_eq!(
-            judged(&nobody(), &network_with(pool4)),
-            refused(MemberRefused::BadPool),
-            "{pool4}"
-        );
-    }
-    for pool4 in ["10.0.0.0/8", "10.0.0.0/23"] {
-        assert_eq!(
-            judged(&nobody(), &network_with(pool4)),
-            Verdict::Allowed(Rank::Root),
-            "{pool4}"
-        );
+    let (record, body) = network();
+    for (pool4, verdict) in [
+        ("10.0.0.0/7", refused(MemberRefused::BadPool)),
+        ("10.0.0.0/8", Verdict::Allowed(Rank::Root)),
+        ("10.0.0.0/23", Verdict::Allowed(Rank::Root)),
+        ("10.0.0.0/24", refused(MemberRefused::BadPool)),
+        ("10.0.0.0/32", refused(MemberRefused::BadPool)),
+    ] {
+        let mut body = body.clone();
+        if let Body::Network(network) = &mut body {
+            network.pool4 = pool4.parse().unwrap();
+        }
+        assert_eq!(nobody().judge(&record, &body), verdict, "{pool4}");
     }
 }
 
@@ -632,17 +632,17 @@ fn asks(join_id: JoinId, node: NodeId, wish: &str, exactness: Exactness) -> Rede
 }
 
 fn granted(redeemed: Redeemed) -> invites::Grant {
-    match redeemed {
-        Redeemed::Grant(grant) => *grant,
-        other => panic!("{other:?}"),
-    }
+    let Redeemed::Grant(grant) = redeemed else {
+        panic!("{redeemed:?}");
+    };
+    *grant
 }
 
 fn refusal(redeemed: Redeemed) -> (u64, Option<String>, Option<u64>) {
-    match redeemed {
-        Redeemed::Refused(refused) => (refused.code, refused.name, refused.time),
-        other => panic!("{other:?}"),
-    }
+    let Redeemed::Refused(refused) = redeemed else {
+        panic!("{redeemed:?}");
+    };
+    (refused.code, refused.name, refused.time)
 }
 
 #[test]

@@ -31,7 +31,10 @@ impl Replica {
         Self {
             members: Members::new(NetworkId(hash(Use::Network, &[&ROOT.0])), SELF),
             registry: Registry::new(SELF),
-            now: Now { at: Moment(1_000_000), unix_ms: T0_S * 1000 },
+            now: Now {
+                at: Moment(1_000_000),
+                unix_ms: T0_S * 1000,
+            },
         }
     }
 
@@ -48,7 +51,11 @@ impl Replica {
                 }
                 Verdict::Refused(_) => continue,
             };
-            let judged = Judged { record: record.clone(), body: body.clone(), rank };
+            let judged = Judged {
+                record: record.clone(),
+                body: body.clone(),
+                rank,
+            };
             let offered = self.registry.offer(self.now, T0_S, judged);
             if matches!(offered, Offered::Taken { .. }) && self.apply(&record, &body) {
                 waiting.extend(self.registry.retry_aside(self.now.at));
@@ -63,9 +70,15 @@ impl Replica {
         let mut nodes = VecDeque::from(change.recheck);
         while let Some(node) = nodes.pop_front() {
             let is_void = |judged: &(Record, Body)| {
-                !matches!(self.members.judge(&judged.0, &judged.1), Verdict::Allowed(_))
+                !matches!(
+                    self.members.judge(&judged.0, &judged.1),
+                    Verdict::Allowed(_)
+                )
             };
-            let touched = self.registry.touching(node).map(|held| (held.record.clone(), held.body.clone()));
+            let touched = self
+                .registry
+                .touching(node)
+                .map(|held| (held.record.clone(), held.body.clone()));
             let void: Vec<(Record, Body)> = touched.filter(is_void).collect();
             for (record, _) in void {
                 self.registry.remove(self.now, record.slot());
@@ -93,11 +106,19 @@ impl Replica {
                 )
             })
             .collect();
-        let found = ["anna", "bo", "bo-0404", "bo-0303", "carol"].map(|name| self.members.node_named(name));
+        let found =
+            ["anna", "bo", "bo-0404", "bo-0303", "carol"].map(|name| self.members.node_named(name));
         let admins: Vec<_> = self.members.admins().collect();
-        let epochs: Vec<_> = self.members.newest_epochs().map(|(n, secret)| (n, secret.0)).collect();
+        let epochs: Vec<_> = self
+            .members
+            .newest_epochs()
+            .map(|(n, secret)| (n, secret.0))
+            .collect();
         let digest = self.registry.digest16(T0_S);
-        format!("{held:?} {nodes:?} {found:?} {admins:?} {epochs:?} {digest:?} {:?}", self.members.network())
+        format!(
+            "{held:?} {nodes:?} {found:?} {admins:?} {epochs:?} {digest:?} {:?}",
+            self.members.network()
+        )
     }
 }
 
@@ -106,7 +127,12 @@ fn node(n: u8) -> NodeId {
 }
 
 fn record(seq_s: u64, subject: NodeId, signer: NodeId, body: Body) -> Record {
-    let draft = Draft { seq: seq_s * 1000, subject: subject.0, signer: signer.0, body };
+    let draft = Draft {
+        seq: seq_s * 1000,
+        subject: subject.0,
+        signer: signer.0,
+        body,
+    };
     draft.sign_with(|_| [0; 64]).unwrap()
 }
 
@@ -121,7 +147,12 @@ fn network(seq_s: u64, name: &str) -> Record {
 }
 
 fn admin(who: u8) -> Record {
-    record(T0_S, node(who), ROOT, Body::Admin(record::Admin { rights: 7 }))
+    record(
+        T0_S,
+        node(who),
+        ROOT,
+        Body::Admin(record::Admin { rights: 7 }),
+    )
 }
 
 fn member(who: u8, signer: u8, name: &str, offset4: u64, seq_s: u64) -> Record {
@@ -154,7 +185,11 @@ fn peer(who: u8, tunnel: u8, seq_s: u64) -> Record {
 }
 
 fn lease(who: u8, expires: u64, left: bool) -> Record {
-    let body = record::Lease { incarnation: Boot([who; 8]), expires, left };
+    let body = record::Lease {
+        incarnation: Boot([who; 8]),
+        expires,
+        left,
+    };
     record(expires, node(who), node(who), Body::Lease(body))
 }
 
@@ -173,11 +208,19 @@ fn service(who: u8, ports: &[u64], seq_s: u64) -> Record {
 }
 
 fn revoke(who: u8, signer: NodeId, seq_s: u64, since: u64) -> Record {
-    record(seq_s, node(who), signer, Body::Revoke(record::Revoke { since }))
+    record(
+        seq_s,
+        node(who),
+        signer,
+        Body::Revoke(record::Revoke { since }),
+    )
 }
 
 fn epoch(n: u32, signer: u8, seq_s: u64) -> Record {
-    let body = record::Epoch { n, secret: [signer; 32] };
+    let body = record::Epoch {
+        n,
+        secret: [signer; 32],
+    };
     record(seq_s, ROOT, node(signer), Body::Epoch(body))
 }
 
@@ -263,19 +306,36 @@ fn records_in_any_of_10000_orders_make_the_same_registry_and_members() {
 #[test]
 fn the_quarrel_ends_as_the_protocol_says() {
     let mut records = quarrel();
-    let Replica { members, registry, .. } = replica_of(&mut records, &mut ChaCha8Rng::seed_from_u64(4));
-    assert_eq!(members.network().map(|network| network.name.as_str()), Some("house"));
+    let Replica {
+        members, registry, ..
+    } = replica_of(&mut records, &mut ChaCha8Rng::seed_from_u64(4));
+    assert_eq!(
+        members.network().map(|network| network.name.as_str()),
+        Some("house")
+    );
     assert_eq!(members.admins().collect::<Vec<_>>(), [node(1), node(7)]);
     assert_eq!(members.revoked().collect::<Vec<_>>(), [node(2), node(3)]);
     assert_eq!(members.revoked_since(node(2)), Some(SINCE_S));
     assert_eq!(members.node_named("bo"), Some(node(4)));
-    assert_eq!(members.ipv4_of(node(4)), Some("100.71.0.12".parse().unwrap()));
+    assert_eq!(
+        members.ipv4_of(node(4)),
+        Some("100.71.0.12".parse().unwrap())
+    );
     assert_eq!(members.name_of(node(5)).as_deref(), Some("carol"));
     assert!(members.certificate(node(6)).is_none() && members.peer(node(6)).is_none());
     assert_eq!(members.tunnel_of(node(4)), Some([40; 32]));
     assert_eq!(members.tunnel_of(node(5)), Some([51; 32]));
     assert!(members.tunnel_of(node(3)).is_none());
-    assert_eq!(members.newest_epoch().map(|(n, secret)| (n, secret.0)), Some((2, [1; 32])));
-    assert!(registry.of(node(6)).chain(registry.of(node(9))).next().is_none());
+    assert_eq!(
+        members.newest_epoch().map(|(n, secret)| (n, secret.0)),
+        Some((2, [1; 32]))
+    );
+    assert!(
+        registry
+            .of(node(6))
+            .chain(registry.of(node(9)))
+            .next()
+            .is_none()
+    );
     assert_eq!(registry.services_of(node(1)).count(), 0);
 }

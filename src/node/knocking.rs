@@ -108,7 +108,7 @@ impl Node {
     /// Stores the stamp before anything is answered, and notices two machines with one key.
     fn note_boot(&mut self, knock: &Knock, row: Option<Row>) {
         if let Some(row) = row
-            && row.boot != knock.boot
+            && row.is_of_other_run(knock.boot)
         {
             let before = self.earlier_boots.insert(knock.node, row.boot);
             if before == Some(knock.boot) {
@@ -134,7 +134,7 @@ impl Node {
         // whose Hello is still to come, or named this boot, is the new run's already. Dropping it would leave the other
         // side with a session that nobody hears.
         let is_of_this_run = pair.up.as_ref().is_some_and(|up| up.hello.as_ref().is_none_or(|hello| hello.boot == boot));
-        let keep = if row.is_some_and(|row| row.boot != boot) && !is_of_this_run {
+        let keep = if row.is_some_and(|row| row.is_of_other_run(boot)) && !is_of_this_run {
             pair.up.is_none() && own_handshake
         } else {
             own_handshake || now.at.since(pair.made) < YOUNG

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     addr::Underlay,
     ids::{PeerIx, SessionId},
-    node::{Node, Timer, input::SessionEvent, output::Output},
+    node::{Node, Timer, input::{Row, SessionEvent}, output::Output},
     time::{Moment, Now},
     wire::message::{Bye, Hello, Message, Ping, Pong},
 };
@@ -92,10 +92,9 @@ impl Node {
 
     fn note_session_time(&mut self, now: Now, peer: PeerIx) {
         let node = self.ids.node(peer);
-        if let Some(mut row) = self.rows.get(&node).copied() {
-            row.last_session_s = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
-            self.write_row(row);
-        }
+        let last_session_s = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
+        let row = self.rows.get(&node).copied().unwrap_or_else(|| Row::of_one_never_heard(node));
+        self.write_row(Row { last_session_s, ..row });
     }
 
     /// The state with a peer ended, by whomever: every core hears it.

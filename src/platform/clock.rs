@@ -1,8 +1,4 @@
 //! The clocks of this machine, read once per turn of a loop and handed to the cores.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the one place where the wall clock is read"
-)]
 
 use std::time::SystemTime;
 

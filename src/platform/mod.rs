@@ -6,6 +6,7 @@
     reason = "this room is where clocks and sockets come from"
 )]
 
+pub mod clock;
 pub mod credentials;
 pub mod link;
 pub mod monitor;
@@ -13,5 +14,8 @@ pub mod mount;
 pub mod namespace;
 pub mod nat;
 mod netlink;
+pub mod poll;
 pub mod sock_diag;
+pub mod tun;
+pub mod udp;
 pub mod wire_tap;

@@ -236,6 +236,9 @@ impl<'a> Outbound<'a> {
     /// Sends all, skipping each that the kernel refuses; tells how many it refused.
     fn flush(&mut self, fd: &OwnedFd) -> usize {
         let used = std::mem::take(&mut self.used);
+        if used == 0 {
+            return 0;
+        }
         let addresses: [SockAddr; BATCH] = std::array::from_fn(|i| SockAddr::from(self.addresses[i]));
         let mut parts: [libc::iovec; BATCH] = std::array::from_fn(|i| libc::iovec {
             iov_base: self.datagrams[i].as_ptr().cast_mut().cast(),

@@ -6,20 +6,20 @@
 
 mod aside;
 mod digest;
+mod ends;
 mod life;
 mod quota;
 #[cfg(test)]
 mod tests;
+mod told;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use self::{
     aside::Aside,
     digest::Sums,
-    life::{Deadline, Deadlines, Due, Life},
+    ends::has_ended,
+    life::{Deadlines, Due, Life},
     quota::{Pace, Usages},
 };
 pub use self::{
@@ -36,10 +36,6 @@ use crate::{
     time::{Moment, Now},
     wire::record::{Body, Kind, Lease, Record, Service},
 };
-
-/// How many slots are remembered whose record went with its node's Lease, so that who joined later does not bring
-/// it back; a guess: four times the peers that leave a network of 1,000 in a week.
-const BURIED_MAX: usize = 4_096;
 
 /// A record that has authority, and what gave it.
 #[derive(Clone, Debug)]
@@ -203,34 +199,6 @@ impl Registry {
         Some(held)
     }
 
-    /// Takes out what ended. What members held of it must be forgotten.
-    pub fn expire(&mut self, mesh_s: u64, at: Moment) -> Vec<Record> {
-        let mut removed = Vec::new();
-        while let Some(due) = self.deadlines.pop_due(mesh_s, at) {
-            match due {
-                Due::Worn(node) => self.worn.extend(self.leases.get(&node)),
-                Due::Slot(slot) => removed.extend(self.take_out(slot).map(|held| held.record)),
-                Due::Node(node) => self.bury(node, &mut removed),
-            }
-        }
-        removed
-    }
-
-    /// When the next record ends or the next Lease does; `mesh_s` is mesh time now.
-    pub fn next_expiry(&self, now: Now, mesh_s: u64) -> Option<Moment> {
-        let next = self.deadlines.next();
-        let lease = self.lease_ends.range((mesh_s + 1, FIRST_SLOT)..).next();
-        let mesh = [next.mesh_s, lease.map(|end| end.0)]
-            .into_iter()
-            .flatten()
-            .min();
-        let mesh = mesh.map(|end| {
-            now.at
-                .after(Duration::from_secs(end.saturating_sub(mesh_s)))
-        });
-        [mesh, next.at].into_iter().flatten().min()
-    }
-
     /// What is in a slot.
     pub fn get(&self, slot: Slot) -> Option<&Held> {
         self.slots.get(&slot)
@@ -285,9 +253,11 @@ impl Registry {
 
     /// The services that `node` publishes, tombstones left out, its Lease in force or not.
     pub fn services_of(&self, node: NodeId) -> impl Iterator<Item = (&Record, &Service)> {
-        self.of(node).filter_map(|held| match &held.body {
-            Body::Service(service) if !service.ports.is_empty() => Some((&held.record, service)),
-            _ => None,
+        self.of(node).filter_map(|held| {
+            let Body::Service(service) = &held.body else {
+                return None;
+            };
+            (!service.ports.is_empty()).then_some((&held.record, service))
         })
     }
 
@@ -311,46 +281,6 @@ impl Registry {
             .is_some_and(|slot| self.worn.contains(slot));
         let lease = self.lease(node);
         lease.is_some_and(|lease| !lease.left && mesh_s < lease.expires) && !is_worn
-    }
-
-    /// Whether what is in `slot` is told to others: everything but a Lease near its end.
-    pub fn is_offered(&self, slot: Slot, mesh_s: u64) -> bool {
-        let Some(held) = self.slots.get(&slot) else {
-            return false;
-        };
-        let is_ending =
-            lease_in(&held.body).is_some_and(|lease| lease.expires <= mesh_s + LEASE_TAIL_S);
-        !is_ending && !self.worn.contains(&slot)
-    }
-
-    /// The sums of all buckets, as a Digest carries them.
-    pub fn digest_sums(&self, mesh_s: u64) -> Box<[u8; 1024]> {
-        let mut sums = self.sums.clone();
-        let ending = self.lease_ends.range(..=(mesh_s + LEASE_TAIL_S, LAST_SLOT));
-        let ending: BTreeSet<Slot> = ending.map(|(_, slot)| *slot).collect();
-        for slot in ending.union(&self.worn) {
-            if let Some(held) = self.slots.get(slot) {
-                sums.subtract(*slot, held.record.version());
-            }
-        }
-        sums.to_bytes()
-    }
-
-    /// The digest that a Hello carries.
-    pub fn digest16(&self, mesh_s: u64) -> [u8; 16] {
-        digest16(&self.digest_sums(mesh_s))
-    }
-
-    /// What is told to others of one bucket, by slot.
-    pub fn bucket_entries(&self, bucket: u8, mesh_s: u64) -> Vec<(Slot, Version)> {
-        let (mut first, mut last) = (FIRST_SLOT, LAST_SLOT);
-        first.0[0] = bucket << 2;
-        last.0[0] = bucket << 2 | 3;
-        self.slots
-            .range(first..=last)
-            .filter(|(slot, _)| self.is_offered(**slot, mesh_s))
-            .map(|(slot, held)| (*slot, held.record.version()))
-            .collect()
     }
 
     fn take(&mut self, now: Now, mesh_s: u64, judged: Judged, pace: Pace) -> Offered {
@@ -418,92 +348,6 @@ impl Registry {
         Some(held)
     }
 
-    fn set_deadlines(&mut self, record: &Record, life: Life, at: Moment) {
-        match life {
-            Life::Until(deadline) => self.deadlines.set(Due::Slot(record.slot()), deadline),
-            Life::Lease | Life::WithLease => self.set_node_deadline(record.node(), at),
-            Life::Forever if record.kind() == Kind::Epoch => self.set_epoch_deadlines(),
-            Life::Forever => {}
-        }
-        if life == Life::Lease {
-            let worn = Deadline {
-                mesh_s: None,
-                at: Some(at.after(Duration::from_secs(LEASE_S))),
-            };
-            self.deadlines.set(Due::Worn(record.node()), worn);
-        }
-    }
-
-    /// A node's records go 7 days after its Lease ended; without one 7 days after the newest of them came.
-    fn set_node_deadline(&mut self, node: NodeId, at: Moment) {
-        let lease_end = self
-            .lease(node)
-            .map(|lease| lease.expires.saturating_add(INERT_S));
-        let stay_s = if lease_end.is_some() {
-            LEASE_S + INERT_S
-        } else {
-            INERT_S
-        };
-        let deadline = Deadline {
-            mesh_s: lease_end,
-            at: Some(at.after(Duration::from_secs(stay_s))),
-        };
-        self.deadlines.set(Due::Node(node), deadline);
-    }
-
-    fn set_epoch_deadlines(&mut self) {
-        let numbered = |held: &Held| match &held.body {
-            Body::Epoch(epoch) => Some((epoch.n, (held.record.slot(), held.record.seq() / 1000))),
-            _ => None,
-        };
-        let epochs: BTreeMap<u32, (Slot, u64)> =
-            self.of_kind(Kind::Epoch).filter_map(numbered).collect();
-        for (n, (slot, _)) in epochs.range(1..) {
-            let next = epochs.range(n + 1..).next();
-            if let Some((_, (_, made_s))) = next {
-                let deadline = Deadline {
-                    mesh_s: Some(made_s.saturating_add(EPOCH_S)),
-                    at: None,
-                };
-                self.deadlines.set(Due::Slot(*slot), deadline);
-            }
-        }
-    }
-
-    fn bury(&mut self, node: NodeId, removed: &mut Vec<Record>) {
-        let goes = |held: &&Held| {
-            matches!(
-                Life::of(&held.record, &held.body, Moment::default()),
-                Life::Lease | Life::WithLease
-            )
-        };
-        let slots: Vec<Slot> = self
-            .of(node)
-            .filter(goes)
-            .map(|held| held.record.slot())
-            .collect();
-        for slot in slots {
-            let Some(held) = self.take_out(slot) else {
-                continue;
-            };
-            if self.buried.insert(slot, held.record.version()).is_none() {
-                self.buried_order.push_back(slot);
-            }
-            removed.push(held.record);
-        }
-        while self.buried_order.len() > BURIED_MAX {
-            if let Some(slot) = self.buried_order.pop_front() {
-                self.buried.remove(&slot);
-            }
-        }
-    }
-
-    fn is_buried(&self, record: &Record, mesh_s: u64) -> bool {
-        let buried = self.buried.get(&record.slot());
-        buried.is_some_and(|version| record.version() <= *version)
-            && !self.in_force(record.node(), mesh_s)
-    }
-
     fn listed<'a>(&'a self, slots: Option<&'a BTreeSet<Slot>>) -> impl Iterator<Item = &'a Held> {
         slots
             .into_iter()
@@ -512,6 +356,7 @@ impl Registry {
     }
 }
 
+/// Before and after every other slot.
 const FIRST_SLOT: Slot = Slot([0; 8]);
 const LAST_SLOT: Slot = Slot([255; 8]);
 
@@ -529,26 +374,19 @@ fn settle(held: Option<&Held>, judged: &Judged) -> Option<Offered> {
 
 /// What wins in a slot is the greatest of these: root before admin; among Revokes the least `since`; then the newest.
 fn strength(record: &Record, body: &Body, rank: Rank) -> (Rank, u64, u64, [u8; 32]) {
-    let earliness = match body {
-        Body::Revoke(revoke) => u64::MAX - revoke.since,
-        _ => 0,
+    let earliness = if let Body::Revoke(revoke) = body {
+        u64::MAX - revoke.since
+    } else {
+        0
     };
     (rank, earliness, record.seq(), record.id())
 }
 
-fn has_ended(life: Life, body: &Body, mesh_s: u64) -> bool {
-    let end_s = match life {
-        Life::Lease => lease_in(body).map(|lease| lease.expires.saturating_add(INERT_S)),
-        Life::Until(deadline) => deadline.mesh_s,
-        Life::WithLease | Life::Forever => None,
-    };
-    end_s.is_some_and(|end_s| end_s <= mesh_s)
-}
-
 fn lease_in(body: &Body) -> Option<&Lease> {
-    match body {
-        Body::Lease(lease) => Some(lease),
-        _ => None,
+    if let Body::Lease(lease) = body {
+        Some(lease)
+    } else {
+        None
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is stored, what wins, what ends and when.
 
+use std::time::Duration;
+
 use super::*;
 use crate::{
     ids::Boot,
@@ -66,7 +68,12 @@ fn judged(seq_ms: u64, subject: NodeId, signer: NodeId, body: Body) -> Judged {
         Body::Network(_) | Body::Admin(_) => Rank::Root,
         Body::Member(_) | Body::Revoke(_) | Body::Epoch(_) if signer == ROOT => Rank::Root,
         Body::Member(_) | Body::Revoke(_) | Body::Epoch(_) => Rank::Admin,
-        _ => Rank::Own,
+        Body::Peer(_)
+        | Body::Lease(_)
+        | Body::Service(_)
+        | Body::Invite(..)
+        | Body::Heartbeat(_)
+        | Body::Opaque => Rank::Own,
     };
     Judged {
         record: draft.sign_with(|_| [0; 64]).unwrap(),

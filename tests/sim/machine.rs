@@ -55,6 +55,8 @@ pub(crate) struct Machine {
     /// Why joining failed, if it did.
     pub(crate) refused: Option<Refused>,
     agent: Agent,
+    /// Whether the session in which it joined stands still; it goes when the first pair's session comes.
+    has_join_session: bool,
     seed: u64,
     boots: u64,
     limits: Limits,
@@ -98,6 +100,7 @@ impl Machine {
             notices: Vec::new(),
             refused: None,
             agent: Agent::Off,
+            has_join_session: false,
             seed,
             boots: 0,
             limits,
@@ -144,6 +147,7 @@ impl Machine {
     /// The agent is gone between two instructions; the disk stays.
     pub(crate) fn kill(&mut self) {
         self.agent = Agent::Off;
+        self.has_join_session = false;
         self.queue.clear();
         self.inputs.clear();
         self.outbox.clear();
@@ -596,6 +600,7 @@ impl Machine {
 
     fn on_granted(&mut self, now: Now, grant: Grant) {
         self.diary.push_back("is granted".to_owned());
+        self.has_join_session = true;
         let restored = Restored {
             records: grant.records,
             ..Restored::default()
@@ -639,7 +644,7 @@ impl Machine {
                 self.received.insert(packet);
             }
             Effect::NewPath { session, source } => {
-                self.tell(now, Input::NewPath { session, source })
+                self.tell(now, Input::NewPath { session, source });
             }
         }
     }
@@ -652,7 +657,7 @@ impl Machine {
             for packet in self.queue.remove(&peer).unwrap_or_default() {
                 self.tunnels.send_packet(now.at, session, packet);
             }
-            if self.node().is_some() {
+            if std::mem::take(&mut self.has_join_session) {
                 self.tunnels.close(JOINING);
             }
         }
@@ -682,7 +687,14 @@ impl Machine {
                     event: SessionEvent::Down,
                     ..
                 } => joiner.handle_down(now),
-                _ => {}
+                Input::Sealed { .. }
+                | Input::Session { .. }
+                | Input::Wanted { .. }
+                | Input::Heard { .. }
+                | Input::NewPath { .. }
+                | Input::Addresses(_)
+                | Input::Persisted { .. }
+                | Input::Tick => {}
             },
             Agent::Member(node) => node.handle_input(now, input),
         }

@@ -150,10 +150,10 @@ fn a_packet_for_a_peer_that_is_off_is_given_up_and_a_later_one_finds_it() {
 #[test]
 fn a_revoked_peer_is_dropped_by_all_and_stays_out() {
     let mut world = World::seeded(90);
-    let all = world.network(&["anna", "bo", "carol"]);
+    let all = world.network(&["anna", "bo", "carol", "dora"]);
     world.run_for(Duration::from_secs(5));
     let out = world.machines[all[1]].identity().key.id();
-    revoke(&mut world, all[0], all[2], all[1]);
+    revoke(&mut world, all[0], all[3], all[1]);
     world.run_for(Duration::from_secs(5));
     for ix in [all[0], all[2]] {
         assert!(
@@ -173,8 +173,9 @@ fn a_revoked_peer_is_dropped_by_all_and_stays_out() {
     );
 }
 
-/// The admin's word that a node is out, told to a third peer in the admin's session with it.
-fn revoke(world: &mut World, admin: MachineIx, told: MachineIx, out: MachineIx) {
+/// The admin's word that a node is out comes back to the admin in a third peer's session, as if that had it already:
+/// there is no command for it yet.
+fn revoke(world: &mut World, admin: MachineIx, by: MachineIx, out: MachineIx) {
     let key = world.machines[admin].identity().key;
     let subject = world.machines[out].identity().key.id();
     let now = world.now();
@@ -193,15 +194,16 @@ fn revoke(world: &mut World, admin: MachineIx, told: MachineIx, out: MachineIx) 
     let record = draft
         .sign_with(|bytes| key.sign(Word::Record, &network.0, &[bytes]))
         .expect("a Revoke fits into a record");
-    let source: Underlay = world.machines[admin].address;
-    let session = world.machines[told]
-        .session_with(key.id())
+    let source: Underlay = world.machines[by].address;
+    let by = world.machines[by].identity().key.id();
+    let session = world.machines[admin]
+        .session_with(by)
         .expect("linked peers have a session");
     let message = Message::Records(Records {
         records: vec![record.bytes().to_vec()],
     });
     world.tell(
-        told,
+        admin,
         Input::Message {
             session,
             source,

@@ -554,7 +554,7 @@ mod tests {
                     to.admit(Moment(1), PAIR, knocker.clone(), source, Admission::Keep);
                 }
                 Effect::Transmit { datagram, .. } => {
-                    to.handle_datagram(Moment(1), source, datagram.kind)
+                    to.handle_datagram(Moment(1), source, datagram.kind);
                 }
                 Effect::Up { .. } => ups += 1,
                 Effect::Down { .. }

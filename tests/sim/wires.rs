@@ -65,11 +65,6 @@ impl Wires {
         Some(self.quality.latency + Duration::from_micros(u64::from(spread % (jitter_us + 1))))
     }
 
-    /// Sets what every wire is like from here on.
-    pub(crate) fn set_quality(&mut self, quality: Quality) {
-        self.quality = quality;
-    }
-
     /// Nothing passes between the two from here on.
     pub(crate) fn cut(&mut self, a: MachineIx, b: MachineIx) {
         self.cut.insert((a.min(b), a.max(b)));
