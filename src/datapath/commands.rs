@@ -130,7 +130,9 @@ impl Shard {
 
     fn probe_door(&mut self, now: Moment, probe: u64, port: u16) {
         let own = self.view.tables.own;
-        let target = own.v4.map_or(std::net::IpAddr::V6(own.v6), std::net::IpAddr::V4);
+        let target = own
+            .v4
+            .map_or(std::net::IpAddr::V6(own.v6), std::net::IpAddr::V4);
         let resolver = self.view.resolver(target);
         let sequence = self.random();
         let Some(syn) = self.door.probe(now, (probe, port), (resolver, sequence)) else {

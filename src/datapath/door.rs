@@ -46,7 +46,8 @@ impl Door {
         (id, port): (u64, u16),
         (resolver, sequence): (IpAddr, u32),
     ) -> Option<Segment> {
-        self.probes.retain(|probe| now.since(probe.sent) < FORGOTTEN);
+        self.probes
+            .retain(|probe| now.since(probe.sent) < FORGOTTEN);
         if self.probes.len() >= PROBES_MAX {
             return None;
         }
@@ -127,10 +128,16 @@ mod tests {
         let mut door = Door::default();
         let syn = door.probe(NOW, (7, 80), (resolver(), 41)).unwrap();
         let later = NOW.after(Duration::from_micros(300));
-        let (event, reset) = door.answer(later, resolver(), &answer_to(&syn, SYN | ACK)).unwrap();
+        let (event, reset) = door
+            .answer(later, resolver(), &answer_to(&syn, SYN | ACK))
+            .unwrap();
         assert!(matches!(
             event,
-            Event::Door { probe: 7, verdict: DoorVerdict::Accepted, took_us: 300 }
+            Event::Door {
+                probe: 7,
+                verdict: DoorVerdict::Accepted,
+                took_us: 300
+            }
         ));
         let reset = reset.unwrap();
         assert_eq!((reset.flags, reset.sequence), (RST, 42));
@@ -143,7 +150,13 @@ mod tests {
         let rst = answer_to(&syn, RST | ACK);
         assert!(matches!(
             door.answer(NOW, resolver(), &rst),
-            Some((Event::Door { verdict: DoorVerdict::Refused, .. }, None))
+            Some((
+                Event::Door {
+                    verdict: DoorVerdict::Refused,
+                    ..
+                },
+                None
+            ))
         ));
         assert!(door.answer(NOW, resolver(), &rst).is_none());
     }
@@ -152,7 +165,10 @@ mod tests {
     fn a_segment_that_acknowledges_something_else_is_no_answer() {
         let mut door = Door::default();
         let syn = door.probe(NOW, (7, 80), (resolver(), 41)).unwrap();
-        let stray = Segment { acknowledgment: 9, ..answer_to(&syn, SYN | ACK) };
+        let stray = Segment {
+            acknowledgment: 9,
+            ..answer_to(&syn, SYN | ACK)
+        };
         assert!(door.answer(NOW, resolver(), &stray).is_none());
     }
 }

@@ -3,12 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::{
-    addr::Underlay,
-    ids::SessionId,
-    time::Moment,
-    wireguard::session::INITIATION,
-};
+use crate::{addr::Underlay, ids::SessionId, time::Moment, wireguard::session::INITIATION};
 
 use super::{
     drops::DropReason,
@@ -91,12 +86,14 @@ impl Handshakes {
 
     /// Whether a sealed datagram from here is looked at; what comes from here next waits for its verdict.
     pub(super) fn try_sealed(&mut self, now: Moment, source: Underlay) -> Result<(), DropReason> {
-        let fits = self.sealed_sources.take(now, source.ip())
-            && self.sealed_all.take(now, SEALED_ALL);
+        let fits =
+            self.sealed_sources.take(now, source.ip()) && self.sealed_all.take(now, SEALED_ALL);
         if !fits {
             return Err(DropReason::InSealedRate);
         }
-        make_room(&mut self.judged, JUDGED_MAX, |since| now.since(*since) < PARKED);
+        make_room(&mut self.judged, JUDGED_MAX, |since| {
+            now.since(*since) < PARKED
+        });
         self.judged.insert(source, now);
         Ok(())
     }
@@ -125,13 +122,21 @@ impl Handshakes {
     }
 
     /// Lets initiations from here into a state for 10 s; gives the one that waits for that.
-    pub(super) fn admit(&mut self, now: Moment, source: Underlay, session: SessionId) -> Option<Parked> {
+    pub(super) fn admit(
+        &mut self,
+        now: Moment,
+        source: Underlay,
+        session: SessionId,
+    ) -> Option<Parked> {
         make_room(&mut self.admitted, ADMISSIONS_MAX, |(_, since)| {
             now.since(*since) < ADMISSION
         });
         self.admitted.insert(source, (session, now));
         self.judged.remove(&source);
-        let at = self.parked.iter().position(|parked| parked.source == source)?;
+        let at = self
+            .parked
+            .iter()
+            .position(|parked| parked.source == source)?;
         Some(self.parked.remove(at))
     }
 
@@ -142,7 +147,11 @@ impl Handshakes {
     }
 
     /// Whether one more handshake from here may be computed.
-    pub(super) fn try_handshake(&mut self, now: Moment, source: Underlay) -> Result<(), DropReason> {
+    pub(super) fn try_handshake(
+        &mut self,
+        now: Moment,
+        source: Underlay,
+    ) -> Result<(), DropReason> {
         if !self.sources.take(now, source.ip()) {
             return Err(DropReason::InHandshakeRate);
         }
@@ -231,7 +240,8 @@ mod tests {
             .filter(|i| {
                 let at = NOW.after(Duration::from_micros(u64::from(*i) * 50));
                 let ip = std::net::Ipv4Addr::from_bits(0x0b00_0000 + i);
-                gate.try_handshake(at, Underlay::new((ip, 9).into())).is_ok()
+                gate.try_handshake(at, Underlay::new((ip, 9).into()))
+                    .is_ok()
             })
             .count();
         assert!(taken <= 800 + 64, "{taken} in one second");

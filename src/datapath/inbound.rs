@@ -40,7 +40,12 @@ impl Shard {
         }
     }
 
-    fn try_datagram(&mut self, now: Moment, source: Underlay, bytes: &[u8]) -> Result<(), DropReason> {
+    fn try_datagram(
+        &mut self,
+        now: Moment,
+        source: Underlay,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
         let datagram = classify(bytes).map_err(|_unclassified| DropReason::InUnknownDatagram)?;
         match datagram {
             Datagram::Data(data) => self.on_data(now, source, (data.receiver, data.bytes)),
@@ -56,15 +61,21 @@ impl Shard {
                 });
                 Ok(())
             }
-            Datagram::Transport(_) | Datagram::Relayed(_) | Datagram::RelayBinding(_) | Datagram::Dht(_) => {
-                Err(DropReason::InUnsupported)
-            }
+            Datagram::Transport(_)
+            | Datagram::Relayed(_)
+            | Datagram::RelayBinding(_)
+            | Datagram::Dht(_) => Err(DropReason::InUnsupported),
         }
     }
 
     /// An initiation goes to what the newest good Knock or Join from its source asked for; while one is being judged,
     /// it waits.
-    fn on_initiation(&mut self, now: Moment, source: Underlay, bytes: &[u8]) -> Result<(), DropReason> {
+    fn on_initiation(
+        &mut self,
+        now: Moment,
+        source: Underlay,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
         if self.handshakes.is_being_judged(now, source) {
             self.handshakes.park(now, source, bytes);
             return Ok(());
@@ -91,7 +102,10 @@ impl Shard {
             None => self.sessions.place_of_endpoint(source),
         };
         let place = place.ok_or(DropReason::InUnexpectedInitiation)?;
-        let state = self.sessions.at(place).ok_or(DropReason::InUnexpectedInitiation)?;
+        let state = self
+            .sessions
+            .at(place)
+            .ok_or(DropReason::InUnexpectedInitiation)?;
         if !state.session.has_good_mac(bytes) {
             return Err(DropReason::InMac);
         }
@@ -116,7 +130,10 @@ impl Shard {
         source: Underlay,
         (receiver, bytes): (u32, &[u8]),
     ) -> Result<(), DropReason> {
-        let place = self.sessions.place_of_index(receiver).ok_or(DropReason::InUnknownIndex)?;
+        let place = self
+            .sessions
+            .place_of_index(receiver)
+            .ok_or(DropReason::InUnknownIndex)?;
         let state = self.sessions.at(place).ok_or(DropReason::InUnknownIndex)?;
         if !state.session.has_good_mac(bytes) {
             return Err(DropReason::InMac);
@@ -146,7 +163,10 @@ impl Shard {
         source: Underlay,
         (receiver, bytes): (u32, &[u8]),
     ) -> Result<(), DropReason> {
-        let place = self.sessions.place_of_index(receiver).ok_or(DropReason::InUnknownIndex)?;
+        let place = self
+            .sessions
+            .place_of_index(receiver)
+            .ok_or(DropReason::InUnknownIndex)?;
         let state = self.sessions.at(place).ok_or(DropReason::InUnknownIndex)?;
         let was_standing = state.is_standing();
         let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
@@ -189,7 +209,9 @@ impl Shard {
             return;
         };
         if heard != Heard::Old && state.is_new_path(now, source) {
-            self.out.events.push_back(Event::NewPath { session, source });
+            self.out
+                .events
+                .push_back(Event::NewPath { session, source });
         }
     }
 
@@ -241,13 +263,16 @@ impl Shard {
         self.scratch.clear();
         frame::shape(frame, &mut self.scratch);
         let len = self.scratch.len();
-        self.scratch.resize(len.next_multiple_of(16).min(self.mtu.max(len)), 0);
+        self.scratch
+            .resize(len.next_multiple_of(16).min(self.mtu.max(len)), 0);
         if Some(to) == state.endpoint && !state.try_spend(self.scratch.len(), Purpose::Control) {
             return Err(DropReason::OutUnproven);
         }
         let room = self.out.datagrams.room().ok_or(DropReason::NoBuffer)?;
         let sealed = state.session.encapsulate(&self.scratch, room);
-        self.out.datagrams.commit(sealed.ok_or(DropReason::FrameTooLong)?, to);
+        self.out
+            .datagrams
+            .commit(sealed.ok_or(DropReason::FrameTooLong)?, to);
         Ok(())
     }
 }
@@ -260,7 +285,11 @@ pub(super) fn peer_of(session: SessionId) -> Option<PeerIx> {
     }
 }
 
-fn rewrite_destination_port(packet: &mut [u8], header: &Header, port: u16) -> Result<(), DropReason> {
+fn rewrite_destination_port(
+    packet: &mut [u8],
+    header: &Header,
+    port: u16,
+) -> Result<(), DropReason> {
     let ports = header.ports(packet).ok_or(DropReason::InTinyFragment)?;
     let turn = Turn {
         source: header.source,

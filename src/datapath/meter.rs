@@ -100,8 +100,12 @@ mod tests {
     fn a_v6_source_is_its_64() {
         let mut sources = Sources::new(RATE);
         let now = Moment(1_000_000_000);
-        let taken = (0..40u16)
-            .filter(|i| sources.take(now, std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, *i).into()));
+        let taken = (0..40u16).filter(|i| {
+            sources.take(
+                now,
+                std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, *i).into(),
+            )
+        });
         assert_eq!(taken.count(), 5);
     }
 }

@@ -64,14 +64,23 @@ impl Shard {
 
     fn carry(&mut self, now: Moment, peer: PeerIx, buffer: &mut [u8], len: usize) {
         let place = self.sessions.place(SessionId::Pair(peer));
-        let standing = place.filter(|place| self.sessions.at(*place).is_some_and(|state| state.is_standing()));
+        let standing = place.filter(|place| {
+            self.sessions
+                .at(*place)
+                .is_some_and(|state| state.is_standing())
+        });
         match standing {
             Some(place) => self.seal_packet(now, place, buffer, len),
             None => self.enqueue(now, peer, &buffer[..len]),
         }
     }
 
-    fn turn_around(&mut self, packet: &mut [u8], header: &Header, to: Turn) -> Result<(), DropReason> {
+    fn turn_around(
+        &mut self,
+        packet: &mut [u8],
+        header: &Header,
+        to: Turn,
+    ) -> Result<(), DropReason> {
         turn::turn(packet, header, to).map_err(cannot_turn)?;
         let whole = packet.get(..header.len).ok_or(DropReason::OutNotIp)?;
         if self.out.packets.push(whole, ()) {
@@ -85,7 +94,12 @@ impl Shard {
         let query = udp::body(header, packet).ok_or(DropReason::OutNotIp)?;
         let ports = header.ports(packet).ok_or(DropReason::OutNotIp)?;
         self.answer.clear();
-        if !self.view.tables.names.answer(query, ANSWER_MAX, &mut self.answer) {
+        if !self
+            .view
+            .tables
+            .names
+            .answer(query, ANSWER_MAX, &mut self.answer)
+        {
             return Err(DropReason::OutNoAnswer);
         }
         let back = Ports {

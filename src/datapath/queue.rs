@@ -108,7 +108,9 @@ mod tests {
     #[test]
     fn sixteen_wait_and_the_attempt_is_asked_for_once() {
         let mut waiting = Waiting::default();
-        let places: Vec<_> = (0..17).map(|_| waiting.push(NOW, PeerIx(1), b"x")).collect();
+        let places: Vec<_> = (0..17)
+            .map(|_| waiting.push(NOW, PeerIx(1), b"x"))
+            .collect();
         assert_eq!(places[0], Place::First);
         assert!(places[1..16].iter().all(|place| *place == Place::Behind));
         assert_eq!(places[16], Place::Full);

@@ -117,7 +117,12 @@ impl Shard {
     }
 
     /// Makes a state and adds it; None while the clock is before 1970.
-    pub(super) fn make_state(&mut self, now: Now, id: SessionId, keys: &SessionKeys) -> Option<usize> {
+    pub(super) fn make_state(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        keys: &SessionKeys,
+    ) -> Option<usize> {
         let index = loop {
             let index = self.random.next_u32() >> 8;
             if self.sessions.is_free(index) {
@@ -172,7 +177,10 @@ impl Shard {
         let Some(endpoint) = state.endpoint else {
             return;
         };
-        let padded = len.next_multiple_of(16).min(self.mtu.max(len)).min(buffer.len());
+        let padded = len
+            .next_multiple_of(16)
+            .min(self.mtu.max(len))
+            .min(buffer.len());
         buffer[len..padded].fill(0);
         if !state.try_spend(padded, Purpose::Packet) {
             self.drops.count(DropReason::OutUnproven);
@@ -274,7 +282,10 @@ impl Shard {
         let Some(state) = self.sessions.at(place) else {
             return;
         };
-        let unheard = state.counters.heard().is_none_or(|at| now.since(at) > UNHEARD);
+        let unheard = state
+            .counters
+            .heard()
+            .is_none_or(|at| now.since(at) > UNHEARD);
         let Some(rekey) = &mut state.rekey else {
             return;
         };

@@ -80,7 +80,10 @@ fn tables(own: u8, peer: u8) -> Tables {
             prefix6: "fd00::/48".parse().unwrap(),
             dns_tcp_port: 29_999,
         },
-        peers4: HashMap::from([([100, 64, 0, peer].into(), PeerIx(5)), ([100, 64, 0, 77].into(), PeerIx(6))]),
+        peers4: HashMap::from([
+            ([100, 64, 0, peer].into(), PeerIx(5)),
+            ([100, 64, 0, 77].into(), PeerIx(6)),
+        ]),
         peers6: HashMap::from([(format!("fd00::{peer}").parse().unwrap(), PeerIx(5))]),
         splices: BTreeMap::from([((Transport::Tcp, 80), 20_080)]),
         own_vips: BTreeSet::from([VIP.parse().unwrap()]),
@@ -91,7 +94,12 @@ fn tables(own: u8, peer: u8) -> Tables {
 impl Side {
     fn new(own: u8, peer: u8) -> Self {
         Self {
-            shard: Shard::new([own; 32], Arc::new(tables(own, peer)), 1420, Arc::new(Drops::default())),
+            shard: Shard::new(
+                [own; 32],
+                Arc::new(tables(own, peer)),
+                1420,
+                Arc::new(Drops::default()),
+            ),
             at: Underlay::new(([192, 0, 2, own], 41_820).into()),
             seed: own,
         }
@@ -111,8 +119,16 @@ impl Side {
     fn drain(&mut self) -> Came {
         let out = &mut self.shard.out;
         let came = Came {
-            datagrams: out.datagrams.iter().map(|(to, bytes)| (to, bytes.to_vec())).collect(),
-            packets: out.packets.iter().map(|((), bytes)| bytes.to_vec()).collect(),
+            datagrams: out
+                .datagrams
+                .iter()
+                .map(|(to, bytes)| (to, bytes.to_vec()))
+                .collect(),
+            packets: out
+                .packets
+                .iter()
+                .map(|((), bytes)| bytes.to_vec())
+                .collect(),
             events: out.events.drain(..).collect(),
         };
         out.datagrams.clear();
@@ -150,7 +166,10 @@ impl World {
         Self {
             alice: Side::new(1, 2),
             bob: Side::new(2, 1),
-            now: Now { at: Moment(1_000_000_000), unix_ms: 1_700_000_000_000 },
+            now: Now {
+                at: Moment(1_000_000_000),
+                unix_ms: 1_700_000_000_000,
+            },
         }
     }
 
@@ -166,7 +185,12 @@ impl World {
             to: vec![(self.bob.at, knock())],
         };
         self.alice.shard.handle_command(self.now, command);
-        self.alice.drain().datagrams.into_iter().map(|(_, bytes)| bytes).collect()
+        self.alice
+            .drain()
+            .datagrams
+            .into_iter()
+            .map(|(_, bytes)| bytes)
+            .collect()
     }
 
     fn admit(&mut self, session: SessionId, admission: Admission) -> Came {
@@ -190,7 +214,9 @@ impl World {
         let came = self.alice.take(self.now, self.bob.at, &response.1);
         assert!(matches!(came.events[..], [Event::Up { endpoint, .. }] if endpoint == self.bob.at));
         let came = self.bob.take(self.now, self.alice.at, &came.datagrams[0].1);
-        assert!(matches!(came.events[..], [Event::Up { endpoint, .. }] if endpoint == self.alice.at));
+        assert!(
+            matches!(came.events[..], [Event::Up { endpoint, .. }] if endpoint == self.alice.at)
+        );
     }
 
     fn standing() -> Self {
@@ -224,7 +250,10 @@ impl World {
 
 fn datagram(from: IpAddr, to: IpAddr, ports: (u16, u16), body: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
-    let ports = Ports { source: ports.0, destination: ports.1 };
+    let ports = Ports {
+        source: ports.0,
+        destination: ports.1,
+    };
     assert!(udp::build(&mut packet, (from, to), ports, body));
     packet
 }
@@ -232,7 +261,10 @@ fn datagram(from: IpAddr, to: IpAddr, ports: (u16, u16), body: &[u8]) -> Vec<u8>
 fn segment(from: IpAddr, to: IpAddr, ports: (u16, u16), flags: u8) -> Vec<u8> {
     let mut packet = Vec::new();
     let segment = Segment {
-        ports: Ports { source: ports.0, destination: ports.1 },
+        ports: Ports {
+            source: ports.0,
+            destination: ports.1,
+        },
         sequence: 100,
         acknowledgment: 0,
         flags,
@@ -245,16 +277,26 @@ fn segment(from: IpAddr, to: IpAddr, ports: (u16, u16), flags: u8) -> Vec<u8> {
 fn ends(packet: &[u8]) -> (IpAddr, u16, IpAddr, u16) {
     let header = Header::parse(packet).unwrap();
     let ports = header.ports(packet).unwrap();
-    (header.source, ports.source, header.destination, ports.destination)
+    (
+        header.source,
+        ports.source,
+        header.destination,
+        ports.destination,
+    )
 }
 
 #[test]
 fn a_packet_goes_through_both_ways_and_is_counted() {
     let mut world = World::standing();
     let there = datagram(v4(1), v4(2), (5, 6), b"there");
-    assert_eq!(world.carry(&there).packets, [there.clone()]);
+    assert_eq!(world.carry(&there).packets, [&there[..]]);
     std::mem::swap(&mut world.alice, &mut world.bob);
-    let back = datagram("fd00::2".parse().unwrap(), "fd00::1".parse().unwrap(), (6, 5), b"back");
+    let back = datagram(
+        "fd00::2".parse().unwrap(),
+        "fd00::1".parse().unwrap(),
+        (6, 5),
+        b"back",
+    );
     assert_eq!(world.carry(&back).packets, [back]);
 }
 
@@ -295,11 +337,19 @@ fn an_initiation_behind_a_knock_of_a_new_run_goes_into_the_new_state() {
     let mut world = World::standing();
     world.alice.shard = Side::new(1, 2).shard;
     for datagram in world.initiate(PEER) {
-        assert!(world.bob.take(world.now, world.alice.at, &datagram).datagrams.is_empty());
+        assert!(
+            world
+                .bob
+                .take(world.now, world.alice.at, &datagram)
+                .datagrams
+                .is_empty()
+        );
     }
     let response = world.admit(PEER, Admission::Replace).datagrams.remove(0);
     let came = world.alice.take(world.now, world.bob.at, &response.1);
-    let came = world.bob.take(world.now, world.alice.at, &came.datagrams[0].1);
+    let came = world
+        .bob
+        .take(world.now, world.alice.at, &came.datagrams[0].1);
     assert!(matches!(came.events[..], [Event::Up { .. }]));
 }
 
@@ -321,8 +371,12 @@ fn crossing_initiations_leave_a_session_that_carries_both_ways() {
     let by_bob = world.admit_on_bob_side(2);
     let last_alice = world.alice.take(world.now, world.bob.at, &by_bob);
     let last_bob = world.bob.take(world.now, world.alice.at, &by_alice);
-    world.bob.take(world.now, world.alice.at, &last_alice.datagrams[0].1);
-    world.alice.take(world.now, world.bob.at, &last_bob.datagrams[0].1);
+    world
+        .bob
+        .take(world.now, world.alice.at, &last_alice.datagrams[0].1);
+    world
+        .alice
+        .take(world.now, world.bob.at, &last_bob.datagrams[0].1);
     for (from, to) in [(1, 2), (2, 1)] {
         let packet = datagram(v4(from), v4(to), (5, 6), b"x");
         assert_eq!(world.carry(&packet).packets, [packet]);
@@ -348,9 +402,18 @@ impl World {
 #[test]
 fn a_replayed_data_datagram_is_dropped() {
     let mut world = World::standing();
-    let sent = world.alice.write(world.now, &datagram(v4(1), v4(2), (5, 6), b"once"));
+    let sent = world
+        .alice
+        .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"once"));
     let sealed = &sent.datagrams[0].1;
-    assert_eq!(world.bob.take(world.now, world.alice.at, sealed).packets.len(), 1);
+    assert_eq!(
+        world
+            .bob
+            .take(world.now, world.alice.at, sealed)
+            .packets
+            .len(),
+        1
+    );
     let elsewhere = Underlay::new(([203, 0, 113, 9], 9).into());
     let came = world.bob.take(world.now, elsewhere, sealed);
     assert!(came.packets.is_empty() && came.events.is_empty());
@@ -385,18 +448,29 @@ fn a_foreign_source_leaves_nothing() {
 fn a_control_frame_arrives_as_an_event_and_never_as_a_packet() {
     let mut world = World::standing();
     let frame = vec![0, 1, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0];
-    let command = Command::Send { session: PEER, frame: frame.clone(), via: None };
+    let command = Command::Send {
+        session: PEER,
+        frame: frame.clone(),
+        via: None,
+    };
     world.alice.shard.handle_command(world.now, command);
     let sent = world.alice.drain().datagrams.remove(0).1;
     let came = world.bob.take(world.now, world.alice.at, &sent);
     assert!(came.packets.is_empty());
-    assert!(matches!(&came.events[..], [Event::Control { frame: got, session: PEER, .. }] if *got == frame));
+    assert!(
+        matches!(&came.events[..], [Event::Control { frame: got, session: PEER, .. }] if *got == frame)
+    );
 }
 
 #[test]
 fn what_a_peer_may_not_send_is_dropped_by_name() {
     let mut world = World::standing();
-    let mut routing = datagram("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap(), (1, 2), b"");
+    let mut routing = datagram(
+        "fd00::1".parse().unwrap(),
+        "fd00::2".parse().unwrap(),
+        (1, 2),
+        b"",
+    );
     routing.splice(40..40, [17, 0, 0, 0, 0, 0, 0, 0]);
     routing[6] = 43;
     routing[5] += 8;
@@ -405,17 +479,43 @@ fn what_a_peer_may_not_send_is_dropped_by_name() {
     tiny[3] = 22;
     tiny[6] = 0x20;
     let cases = [
-        (datagram(v4(77), v4(2), (5, 6), b""), DropReason::InForeignSource),
+        (
+            datagram(v4(77), v4(2), (5, 6), b""),
+            DropReason::InForeignSource,
+        ),
         (datagram(v4(2), v4(2), (5, 6), b""), DropReason::InMartian),
-        (datagram("127.0.0.1".parse().unwrap(), v4(2), (5, 6), b""), DropReason::InMartian),
-        (datagram(v4(1), v4(77), (5, 6), b""), DropReason::InForeignDestination),
-        (datagram(v4(1), RESOLVER.parse().unwrap(), (5, 53), b"q"), DropReason::InForeignDestination),
-        (datagram(v4(1), VIP.parse().unwrap(), (5, 80), b"q"), DropReason::InForeignDestination),
+        (
+            datagram("127.0.0.1".parse().unwrap(), v4(2), (5, 6), b""),
+            DropReason::InMartian,
+        ),
+        (
+            datagram(v4(1), v4(77), (5, 6), b""),
+            DropReason::InForeignDestination,
+        ),
+        (
+            datagram(v4(1), RESOLVER.parse().unwrap(), (5, 53), b"q"),
+            DropReason::InForeignDestination,
+        ),
+        (
+            datagram(v4(1), VIP.parse().unwrap(), (5, 80), b"q"),
+            DropReason::InForeignDestination,
+        ),
         (routing, DropReason::InRoutingHeader),
-        (segment(v4(1), v4(2), (5, 20_080), SYN), DropReason::InListenerPort),
-        (segment(v4(1), v4(2), (5, 29_999), SYN), DropReason::InListenerPort),
+        (
+            segment(v4(1), v4(2), (5, 20_080), SYN),
+            DropReason::InListenerPort,
+        ),
+        (
+            segment(v4(1), v4(2), (5, 29_999), SYN),
+            DropReason::InListenerPort,
+        ),
         (tiny, DropReason::InTinyFragment),
-        (vec![0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], DropReason::InNotIp),
+        (
+            vec![
+                0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ],
+            DropReason::InNotIp,
+        ),
         (vec![0x75; 32], DropReason::InNotIp),
     ];
     for (inner, reason) in cases {
@@ -435,19 +535,37 @@ fn a_join_session_carries_control_and_no_packet() {
     let packet = datagram(v4(1), v4(2), (5, 6), b"x");
     let state = world.alice.shard.sessions.at(place).unwrap();
     let len = state.session.encapsulate(&packet, &mut sealed).unwrap();
-    assert!(world.bob.take(world.now, world.alice.at, &sealed[..len]).packets.is_empty());
+    assert!(
+        world
+            .bob
+            .take(world.now, world.alice.at, &sealed[..len])
+            .packets
+            .is_empty()
+    );
     assert_eq!(world.bob.met(DropReason::InJoinPacket), 1);
     let frame = vec![0, 1, 32, 1, 0, 0, 0, 0, 7, 0, 0, 0];
-    world.alice.shard.handle_command(world.now, Command::Send { session: JOIN, frame, via: None });
+    world.alice.shard.handle_command(
+        world.now,
+        Command::Send {
+            session: JOIN,
+            frame,
+            via: None,
+        },
+    );
     let sent = world.alice.drain().datagrams.remove(0).1;
     let came = world.bob.take(world.now, world.alice.at, &sent);
-    assert!(matches!(came.events[..], [Event::Control { session: JOIN, .. }]));
+    assert!(matches!(
+        came.events[..],
+        [Event::Control { session: JOIN, .. }]
+    ));
 }
 
 #[test]
 fn queued_packets_go_out_when_the_session_stands() {
     let mut world = World::new();
-    let packets: Vec<_> = (0..20u8).map(|i| datagram(v4(1), v4(2), (5, 6), &[i])).collect();
+    let packets: Vec<_> = (0..20u8)
+        .map(|i| datagram(v4(1), v4(2), (5, 6), &[i]))
+        .collect();
     let mut wanted = 0;
     for packet in &packets {
         wanted += world.alice.write(world.now, packet).events.len();
@@ -470,31 +588,57 @@ fn queued_packets_go_out_when_the_session_stands() {
 fn an_attempt_that_fails_answers_each_packet_and_then_at_once() {
     let mut world = World::new();
     for i in 0..3 {
-        world.alice.write(world.now, &datagram(v4(1), v4(2), (5, 6), &[i]));
+        world
+            .alice
+            .write(world.now, &datagram(v4(1), v4(2), (5, 6), &[i]));
     }
     let until = world.now.at.after(Duration::from_secs(2));
-    world.alice.shard.handle_command(world.now, Command::Unreachable { peer: PeerIx(5), until });
+    world.alice.shard.handle_command(
+        world.now,
+        Command::Unreachable {
+            peer: PeerIx(5),
+            until,
+        },
+    );
     let answers = world.alice.drain().packets;
     assert_eq!(answers.len(), 3);
     for answer in &answers {
         let header = Header::parse(answer).unwrap();
-        assert_eq!((header.source, header.destination), (RESOLVER.parse().unwrap(), v4(1)));
-        assert_eq!((header.protocol, answer[20..22].to_vec()), (ICMP, vec![3, 1]));
+        assert_eq!(
+            (header.source, header.destination),
+            (RESOLVER.parse().unwrap(), v4(1))
+        );
+        assert_eq!(
+            (header.protocol, answer[20..22].to_vec()),
+            (ICMP, vec![3, 1])
+        );
     }
-    let came = world.alice.write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
+    let came = world
+        .alice
+        .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
     assert!(came.events.is_empty() && came.packets.len() == 1);
     world.pass(Duration::from_secs(2));
-    let came = world.alice.write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
-    assert!(matches!(came.events[..], [Event::Wanted { peer: PeerIx(5) }]));
+    let came = world
+        .alice
+        .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
+    assert!(matches!(
+        came.events[..],
+        [Event::Wanted { peer: PeerIx(5) }]
+    ));
 }
 
 #[test]
 fn an_address_that_nobody_has_is_answered_at_once() {
     let mut world = World::new();
-    let came = world.alice.write(world.now, &datagram(v4(1), v4(200), (5, 6), b"x"));
+    let came = world
+        .alice
+        .write(world.now, &datagram(v4(1), v4(200), (5, 6), b"x"));
     assert_eq!(came.packets.len(), 1);
     assert_eq!(world.alice.met(DropReason::OutUnknownPeer), 1);
-    let came = world.alice.write(world.now, &datagram(v4(1), "224.0.0.251".parse().unwrap(), (5, 6), b"x"));
+    let came = world.alice.write(
+        world.now,
+        &datagram(v4(1), "224.0.0.251".parse().unwrap(), (5, 6), b"x"),
+    );
     assert!(came.packets.is_empty());
     assert_eq!(world.alice.met(DropReason::OutMulticast), 1);
 }
@@ -504,14 +648,19 @@ fn the_resolver_answers_udp_in_place() {
     let mut world = World::new();
     for (own, resolver) in [("100.64.0.1", RESOLVER), ("fd00::1", "fd00::53")] {
         let (own, resolver) = (own.parse().unwrap(), resolver.parse().unwrap());
-        let came = world.alice.write(world.now, &datagram(own, resolver, (4000, 53), b"who"));
+        let came = world
+            .alice
+            .write(world.now, &datagram(own, resolver, (4000, 53), b"who"));
         let answer = &came.packets[0];
         assert_eq!(ends(answer), (resolver, 53, own, 4000));
         let header = Header::parse(answer).unwrap();
         assert_eq!(header.protocol, UDP);
         assert_eq!(udp::body(&header, answer), Some(&b"answer to who"[..]));
     }
-    let came = world.alice.write(world.now, &datagram(v4(1), RESOLVER.parse().unwrap(), (4000, 54), b"x"));
+    let came = world.alice.write(
+        world.now,
+        &datagram(v4(1), RESOLVER.parse().unwrap(), (4000, 54), b"x"),
+    );
     assert_eq!(came.packets[0][20..22], [3, 3]);
 }
 
@@ -519,11 +668,18 @@ fn the_resolver_answers_udp_in_place() {
 fn tcp_to_the_resolver_is_turned_around_to_the_listener_and_back() {
     let mut world = World::new();
     let resolver: IpAddr = RESOLVER.parse().unwrap();
-    let there = world.alice.write(world.now, &segment(v4(1), resolver, (4000, 53), SYN));
+    let there = world
+        .alice
+        .write(world.now, &segment(v4(1), resolver, (4000, 53), SYN));
     assert_eq!(ends(&there.packets[0]), (resolver, 4000, v4(1), 29_999));
-    let back = world.alice.write(world.now, &segment(v4(1), resolver, (29_999, 4000), SYN | ACK));
+    let back = world.alice.write(
+        world.now,
+        &segment(v4(1), resolver, (29_999, 4000), SYN | ACK),
+    );
     assert_eq!(ends(&back.packets[0]), (resolver, 53, v4(1), 4000));
-    let closed = world.alice.write(world.now, &segment(v4(1), resolver, (4000, 54), SYN));
+    let closed = world
+        .alice
+        .write(world.now, &segment(v4(1), resolver, (4000, 54), SYN));
     let header = Header::parse(&closed.packets[0]).unwrap();
     let reset = Segment::parse(&header, &closed.packets[0]).unwrap();
     assert_eq!(reset.flags, RST | ACK);
@@ -539,9 +695,13 @@ fn a_spliced_service_is_reached_by_a_peer_and_by_its_own_host() {
     let arrived = world.carry(&segment(v4(2), v4(1), (20_080, 4000), SYN | ACK));
     assert_eq!(ends(&arrived.packets[0]), (v4(2), 80, v4(1), 4000));
     let vip: IpAddr = VIP.parse().unwrap();
-    let there = world.alice.write(world.now, &segment(v4(2), vip, (4000, 80), SYN));
+    let there = world
+        .alice
+        .write(world.now, &segment(v4(2), vip, (4000, 80), SYN));
     assert_eq!(ends(&there.packets[0]), (vip, 4000, v4(2), 20_080));
-    let back = world.alice.write(world.now, &segment(v4(2), vip, (20_080, 4000), SYN | ACK));
+    let back = world
+        .alice
+        .write(world.now, &segment(v4(2), vip, (20_080, 4000), SYN | ACK));
     assert_eq!(ends(&back.packets[0]), (vip, 80, v4(2), 4000));
 }
 
@@ -551,14 +711,27 @@ fn an_unproven_endpoint_gets_at_most_64_kib() {
     let packet = datagram(v4(1), v4(2), (5, 6), &[0; 1000]);
     let mut sent = 0;
     for _ in 0..200 {
-        sent += world.alice.write(world.now, &packet).datagrams.iter().map(|(_, d)| d.len()).sum::<usize>();
+        sent += world
+            .alice
+            .write(world.now, &packet)
+            .datagrams
+            .iter()
+            .map(|(_, d)| d.len())
+            .sum::<usize>();
     }
     assert!((56 << 10..64 << 10).contains(&sent), "{sent}");
     assert!(world.alice.met(DropReason::OutUnproven) > 100);
-    let ping = Command::Send { session: PEER, frame: vec![0; 100], via: None };
+    let ping = Command::Send {
+        session: PEER,
+        frame: vec![0; 100],
+        via: None,
+    };
     world.alice.shard.handle_command(world.now, ping);
     assert_eq!(world.alice.drain().datagrams.len(), 1);
-    let proven = Command::SetPath { session: PEER, endpoint: world.bob.at };
+    let proven = Command::SetPath {
+        session: PEER,
+        endpoint: world.bob.at,
+    };
     world.alice.shard.handle_command(world.now, proven);
     assert_eq!(world.alice.write(world.now, &packet).datagrams.len(), 1);
 }
@@ -567,14 +740,26 @@ fn an_unproven_endpoint_gets_at_most_64_kib() {
 fn a_packet_from_elsewhere_is_told_and_moves_nothing() {
     let mut world = World::standing();
     let elsewhere = Underlay::new(([203, 0, 113, 9], 9).into());
-    let sent = world.alice.write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
+    let sent = world
+        .alice
+        .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
     let came = world.bob.take(world.now, elsewhere, &sent.datagrams[0].1);
     assert_eq!(came.packets.len(), 1);
     assert!(matches!(came.events[..], [Event::NewPath { source, .. }] if source == elsewhere));
-    let back = world.bob.write(world.now, &datagram(v4(2), v4(1), (6, 5), b"x"));
+    let back = world
+        .bob
+        .write(world.now, &datagram(v4(2), v4(1), (6, 5), b"x"));
     assert_eq!(back.datagrams[0].0, world.alice.at);
-    world.bob.shard.handle_command(world.now, Command::SetPath { session: PEER, endpoint: elsewhere });
-    let back = world.bob.write(world.now, &datagram(v4(2), v4(1), (6, 5), b"x"));
+    world.bob.shard.handle_command(
+        world.now,
+        Command::SetPath {
+            session: PEER,
+            endpoint: elsewhere,
+        },
+    );
+    let back = world
+        .bob
+        .write(world.now, &datagram(v4(2), v4(1), (6, 5), b"x"));
     assert_eq!(back.datagrams[0].0, elsewhere);
 }
 
@@ -582,7 +767,9 @@ fn a_packet_from_elsewhere_is_told_and_moves_nothing() {
 fn an_old_packet_from_elsewhere_starts_nothing() {
     let mut world = World::standing();
     let elsewhere = Underlay::new(([203, 0, 113, 9], 9).into());
-    let held = world.alice.write(world.now, &datagram(v4(1), v4(2), (5, 6), b"held back"));
+    let held = world
+        .alice
+        .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"held back"));
     world.carry(&datagram(v4(1), v4(2), (5, 6), b"newer"));
     let came = world.bob.take(world.now, elsewhere, &held.datagrams[0].1);
     assert_eq!(came.packets.len(), 1);
@@ -598,7 +785,10 @@ fn a_state_that_never_stands_ends_after_ten_seconds() {
     assert!(world.alice.drain().events.is_empty());
     world.pass(Duration::from_millis(100));
     world.alice.shard.handle_timers(world.now.at);
-    assert!(matches!(world.alice.drain().events[..], [Event::Down { session: PEER }]));
+    assert!(matches!(
+        world.alice.drain().events[..],
+        [Event::Down { session: PEER }]
+    ));
     assert!(world.alice.shard.is_idle());
 }
 
@@ -608,14 +798,20 @@ fn an_unanswered_rekey_asks_for_a_knock_once() {
     let place = world.alice.shard.sessions.place(PEER).unwrap();
     let sent = world.now.at;
     let state = world.alice.shard.sessions.at(place).unwrap();
-    state.rekey = Some(Rekey { sent, knock: Knocking::Later });
+    state.rekey = Some(Rekey {
+        sent,
+        knock: Knocking::Later,
+    });
     world.pass(Duration::from_millis(900));
     world.alice.shard.handle_timers(world.now.at);
     assert!(world.alice.drain().events.is_empty());
     world.pass(Duration::from_millis(100));
     world.alice.shard.handle_timers(world.now.at);
     world.alice.shard.handle_timers(world.now.at);
-    assert!(matches!(world.alice.drain().events[..], [Event::NeedsKnock { session: PEER }]));
+    assert!(matches!(
+        world.alice.drain().events[..],
+        [Event::NeedsKnock { session: PEER }]
+    ));
 }
 
 #[test]
@@ -625,9 +821,15 @@ fn a_rekey_to_a_peer_unheard_for_a_minute_asks_for_a_knock_at_once() {
     let place = world.alice.shard.sessions.place(PEER).unwrap();
     let sent = world.now.at;
     let state = world.alice.shard.sessions.at(place).unwrap();
-    state.rekey = Some(Rekey { sent, knock: Knocking::Later });
+    state.rekey = Some(Rekey {
+        sent,
+        knock: Knocking::Later,
+    });
     world.alice.shard.handle_timers(world.now.at);
-    assert!(matches!(world.alice.drain().events[..], [Event::NeedsKnock { session: PEER }]));
+    assert!(matches!(
+        world.alice.drain().events[..],
+        [Event::NeedsKnock { session: PEER }]
+    ));
 }
 
 #[test]
@@ -637,19 +839,30 @@ fn after_a_join_an_initiation_goes_into_the_join_session_and_after_a_knock_into_
     world.pass(Duration::from_secs(1));
     world.stand(PEER);
     let there = datagram(v4(1), v4(2), (5, 6), b"there");
-    assert_eq!(world.carry(&there).packets, [there.clone()]);
+    assert_eq!(world.carry(&there).packets, [&there[..]]);
     assert!(world.bob.shard.sessions.place(JOIN).is_some());
 }
 
 #[test]
 fn a_closed_session_carries_nothing() {
     let mut world = World::standing();
-    let sent = world.alice.write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
-    world.bob.shard.handle_command(world.now, Command::Close { session: PEER });
-    let came = world.bob.take(world.now, world.alice.at, &sent.datagrams[0].1);
+    let sent = world
+        .alice
+        .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
+    world
+        .bob
+        .shard
+        .handle_command(world.now, Command::Close { session: PEER });
+    let came = world
+        .bob
+        .take(world.now, world.alice.at, &sent.datagrams[0].1);
     assert!(came.packets.is_empty());
     assert_eq!(world.bob.met(DropReason::InUnknownIndex), 1);
-    let frame = Command::Send { session: PEER, frame: vec![0; 12], via: None };
+    let frame = Command::Send {
+        session: PEER,
+        frame: vec![0; 12],
+        via: None,
+    };
     world.bob.shard.handle_command(world.now, frame);
     assert_eq!(world.bob.met(DropReason::NoSession), 1);
 }
@@ -657,14 +870,26 @@ fn a_closed_session_carries_nothing() {
 #[test]
 fn the_own_door_is_probed_from_the_resolver() {
     let mut world = World::new();
-    world.alice.shard.handle_command(world.now, Command::ProbeDoor { probe: 3, port: 8080 });
+    world.alice.shard.handle_command(
+        world.now,
+        Command::ProbeDoor {
+            probe: 3,
+            port: 8080,
+        },
+    );
     let syn = world.alice.drain().packets.remove(0);
     let (resolver, port, own, door) = ends(&syn);
-    assert_eq!((resolver, own, door), (RESOLVER.parse().unwrap(), v4(1), 8080));
+    assert_eq!(
+        (resolver, own, door),
+        (RESOLVER.parse().unwrap(), v4(1), 8080)
+    );
     let asked = Segment::parse(&Header::parse(&syn).unwrap(), &syn).unwrap();
     let mut answer = Vec::new();
     let accepted = Segment {
-        ports: Ports { source: 8080, destination: port },
+        ports: Ports {
+            source: 8080,
+            destination: port,
+        },
         sequence: 9,
         acknowledgment: asked.sequence.wrapping_add(1),
         flags: SYN | ACK,
@@ -675,10 +900,18 @@ fn the_own_door_is_probed_from_the_resolver() {
     let came = world.alice.write(world.now, &answer);
     assert!(matches!(
         came.events[..],
-        [Event::Door { probe: 3, verdict: DoorVerdict::Accepted, took_us: 250 }]
+        [Event::Door {
+            probe: 3,
+            verdict: DoorVerdict::Accepted,
+            took_us: 250
+        }]
     ));
-    let reset = Segment::parse(&Header::parse(&came.packets[0]).unwrap(), &came.packets[0]).unwrap();
-    assert_eq!((reset.flags, ends(&came.packets[0])), (RST, (resolver, port, own, 8080)));
+    let reset =
+        Segment::parse(&Header::parse(&came.packets[0]).unwrap(), &came.packets[0]).unwrap();
+    assert_eq!(
+        (reset.flags, ends(&came.packets[0])),
+        (RST, (resolver, port, own, 8080))
+    );
 }
 
 #[test]
@@ -700,13 +933,59 @@ fn random_bytes_get_no_byte_back() {
 #[test]
 fn flipped_bits_of_a_good_session_get_no_byte_back() {
     let mut world = World::standing();
-    let sent = world.alice.write(world.now, &datagram(v4(1), v4(2), (5, 6), b"flip me"));
+    let sent = world
+        .alice
+        .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"flip me"));
     let good = &sent.datagrams[0].1;
     for bit in 0..good.len() * 8 {
         let mut bad = good.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
         let came = world.bob.take(world.now, world.alice.at, &bad);
-        assert!(came.datagrams.is_empty() && came.packets.is_empty(), "bit {bit}");
+        assert!(
+            came.datagrams.is_empty() && came.packets.is_empty(),
+            "bit {bit}"
+        );
     }
-    assert_eq!(world.bob.take(world.now, world.alice.at, good).packets.len(), 1);
+    assert_eq!(
+        world
+            .bob
+            .take(world.now, world.alice.at, good)
+            .packets
+            .len(),
+        1
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn nothing_that_a_program_or_a_member_writes_panics(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 44..120),
+        six: bool, to in 0usize..4, protocol in 0usize..6, port in 0usize..4,
+    ) {
+        let mut world = World::standing();
+        let protocol = [6, 17, 1, 58, 44, 0][protocol];
+        let port: u16 = [53, 80, 20_080, 4000][port];
+        let mut packet = bytes;
+        let len = u16::try_from(packet.len()).unwrap();
+        let ports_at = if six {
+            let to = ["fd00::2", "fd00::53", "fd00::1", "ff02::1"][to].parse::<std::net::Ipv6Addr>().unwrap();
+            packet[0] = 0x60;
+            packet[4..6].copy_from_slice(&(len - 40).to_be_bytes());
+            packet[6] = protocol;
+            packet[8..24].copy_from_slice(&"fd00::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+            packet[24..40].copy_from_slice(&to.octets());
+            40
+        } else {
+            let to = ["100.64.0.2", RESOLVER, VIP, "100.64.0.200"][to].parse::<std::net::Ipv4Addr>().unwrap();
+            packet[0] = 0x40 | (packet[0] & 7);
+            packet[2..4].copy_from_slice(&len.to_be_bytes());
+            packet[9] = protocol;
+            packet[12..16].copy_from_slice(&[100, 64, 0, 1]);
+            packet[16..20].copy_from_slice(&to.octets());
+            20
+        };
+        packet[ports_at + 2..ports_at + 4].copy_from_slice(&port.to_be_bytes());
+        world.carry(&packet);
+        world.smuggle(&packet);
+    }
 }

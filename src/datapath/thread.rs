@@ -126,7 +126,12 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
     poll.add(&waker, COMMAND)?;
     let mut seed = [0; 32];
     OsRng.fill_bytes(&mut seed);
-    let shard = Shard::new(seed, parts.tables.load_full(), parts.mtu, Arc::clone(&drops));
+    let shard = Shard::new(
+        seed,
+        parts.tables.load_full(),
+        parts.mtu,
+        Arc::clone(&drops),
+    );
     let turnstile = Turnstile {
         shard,
         poll,
@@ -290,16 +295,16 @@ impl Turnstile {
     fn take_datagrams(&mut self, ready: Ready) {
         let now = clock::moment();
         let Self { shard, parts, .. } = self;
-        let sockets = [(UDP4, Some(&mut parts.sockets.udp4)), (UDP6, parts.sockets.udp6.as_mut())];
+        let sockets = [
+            (UDP4, Some(&mut parts.sockets.udp4)),
+            (UDP6, parts.sockets.udp6.as_mut()),
+        ];
         for (token, socket) in sockets {
             let Some(socket) = socket.filter(|_| ready.has(token)) else {
                 continue;
             };
             // An error here is about the socket as a whole; it comes again, and the control plane finds no peer.
-            let _ = socket.receive(|datagram| match datagram.cut {
-                Cut::Whole => shard.handle_datagram(now, Underlay::new(datagram.source), datagram.bytes),
-                Cut::Cut => shard.drops.count(DropReason::InTruncated),
-            });
+            let _ = socket.receive(|datagram| take_in(shard, now, datagram));
         }
     }
 
@@ -313,7 +318,11 @@ impl Turnstile {
         let out = &mut self.shard.out;
         if !out.datagrams.is_empty() {
             let all = || out.datagrams.iter().map(|(to, bytes)| (to.socket(), bytes));
-            let mut refused = self.parts.sockets.udp4.send(all().filter(|(to, _)| to.is_ipv4()));
+            let mut refused = self
+                .parts
+                .sockets
+                .udp4
+                .send(all().filter(|(to, _)| to.is_ipv4()));
             refused += match &self.parts.sockets.udp6 {
                 Some(udp6) => udp6.send(all().filter(|(to, _)| to.is_ipv6())),
                 None => all().filter(|(to, _)| to.is_ipv6()).count(),
@@ -353,6 +362,15 @@ impl Turnstile {
     }
 }
 
+fn take_in(shard: &mut Shard, now: Moment, datagram: udp::Received<'_>) {
+    if datagram.cut == Cut::Cut {
+        shard.drops.count(DropReason::InTruncated);
+        return;
+    }
+    let source = Underlay::new(datagram.source);
+    shard.handle_datagram(now, source, datagram.bytes);
+}
+
 /// Whether the control plane would be wrong about its sessions without this event.
 fn must_arrive(event: &Event) -> bool {
     match event {
@@ -363,5 +381,109 @@ fn must_arrive(event: &Event) -> bool {
         | Event::NewPath { .. }
         | Event::NeedsKnock { .. }
         | Event::Door { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        datapath::command::SessionKeys,
+        ids::{PeerIx, SessionId},
+        platform::udp::Socket,
+        tables::Admission,
+    };
+
+    const PEER: SessionId = SessionId::Pair(PeerIx(0));
+
+    struct Machine {
+        handle: Handle,
+        events: tokio::sync::mpsc::Receiver<Event>,
+        at: Underlay,
+        seed: u8,
+    }
+
+    fn machine(seed: u8, events: usize) -> Machine {
+        let udp4 = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let at = Underlay::new(([127, 0, 0, 1], udp4.port().unwrap()).into());
+        let (sender, events) = tokio::sync::mpsc::channel(events);
+        let handle = start(Parts {
+            tun: None,
+            sockets: udp::Pair { udp4, udp6: None },
+            tables: Arc::new(ArcSwap::from_pointee(Tables::vacant())),
+            events: sender,
+            mtu: 1420,
+        })
+        .unwrap();
+        Machine {
+            handle,
+            events,
+            at,
+            seed,
+        }
+    }
+
+    impl Machine {
+        fn keys(&self) -> SessionKeys {
+            let secret = |seed| x25519_dalek::StaticSecret::from([seed; 32]);
+            SessionKeys {
+                local_secret: secret(self.seed),
+                remote_public: x25519_dalek::PublicKey::from(&secret(3 - self.seed)),
+                psk: [1; 32],
+            }
+        }
+
+        async fn next(&mut self) -> Event {
+            let wait = Duration::from_secs(10);
+            let event = tokio::time::timeout(wait, self.events.recv()).await;
+            event
+                .expect("an event within 10 s")
+                .expect("the thread lives")
+        }
+    }
+
+    fn knock() -> Vec<u8> {
+        let mut bytes = vec![0x5a; 200];
+        bytes[..4].copy_from_slice(&[0x30, 1, 1, 0]);
+        bytes
+    }
+
+    #[test]
+    fn two_threads_make_a_session_and_talk_over_real_sockets() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (mut alice, mut bob) = (machine(1, 8), machine(2, 1));
+            alice.handle.send(Command::Initiate {
+                session: PEER,
+                keys: alice.keys(),
+                to: vec![(bob.at, knock())],
+            });
+            let Event::Sealed { source, bytes } = bob.next().await else {
+                panic!("the Knock comes first");
+            };
+            assert_eq!((source, bytes), (alice.at, knock()));
+            bob.handle.send(Command::Admit {
+                session: PEER,
+                keys: bob.keys(),
+                source,
+                admission: Admission::Keep,
+            });
+            assert!(matches!(alice.next().await, Event::Up { endpoint, .. } if endpoint == bob.at));
+            let frame = vec![0, 1, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0];
+            for _ in 0..20 {
+                alice.handle.send(Command::Send {
+                    session: PEER,
+                    frame: frame.clone(),
+                    via: None,
+                });
+            }
+            // Bob's channel holds one event: whatever else is lost, this is not, and nothing overtakes it.
+            assert!(matches!(bob.next().await, Event::Up { endpoint, .. } if endpoint == alice.at));
+            alice.handle.stop();
+            bob.handle.stop();
+        });
     }
 }

@@ -121,7 +121,8 @@ impl View {
         let Some(ports) = header.ports(packet) else {
             return Err(DropReason::InTinyFragment);
         };
-        let is_dns = transport == Transport::Tcp && ports.destination == self.tables.own.dns_tcp_port;
+        let is_dns =
+            transport == Transport::Tcp && ports.destination == self.tables.own.dns_tcp_port;
         if is_dns || self.listeners.contains_key(&(transport, ports.destination)) {
             return Err(DropReason::InListenerPort);
         }
@@ -245,13 +246,29 @@ mod tests {
     #[test]
     fn the_martians_of_the_protocol_are_refused_and_their_neighbours_are_not() {
         let martians = [
-            "0.0.0.1", "127.0.0.1", "169.254.169.254", "224.0.0.1", "240.0.0.1",
-            "255.255.255.255", "::", "::1", "fe80::1", "ff02::1", "::ffff:10.0.0.1",
+            "0.0.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:10.0.0.1",
         ];
         for martian in martians {
             assert!(is_martian(martian.parse().unwrap()), "{martian}");
         }
-        for fine in ["1.0.0.1", "126.255.255.255", "128.0.0.1", "169.253.0.1", "223.255.255.255", "fd00::1"] {
+        for fine in [
+            "1.0.0.1",
+            "126.255.255.255",
+            "128.0.0.1",
+            "169.253.0.1",
+            "223.255.255.255",
+            "fd00::1",
+        ] {
             assert!(!is_martian(fine.parse().unwrap()), "{fine}");
         }
     }

@@ -8,7 +8,8 @@ use crate::time::{Moment, Now};
 
 /// The moment on CLOCK_BOOTTIME, in microseconds since this machine started: the same for every thread and process.
 pub fn moment() -> Moment {
-    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every supported Linux has CLOCK_BOOTTIME");
+    let time =
+        clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every supported Linux has CLOCK_BOOTTIME");
     let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
     Moment(seconds * 1_000_000 + nanos / 1_000)

@@ -24,7 +24,7 @@ use super::netlink::Netlink;
 pub struct Shape {
     /// Its name, at most 15 bytes.
     pub name: String,
-    /// Its MTU; IPv6 needs 1280.
+    /// Its MTU, [`MTU_MIN`] to [`MTU_MAX`].
     pub mtu: u16,
     /// The own IPv4 address and the pool that is routed here; none: IPv6 only.
     pub v4: Option<(Ipv4Addr, Ipv4Net)>,
@@ -34,6 +34,12 @@ pub struct Shape {
 
 /// Packets in the device's own queue. Short: what waits there is latency that nobody sees (design §6).
 const QUEUE: u32 = 128;
+
+/// The least MTU: what IPv6 is owed (RFC 8200 §5).
+pub const MTU_MIN: u16 = 1280;
+
+/// The greatest MTU: with what WireGuard adds, a packet fits into a buffer for datagrams.
+pub const MTU_MAX: u16 = 1984;
 
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,11 @@ pub enum OpenTunError {
     /// Another process has one of this name.
     #[error("interface {0} is held by another process; stop it or set tun.name")]
     Busy(String),
+    /// An MTU that is not carried.
+    #[error(
+        "a TUN device with MTU {0} is not carried; set tun.mtu between {MTU_MIN} and {MTU_MAX}"
+    )]
+    Mtu(u16),
     /// The device is there, and could not be configured.
     #[error("cannot configure interface {name}")]
     Configure {
@@ -93,6 +104,9 @@ impl Tun {
         if !std::path::Path::new("/dev/net/tun").exists() {
             return Err(OpenTunError::Missing);
         }
+        if !(MTU_MIN..=MTU_MAX).contains(&shape.mtu) {
+            return Err(OpenTunError::Mtu(shape.mtu));
+        }
         let mut builder = tun_rs::DeviceBuilder::new()
             .name(&shape.name)
             .mtu(shape.mtu)
@@ -103,11 +117,19 @@ impl Tun {
         if let Some((v4, _)) = shape.v4 {
             builder = builder.ipv4(v4, 32, None);
         }
-        let device = builder.build_sync().map_err(|source| refusal(shape, source))?;
-        let configure = |source| OpenTunError::Configure { name: shape.name.clone(), source };
+        let device = builder
+            .build_sync()
+            .map_err(|source| refusal(shape, source))?;
+        let configure = |source| OpenTunError::Configure {
+            name: shape.name.clone(),
+            source,
+        };
         device.set_nonblocking(true).map_err(configure)?;
         let index = device.if_index().map_err(configure)?;
-        let tun = Self { device, mtu: shape.mtu };
+        let tun = Self {
+            device,
+            mtu: shape.mtu,
+        };
         tun.route(shape, index)?;
         Ok(tun)
     }
@@ -141,7 +163,11 @@ impl Tun {
 
     fn route(&self, shape: &Shape, index: u32) -> Result<(), OpenTunError> {
         let v4 = shape.v4.map(|(own, net)| {
-            (IpNet::V4(net), RouteAddress::Inet(net.network()), RouteAddress::Inet(own))
+            (
+                IpNet::V4(net),
+                RouteAddress::Inet(net.network()),
+                RouteAddress::Inet(own),
+            )
         });
         let v6 = (
             IpNet::V6(shape.v6.1),
@@ -184,7 +210,10 @@ fn add_route(index: u32, net: IpNet, to: RouteAddress, own: RouteAddress) -> io:
         RouteAttribute::Oif(index),
         RouteAttribute::PrefSource(own),
     ];
-    Netlink::open(NETLINK_ROUTE)?.request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+    Netlink::open(NETLINK_ROUTE)?.request(
+        RouteNetlinkMessage::NewRoute(message),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
 }
 
 fn is_moment(error: &io::Error) -> bool {

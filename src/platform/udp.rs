@@ -1,6 +1,9 @@
 //! UDP sockets that carry the mesh: one port in both families, and batches of datagrams without a copy or an
 //! allocation per datagram.
-#![expect(unsafe_code, reason = "recvmmsg and sendmmsg over buffers that are kept")]
+#![expect(
+    unsafe_code,
+    reason = "recvmmsg and sendmmsg over buffers that are kept"
+)]
 
 use std::{
     io,
@@ -45,18 +48,29 @@ impl Pair {
     /// # Errors
     /// Nothing is bound then.
     pub fn bind(port: u16) -> Result<Self, BindError> {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::AddrInUse => BindError::Busy(port),
-            _ => BindError::Socket(error),
+        let failed = |error: io::Error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                BindError::Busy(port)
+            } else {
+                BindError::Socket(error)
+            }
         };
         for _ in 0..16 {
-            let udp4 = Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into()).map_err(failed)?;
+            let udp4 = Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())
+                .map_err(failed)?;
             let chosen = udp4.port().map_err(BindError::Socket)?;
             match Socket::bind(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, chosen, 0, 0).into()) {
-                Ok(udp6) => return Ok(Self { udp4, udp6: Some(udp6) }),
+                Ok(udp6) => {
+                    return Ok(Self {
+                        udp4,
+                        udp6: Some(udp6),
+                    });
+                }
                 // The kernel chose a port that is free in one family only.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => {}
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(failed(error)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    return Err(failed(error));
+                }
                 Err(error) if has_no_v6(&error) => return Ok(Self { udp4, udp6: None }),
                 Err(error) => return Err(failed(error)),
             }
@@ -117,7 +131,11 @@ pub enum Cut {
 impl Socket {
     /// Binds one family. The v6 socket takes no v4.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let plain = Plain::new(Domain::for_address(address), Type::DGRAM.nonblocking().cloexec(), Some(Protocol::UDP))?;
+        let plain = Plain::new(
+            Domain::for_address(address),
+            Type::DGRAM.nonblocking().cloexec(),
+            Some(Protocol::UDP),
+        )?;
         if address.is_ipv6() {
             plain.set_only_v6(true)?;
         }
@@ -180,12 +198,18 @@ impl Socket {
             let Some(source) = decode(&addresses[i]) else {
                 continue;
             };
-            let len = usize::try_from(heads[i].msg_len).unwrap_or(0).min(DATAGRAM_MAX);
+            let len = usize::try_from(heads[i].msg_len)
+                .unwrap_or(0)
+                .min(DATAGRAM_MAX);
             let cut = match heads[i].msg_hdr.msg_flags & libc::MSG_TRUNC {
                 0 => Cut::Whole,
                 _ => Cut::Cut,
             };
-            take(Received { source, bytes: &buffers[i][..len], cut });
+            take(Received {
+                source,
+                bytes: &buffers[i][..len],
+                cut,
+            });
         }
         Ok(came)
     }
@@ -239,7 +263,8 @@ impl<'a> Outbound<'a> {
         if used == 0 {
             return 0;
         }
-        let addresses: [SockAddr; BATCH] = std::array::from_fn(|i| SockAddr::from(self.addresses[i]));
+        let addresses: [SockAddr; BATCH] =
+            std::array::from_fn(|i| SockAddr::from(self.addresses[i]));
         let mut parts: [libc::iovec; BATCH] = std::array::from_fn(|i| libc::iovec {
             iov_base: self.datagrams[i].as_ptr().cast_mut().cast(),
             iov_len: self.datagrams[i].len(),
@@ -258,7 +283,12 @@ impl<'a> Outbound<'a> {
             // SAFETY: headers `next..used` point to datagrams, addresses and iovecs that outlive the call; the kernel
             // only reads what they point to.
             let sent = unsafe {
-                libc::sendmmsg(fd.as_raw_fd(), heads[next..].as_mut_ptr(), left, libc::MSG_DONTWAIT)
+                libc::sendmmsg(
+                    fd.as_raw_fd(),
+                    heads[next..].as_mut_ptr(),
+                    left,
+                    libc::MSG_DONTWAIT,
+                )
             };
             match usize::try_from(sent) {
                 Ok(sent) if sent > 0 => next += sent,
@@ -277,15 +307,17 @@ fn size_of_storage() -> libc::socklen_t {
     libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).expect("128 bytes")
 }
 
+/// Nothing to receive is no error; nor is what ICMP said about an earlier datagram, which is told once here.
 fn would_block(error: io::Error) -> io::Result<usize> {
-    match error.kind() {
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
-        // What ICMP said about an earlier datagram: told once, about nothing that was received.
-        io::ErrorKind::ConnectionRefused
-        | io::ErrorKind::HostUnreachable
-        | io::ErrorKind::NetworkUnreachable => Ok(0),
-        _ => Err(error),
-    }
+    let is_passing = matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+    );
+    if is_passing { Ok(0) } else { Err(error) }
 }
 
 /// Asks for big buffers: beyond the host's limit where we may, else up to it. A host that gives less only drops more.
@@ -300,8 +332,14 @@ fn wish_buffers(socket: &Plain) {
 /// Fragments where a path is narrower than a datagram, and learns its MTU (design §6).
 fn wish_path_mtu_discovery(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
     let (option, want) = match address {
-        SocketAddr::V4(_) => ((libc::IPPROTO_IP, libc::IP_MTU_DISCOVER), libc::IP_PMTUDISC_WANT),
-        SocketAddr::V6(_) => ((libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER), libc::IPV6_PMTUDISC_WANT),
+        SocketAddr::V4(_) => (
+            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+            libc::IP_PMTUDISC_WANT,
+        ),
+        SocketAddr::V6(_) => (
+            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+            libc::IPV6_PMTUDISC_WANT,
+        ),
     };
     set_option(socket, option, want)
 }
@@ -314,7 +352,13 @@ fn set_option(
     let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("4 bytes");
     // SAFETY: the value is one c_int that outlives the call, and its length is given.
     let answer = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            len,
+        )
     };
     match answer {
         0 => Ok(()),
@@ -360,10 +404,19 @@ mod tests {
         let from = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = SocketAddr::new("127.0.0.1".parse().unwrap(), to.port().unwrap());
         let datagrams: Vec<Vec<u8>> = (0..150u8).map(|i| vec![i; usize::from(i) + 1]).collect();
-        assert_eq!(from.send(datagrams.iter().map(|d| (address, d.as_slice()))), 0);
+        assert_eq!(
+            from.send(datagrams.iter().map(|d| (address, d.as_slice()))),
+            0
+        );
         let seen = all(&mut to);
-        assert_eq!(seen.iter().map(|s| s.1.clone()).collect::<Vec<_>>(), datagrams);
-        assert!(seen.iter().all(|s| s.0.port() == from.port().unwrap() && s.2 == Cut::Whole));
+        assert_eq!(
+            seen.iter().map(|s| s.1.clone()).collect::<Vec<_>>(),
+            datagrams
+        );
+        assert!(
+            seen.iter()
+                .all(|s| s.0.port() == from.port().unwrap() && s.2 == Cut::Whole)
+        );
     }
 
     #[test]
@@ -381,7 +434,8 @@ mod tests {
         let from = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = SocketAddr::new("127.0.0.1".parse().unwrap(), to.port().unwrap());
         let long = vec![0; 70_000];
-        let datagrams: [(SocketAddr, &[u8]); 3] = [(address, b"a"), (address, &long), (address, b"b")];
+        let datagrams: [(SocketAddr, &[u8]); 3] =
+            [(address, b"a"), (address, &long), (address, b"b")];
         assert_eq!(from.send(datagrams.into_iter()), 1);
         assert_eq!(all(&mut to).len(), 2);
     }

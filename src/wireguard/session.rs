@@ -310,18 +310,20 @@ mod tests {
 
     fn response(session: &mut Session, datagram: &[u8]) -> Vec<u8> {
         let mut dst = [0; 256];
-        match session.decapsulate(datagram, &mut dst).unwrap() {
-            Step::Response(bytes) => bytes.to_vec(),
-            other => panic!("not a response: {other:?}"),
-        }
+        let step = session.decapsulate(datagram, &mut dst).unwrap();
+        let Step::Response(bytes) = step else {
+            panic!("not a response: {step:?}");
+        };
+        bytes.to_vec()
     }
 
     fn confirmation(session: &mut Session, datagram: &[u8]) -> Vec<u8> {
         let mut dst = [0; 256];
-        match session.decapsulate(datagram, &mut dst).unwrap() {
-            Step::Confirmation(bytes) => bytes.to_vec(),
-            other => panic!("not a confirmation: {other:?}"),
-        }
+        let step = session.decapsulate(datagram, &mut dst).unwrap();
+        let Step::Confirmation(bytes) = step else {
+            panic!("not a confirmation: {step:?}");
+        };
+        bytes.to_vec()
     }
 
     fn standing_pair() -> (Session, Session) {
