@@ -150,6 +150,20 @@ impl Agent {
         Ok(())
     }
 
+    /// Gives the network that was founded and is up its name on the disk.
+    ///
+    /// # Errors
+    /// It is forgotten at the next start.
+    pub(super) fn settle_up(&mut self) -> std::io::Result<()> {
+        match &mut self.place {
+            Place::Up(network) => {
+                let id = network.node.network_id();
+                self.state_dir.settle(&mut network.folder, id)
+            }
+            Place::Idle | Place::Joining(_) | Place::Down(_) | Place::Unusable(_) => Ok(()),
+        }
+    }
+
     /// Takes the network down for good until `up` is said, or only for now.
     pub(super) fn take_down(&mut self, network: Network, standing: Standing) -> NetworkFolder {
         let mut network = network;

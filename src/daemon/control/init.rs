@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long the host's resolver may take to say whether a name is in use; a host without one must not wait long.
-const RESOLVER_PATIENCE: Duration = Duration::from_secs(2);
+const RESOLVER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a person decided, checked.
 struct Wish {
@@ -54,12 +54,12 @@ fn checked(request: &InitRequest) -> Result<Wish, ApiError> {
     let network = request.network.as_str();
     let domain = match &request.domain {
         Some(_) => Domain::Chosen,
-        None => Domain::Internal,
+        None => Domain::Default,
     };
     if let Err(refused) = label::network_name(network, domain) {
         return Err(match refused {
             label::NameRefused::InUse(_) => ApiError::network_name_in_use(network),
-            label::NameRefused::NotALabel(_) | label::NameRefused::Reserved(_) | label::NameRefused::NotADomain(_) => {
+            label::NameRefused::NotALabel(_) | label::NameRefused::Reserved(_) => {
                 ApiError::bad_name("network", network)
             }
         });
@@ -97,7 +97,7 @@ fn pool(text: &str) -> Result<Ipv4Net, ApiError> {
 async fn is_answered(domain: &str) -> bool {
     let name = (domain.to_owned(), 0);
     let asked = tokio::time::timeout(RESOLVER_PATIENCE, tokio::net::lookup_host(name)).await;
-    matches!(asked, Ok(Ok(mut addresses)) if addresses.next().is_some())
+    asked.is_ok_and(|answer| answer.is_ok_and(|mut addresses| addresses.next().is_some()))
 }
 
 fn init(agent: &mut Agent, wish: Wish) -> Result<String, ApiError> {

@@ -19,10 +19,10 @@ pub(super) async fn answer(control: &Control, request: RecoverRequest) -> Result
 
 fn recover(agent: &mut Agent, seed: RootSeed) -> Result<(), ApiError> {
     let network = agent.network()?;
-    if seed.key().network_id() != network.node.network_id() {
-        return Err(ApiError::wrong_recovery_code());
-    }
-    network.node.recover(clock::now(), seed);
+    network
+        .node
+        .recover(clock::now(), seed)
+        .map_err(|_refused| ApiError::wrong_recovery_code())?;
     let _rest_next_turn = network.drain();
     agent.publish();
     Ok(())
