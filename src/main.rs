@@ -12,7 +12,8 @@ use webmesh::{
         screen::Screen,
         start::Start,
     },
-    demo,
+    daemon::{self, Options},
+    demo, telemetry,
 };
 
 fn main() -> ExitCode {
@@ -44,14 +45,20 @@ fn play(demo: &Demo) -> ExitCode {
     }
 }
 
-fn serve(daemon: &Daemon, _start: Start) -> ExitCode {
+fn serve(daemon: &Daemon, start: Start) -> ExitCode {
     if daemon.check_config {
         return match Screen::of_this_process().answer("the configuration is good\n") {
             Ok(()) | Err(cli::screen::ReaderGone) => ExitCode::SUCCESS,
         };
     }
-    cli::complain(&ApiError::could_not(
-        Code::NotBuilt,
-        "this build has no agent",
-    ))
+    let options = Options {
+        config: start.config,
+        state_dir: start.state_dir,
+        socket: start.socket,
+    };
+    telemetry::start();
+    match daemon::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::complain(&ApiError::could_not(Code::Internal, format!("{error:#}"))),
+    }
 }

@@ -150,6 +150,20 @@ impl Agent {
         Ok(())
     }
 
+    /// Gives the network that was founded and is up its name on the disk.
+    ///
+    /// # Errors
+    /// It is forgotten at the next start.
+    pub(super) fn settle_up(&mut self) -> std::io::Result<()> {
+        match &mut self.place {
+            Place::Up(network) => {
+                let id = network.node.network_id();
+                self.state_dir.settle(&mut network.folder, id)
+            }
+            Place::Idle | Place::Joining(_) | Place::Down(_) | Place::Unusable(_) => Ok(()),
+        }
+    }
+
     /// Takes the network down for good until `up` is said, or only for now.
     pub(super) fn take_down(&mut self, network: Network, standing: Standing) -> NetworkFolder {
         let mut network = network;
@@ -172,6 +186,14 @@ impl Agent {
         let path = network.stop().path().to_owned();
         let (folder, found) = NetworkFolder::open(path)?;
         self.take_up(folder, found)
+    }
+
+    /// Looks at files that could not be taken up: the network stays, down until the next start or `up`.
+    pub(super) fn look_at(&mut self, path: PathBuf) {
+        match NetworkFolder::open(path) {
+            Ok((folder, found)) => self.rest(folder, found),
+            Err(error) => self.give_up(&format!("{:#}", anyhow::Error::from(error))),
+        }
     }
 
     /// `up`: the network whose files are at `path` runs again.

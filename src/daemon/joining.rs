@@ -108,10 +108,6 @@ impl Joining {
             identity.clone(),
             beginning.wish.clone(),
         );
-        let _nobody_reads = beginning
-            .asker
-            .talk
-            .try_send(format!("Looking for {}", beginning.token.name));
         Self {
             ground: beginning.ground,
             joiner,
@@ -189,7 +185,7 @@ impl Joining {
                     });
                 }
                 JoinerOutput::Reached { endpoint, after } => {
-                    let line = format!("{endpoint} yes, {} ms", after.as_millis());
+                    let line = self.found(endpoint, after);
                     let _nobody_reads = self.asker.talk.try_send(line);
                 }
                 JoinerOutput::Granted(grant) => return Err(self.store(*grant)),
@@ -213,6 +209,13 @@ impl Joining {
     /// Gives up because the agent stops.
     pub(super) fn abandon(self) {
         self.end(ApiError::internal("the agent stops"));
+    }
+
+    fn found(&self, endpoint: Underlay, after: Duration) -> String {
+        let before = self.token.hints.iter().take_while(|hint| **hint != endpoint);
+        let silent: String = before.map(|hint| format!("{hint} no · ")).collect();
+        let issuer = &self.token.name;
+        format!("Looking for {issuer}: {silent}{endpoint} yes, {} ms", after.as_millis())
     }
 
     fn dial(&mut self, to: &[Underlay], stamp: u64) {

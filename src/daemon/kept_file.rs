@@ -19,11 +19,11 @@ use crate::{
 
 /// The seeds of a peer in one network. Wiped on drop.
 #[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-pub struct Identity {
+pub(super) struct Identity {
     /// Of the node key.
-    pub node_seed: [u8; 32],
+    pub(super) node_seed: [u8; 32],
     /// Of the tunnel key.
-    pub tunnel_seed: [u8; 32],
+    pub(super) tunnel_seed: [u8; 32],
 }
 
 impl std::fmt::Debug for Identity {
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Identity {
 /// The body of a file does not say what it should, although its checksum holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("its content is not what webmesh writes")]
-pub struct Unreadable;
+pub(super) struct Unreadable;
 
 #[derive(Encode, Decode)]
 #[cbor(map)]
@@ -140,7 +140,7 @@ struct VipBody {
 
 impl Identity {
     /// The body of an identity file.
-    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
         encode(IdentityBody {
             node_seed: self.node_seed.into(),
             tunnel_seed: self.tunnel_seed.into(),
@@ -151,7 +151,7 @@ impl Identity {
     ///
     /// # Errors
     /// It is not one.
-    pub fn decode(body: &[u8]) -> Result<Self, Unreadable> {
+    pub(super) fn decode(body: &[u8]) -> Result<Self, Unreadable> {
         let body: IdentityBody = decode(body)?;
         Ok(Self {
             node_seed: *body.node_seed,
@@ -161,7 +161,7 @@ impl Identity {
 }
 
 /// The body of a state file.
-pub fn encode_kept(kept: &Kept) -> Zeroizing<Vec<u8>> {
+pub(super) fn encode_kept(kept: &Kept) -> Zeroizing<Vec<u8>> {
     encode(KeptBody {
         root: kept.root.as_ref().map(|seed| seed.0.into()),
         invites: kept.invites.iter().map(invite_body).collect(),
@@ -183,7 +183,7 @@ pub fn encode_kept(kept: &Kept) -> Zeroizing<Vec<u8>> {
 ///
 /// # Errors
 /// It is not one.
-pub fn decode_kept(body: &[u8]) -> Result<Kept, Unreadable> {
+pub(super) fn decode_kept(body: &[u8]) -> Result<Kept, Unreadable> {
     let body: KeptBody = decode(body)?;
     Ok(Kept {
         root: body.root.map(|seed| RootSeed(*seed)),

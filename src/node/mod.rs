@@ -357,6 +357,13 @@ impl Node {
         self.persist_kept(None);
     }
 
+    /// Sets where DNS over TCP is answered: the shell learns it after the own addresses are known.
+    pub fn set_dns_tcp_port(&mut self, now: Now, port: u16) {
+        self.settings.dns_tcp_port = port;
+        self.publication.stale = true;
+        self.finish_turn(now);
+    }
+
     /// What the network's time is, unix seconds (protocol §7).
     pub fn mesh_s(&self, now: Now) -> u64 {
         self.mesh_time.mesh_s(now)
