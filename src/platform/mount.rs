@@ -40,32 +40,30 @@ pub fn make_private() -> io::Result<()> {
 /// Shows `resolv_conf` and `nsswitch_conf` at their places in `/etc` and hides the sockets of local resolvers.
 ///
 /// `scratch` is an own, empty directory for the case that `/etc` lacks one of them.
-pub fn use_names(
-    resolv_conf: &Path,
-    nsswitch_conf: &Path,
-    scratch: &Path,
-) -> Result<(), CoverError> {
-    for directory in SHORTCUTS
-        .map(Path::new)
-        .into_iter()
-        .filter(|path| path.is_dir())
-    {
+pub fn use_names(resolv_conf: &Path, nsswitch_conf: &Path, scratch: &Path) -> Result<(), CoverError> {
+    for directory in SHORTCUTS.map(Path::new).into_iter().filter(|path| path.is_dir()) {
         hide(directory).map_err(|source| CoverError {
             from: "tmpfs".into(),
             over: directory.into(),
             source,
         })?;
     }
-    for (from, name) in [
-        (resolv_conf, "resolv.conf"),
-        (nsswitch_conf, "nsswitch.conf"),
-    ] {
-        let over = Path::new("/etc").join(name);
-        cover(from, &over, scratch).map_err(|source| CoverError {
-            from: from.into(),
-            over,
-            source,
-        })?;
+    let files = [
+        (resolv_conf, Path::new("/etc/resolv.conf")),
+        (nsswitch_conf, Path::new("/etc/nsswitch.conf")),
+    ];
+    let refused = |(from, over): (&Path, &Path), source| CoverError {
+        from: from.into(),
+        over: over.into(),
+        source,
+    };
+    // All stand-ins come before the first file: the overlay would hide what lies over /etc already.
+    let missing: Vec<&Path> = files.map(|(_, over)| over).into_iter().filter(|over| !over.exists()).collect();
+    if let [first, ..] = missing.as_slice() {
+        stand_in(&missing, scratch).map_err(|source| refused((scratch, first), source))?;
+    }
+    for (from, over) in files {
+        bind(from, over).map_err(|source| refused((from, over), source))?;
     }
     Ok(())
 }
@@ -82,19 +80,11 @@ fn hide(directory: &Path) -> io::Result<()> {
     .map_err(io::Error::from)
 }
 
-/// Shows the file `from` at `over`, whether a file, a link to one, a link to nothing or nothing is there.
-fn cover(from: &Path, over: &Path, scratch: &Path) -> io::Result<()> {
-    let target = match over.canonicalize() {
-        Ok(target) => target,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            stand_in(over, scratch)?;
-            over.to_owned()
-        }
-        Err(error) => return Err(error),
-    };
+/// Shows the file `from` at `over`, which is a file or a link to one.
+fn bind(from: &Path, over: &Path) -> io::Result<()> {
     mount(
         Some(from),
-        &target,
+        &over.canonicalize()?,
         None::<&str>,
         MsFlags::MS_BIND,
         None::<&str>,
@@ -102,31 +92,26 @@ fn cover(from: &Path, over: &Path, scratch: &Path) -> io::Result<()> {
     .map_err(io::Error::from)
 }
 
-/// Makes an empty file at `over` that only this mount namespace sees: its directory becomes an overlay.
-fn stand_in(over: &Path, scratch: &Path) -> io::Result<()> {
-    let lower = over.parent().expect("a file lies in a directory");
-    let name = over.file_name().expect("a file has a name");
-    let layers = scratch.join(name);
-    fs::create_dir(&layers)?;
-    hide(&layers)?;
-    let (upper, work) = (layers.join("upper"), layers.join("work"));
+/// Puts empty files in `/etc` where nothing or a link to nothing is, seen in this mount namespace alone: `/etc`
+/// becomes an overlay.
+fn stand_in(missing: &[&Path], scratch: &Path) -> io::Result<()> {
+    hide(scratch)?;
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     fs::create_dir(&upper)?;
     fs::create_dir(&work)?;
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        lower.display(),
-        upper.display(),
-        work.display()
-    );
+    let options = format!("lowerdir=/etc,upperdir={},workdir={}", upper.display(), work.display());
     // Inside a user namespace overlayfs must not use trusted attributes; as real root `userxattr` does no harm.
     mount(
         Some("overlay"),
-        lower,
+        "/etc",
         Some("overlay"),
         MsFlags::empty(),
         Some(format!("{options},userxattr").as_str()),
     )?;
-    let fresh = lower.join(".webmesh-stand-in");
-    fs::write(&fresh, "")?;
-    fs::rename(&fresh, over)
+    for over in missing {
+        let fresh = Path::new("/etc/.webmesh-stand-in");
+        fs::write(fresh, "")?;
+        fs::rename(fresh, over)?;
+    }
+    Ok(())
 }

@@ -62,7 +62,8 @@ impl LeaveError {
     /// Sorts what the kernel said at the step `what`.
     pub fn at(what: &'static str, source: io::Error) -> Self {
         match source.kind() {
-            io::ErrorKind::PermissionDenied => Self::Forbidden { what, source },
+            // Storage is "full" where the sysctl user.max_user_namespaces is 0.
+            io::ErrorKind::PermissionDenied | io::ErrorKind::StorageFull => Self::Forbidden { what, source },
             _ => Self::Refused { what, source },
         }
     }

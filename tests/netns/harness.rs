@@ -16,19 +16,19 @@ use webmesh::demo::{
 };
 
 /// The binary under test. The copy for an ordinary user is told by `WEBMESH_TEST_PROGRAM`.
-pub fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     std::env::var_os("WEBMESH_TEST_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_webmesh").into(), PathBuf::from)
 }
 
 /// A directory name that no other test of this or another run has.
-pub fn fresh_directory() -> PathBuf {
+pub(crate) fn fresh_directory() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("webmesh-netns-{}-{count}", std::process::id()))
 }
 
 /// An empty lab.
-pub fn lab() -> Lab {
+pub(crate) fn lab() -> Lab {
     match Lab::build(&program(), &fresh_directory()) {
         Ok(lab) => lab,
         Err(LabError::Forbidden(why)) => panic!(
@@ -39,20 +39,20 @@ pub fn lab() -> Lab {
 }
 
 /// Machines with agents. Dropping it judges the agents' logs and, after a failure, prints them.
-pub struct Net {
+pub(crate) struct Net {
     // Declared first: agents end before the namespaces go.
     peers: Vec<Peer>,
     lab: Lab,
 }
 
 /// One machine with an agent.
-pub struct Peer {
-    pub agent: Agent,
+pub(crate) struct Peer {
+    pub(crate) agent: Agent,
 }
 
 impl Net {
     /// Three machines with public addresses of both families, agents running: `anna`, `bo`, `carol`.
-    pub fn three() -> Self {
+    pub(crate) fn three() -> Self {
         let mut net = Self::empty();
         for (name, number) in [("anna", 11), ("bo", 12), ("carol", 13)] {
             net.add_public(name, number);
@@ -61,7 +61,7 @@ impl Net {
     }
 
     /// Nobody yet.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
             peers: Vec::new(),
             lab: lab(),
@@ -69,14 +69,14 @@ impl Net {
     }
 
     /// A machine at 203.0.113.`number` and 2001:db8::`number`, with a running agent.
-    pub fn add_public(&mut self, name: &str, number: u8) {
+    pub(crate) fn add_public(&mut self, name: &str, number: u8) {
         let addresses = [format!("203.0.113.{number}/24"), format!("2001:db8::{number:x}/64")];
         let machine = self.lab.public(name, &[&addresses[0], &addresses[1]]).unwrap();
         self.add(machine);
     }
 
     /// A machine alone behind a home router at 203.0.113.`number`, with a running agent.
-    pub fn add_home(&mut self, name: &str, number: u8) {
+    pub(crate) fn add_home(&mut self, name: &str, number: u8) {
         let router = format!("router-{name}");
         let public = format!("203.0.113.{number}/24");
         self.lab
@@ -92,27 +92,27 @@ impl Net {
         self.peers.push(Peer { agent });
     }
 
-    pub fn lab(&self) -> &Lab {
+    pub(crate) fn lab(&self) -> &Lab {
         &self.lab
     }
 
     /// A machine by its name.
-    pub fn peer(&self, name: &str) -> &Peer {
+    pub(crate) fn peer(&self, name: &str) -> &Peer {
         let found = self.peers.iter().find(|peer| peer.name() == name);
         found.unwrap_or_else(|| panic!("this test has no machine {name}"))
     }
 
-    pub fn peer_mut(&mut self, name: &str) -> &mut Peer {
+    pub(crate) fn peer_mut(&mut self, name: &str) -> &mut Peer {
         let found = self.peers.iter_mut().find(|peer| peer.name() == name);
         found.unwrap_or_else(|| panic!("this test has no machine {name}"))
     }
 
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.peers.iter().map(|peer| peer.name().to_owned()).collect()
     }
 
     /// The first founds `home`, the others join it by its invites, and every machine asks its resolver.
-    pub fn form(&self) {
+    pub(crate) fn form(&self) {
         let [first, others @ ..] = self.peers.as_slice() else {
             panic!("a network needs a machine")
         };
@@ -141,17 +141,17 @@ impl Drop for Net {
 }
 
 impl Peer {
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.agent.machine().name
     }
 
     /// `webmesh` with these words.
-    pub fn webmesh(&self, words: &[&str]) -> Output {
+    pub(crate) fn webmesh(&self, words: &[&str]) -> Output {
         self.bounded(&[&[program().to_str().unwrap()], words].concat(), COMMAND_LIMIT)
     }
 
     /// `webmesh` with these words, which must exit with 0; gives its stdout.
-    pub fn ok(&self, words: &[&str]) -> String {
+    pub(crate) fn ok(&self, words: &[&str]) -> String {
         let output = self.webmesh(words);
         assert!(
             output.status.success(),
@@ -166,7 +166,7 @@ impl Peer {
     }
 
     /// `webmesh` with these words, which must exit with `code`; gives its stderr.
-    pub fn refused(&self, code: i32, words: &[&str]) -> String {
+    pub(crate) fn refused(&self, code: i32, words: &[&str]) -> String {
         let output = self.webmesh(words);
         assert_eq!(
             output.status.code(),
@@ -181,29 +181,29 @@ impl Peer {
     }
 
     /// A new token.
-    pub fn invite(&self) -> String {
+    pub(crate) fn invite(&self) -> String {
         let token = self.ok(&["invite"]).trim().to_owned();
         assert!(token.starts_with("wm1-"), "a token alone on stdout, not {token:?}");
         token
     }
 
-    pub fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         serde_json::from_str(&self.ok(&["status", "--json"])).unwrap()
     }
 
     /// This machine's own mesh addresses, v4 and v6.
-    pub fn mesh_addresses(&self) -> [String; 2] {
+    pub(crate) fn mesh_addresses(&self) -> [String; 2] {
         let status = self.status();
         ["ipv4", "ipv6"].map(|family| status["self"][family].as_str().unwrap().to_owned())
     }
 
     /// A line of shell, run in this machine.
-    pub fn run(&self, line: &str) -> Output {
+    pub(crate) fn run(&self, line: &str) -> Output {
         self.bounded(&["sh", "-c", line], COMMAND_LIMIT)
     }
 
     /// A line of shell that must exit with 0; gives its stdout.
-    pub fn sh(&self, line: &str) -> String {
+    pub(crate) fn sh(&self, line: &str) -> String {
         let output = self.run(line);
         assert!(
             output.status.success(),
@@ -217,7 +217,7 @@ impl Peer {
     }
 
     /// A program that runs beside the test until the guard is dropped.
-    pub fn beside(&self, line: &str) -> Beside {
+    pub(crate) fn beside(&self, line: &str) -> Beside {
         let mut command = self.agent.command("sh").unwrap();
         command.arg("-c").arg(format!("exec {line}"));
         let log = std::fs::File::create(self.agent.machine().directory.join("beside.log")).unwrap();
@@ -226,13 +226,13 @@ impl Peer {
     }
 
     /// Waits until a TCP listener stands on a port of this machine.
-    pub fn await_port(&self, port: u16) {
+    pub(crate) fn await_port(&self, port: u16) {
         let port = port.to_string();
         self.ok(&["demo", "hold", "await-port", &port]);
     }
 
     /// A file of this machine's directory.
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.agent.machine().directory.join(name)
     }
 
@@ -252,7 +252,7 @@ impl Peer {
 }
 
 /// A program that is killed when this is dropped.
-pub struct Beside(std::process::Child);
+pub(crate) struct Beside(std::process::Child);
 
 impl Drop for Beside {
     fn drop(&mut self) {
@@ -262,7 +262,7 @@ impl Drop for Beside {
 }
 
 /// Looks every few milliseconds, where no event exists, until `is_so` or the limit.
-pub fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
+pub(crate) fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < limit, "not within {limit:?}: {what}");
@@ -271,12 +271,12 @@ pub fn within(limit: Duration, what: &str, mut is_so: impl FnMut() -> bool) -> D
     began.elapsed()
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Whether any process still lives in a namespace that one of `pids` held, or the directory is still there.
-pub fn is_gone(directory: &Path, pids: &[u32]) -> bool {
+pub(crate) fn is_gone(directory: &Path, pids: &[u32]) -> bool {
     !directory.exists() && pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 

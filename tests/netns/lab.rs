@@ -99,7 +99,58 @@ fn an_ordinary_user_gets_the_same_lab() {
     fs::remove_dir_all(&directory).unwrap();
     let said = text(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", text(&output.stderr));
-    assert!(said.contains("4 passed"), "{said}");
+    assert!(said.contains("7 passed"), "{said}");
+}
+
+#[test]
+fn where_etc_lacks_the_files_they_are_shown_all_the_same() {
+    // A lab inside a machine whose /etc has a link to nothing and no nsswitch.conf, as in a small container.
+    let lab = lab();
+    let vps = lab.machine("vps").unwrap();
+    let etc = "mount -t tmpfs none /etc && ln -s ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf";
+    let test = std::env::current_exe().unwrap();
+    let name = "lab::names_are_looked_up_only_where_the_machine_s_own_file_says";
+    let said = sh(&vps, &format!("{etc} && {} --exact {name} 2>&1", test.display()));
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn the_demo_s_stand_ins_serve_and_fetch_a_page() {
+    let lab = lab();
+    let vps = lab.public("vps", &["203.0.113.10/24"]).unwrap();
+    fs::write(vps.directory.join("index.html"), "hello").unwrap();
+    let hold = |words: &str| format!("{} demo hold {words}", program().display());
+    let mut server = vps.command(program()).unwrap();
+    let mut server = server.args(["demo", "hold", "serve", "127.0.0.1:80", "."]).spawn().unwrap();
+    sh(&vps, &hold("await-port 80"));
+    let seconds = sh(&vps, &format!("{} 2>&1", hold("fetch http://127.0.0.1/ page 1000000")));
+    assert!(seconds.parse::<f64>().is_ok(), "{seconds}");
+    assert_eq!(fs::read_to_string(vps.directory.join("page")).unwrap(), "hello");
+    let missing = sh(&vps, &format!("{} || echo no", hold("fetch http://127.0.0.1/../etc/passwd page 1000000")));
+    assert_eq!(missing, "no\n");
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
+fn where_only_root_may_make_namespaces_one_line_says_so() {
+    let program = program();
+    let denied = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                  exec setpriv --bounding-set=-all --inh-caps=-all --ambient-caps=-all";
+    let directory = fresh_directory();
+    fs::create_dir(&directory).unwrap();
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "sh", "-c", &format!("{denied} {} demo", program.display())])
+        .env("XDG_RUNTIME_DIR", &directory)
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.starts_with("webmesh: this machine lets only root make namespaces"), "{said}");
+    assert!(said.ends_with(": sudo webmesh demo\n"), "{said}");
+    assert_eq!(fs::read_dir(directory.join("webmesh-demo")).map_or(0, Iterator::count), 0);
+    fs::remove_dir_all(directory).unwrap();
 }
 
 fn sh(machine: &Machine, line: &str) -> String {

@@ -11,6 +11,7 @@ mod harness;
 
 mod crashing;
 mod demo;
+mod host;
 mod joining;
 mod lab;
 mod reaching;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{Net, Peer, text, within};
+use crate::harness::{Net, Peer, within};
 
 #[test]
 fn every_pair_speaks_icmp_udp_and_tcp_over_both_families() {
@@ -10,8 +10,8 @@ fn every_pair_speaks_icmp_udp_and_tcp_over_both_families() {
     net.form();
     for server in net.names() {
         let server = net.peer(&server);
-        let _tcp = server.beside("python3 -c \"$ECHO\" tcp 7000".replace("$ECHO", ECHO).as_str());
-        let _udp = server.beside("python3 -c \"$ECHO\" udp 7001".replace("$ECHO", ECHO).as_str());
+        let _tcp = server.beside(&format!("python3 -c \"{ECHO}\" tcp 7000"));
+        let _udp = server.beside(&format!("python3 -c \"{ECHO}\" udp 7001"));
         server.await_port(7000);
         for client in net.names().iter().filter(|name| *name != server.name()) {
             let client = net.peer(client);
@@ -156,7 +156,7 @@ fn whois_ping_and_peers_name_the_machine_behind_an_address() {
     }
     assert!(bo.ok(&["ping", "-c", "1", "anna"]).contains("ms"));
     assert!(bo.ok(&["peers", "anna"]).contains(&v4));
-    let said = text(bo.refused(1, &["whois", "ana"]).as_bytes());
+    let said = bo.refused(1, &["whois", "ana"]);
     assert!(said.contains("anna"), "the nearest name is suggested: {said}");
 }
 
