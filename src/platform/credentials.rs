@@ -91,7 +91,11 @@ mod tests {
 
     #[test]
     fn nobody_is_in_a_group_that_is_not_there() {
-        let caller = Caller { uid: 0, gid: 0, pid: 1 };
+        let caller = Caller {
+            uid: 0,
+            gid: 0,
+            pid: 1,
+        };
         assert!(!caller.is_in_group("no-such-group-here"));
         assert!(caller.is_in_group("root"));
     }

@@ -1,6 +1,10 @@
 //! Links, addresses and routes of one network namespace, by rtnetlink.
 //!
 //! Knows how they are made and listed. Refuses to know what they are for.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's lists of attributes are open, and long"
+)]
 
 use std::{
     fs, io,
@@ -14,7 +18,10 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -89,8 +96,10 @@ impl Links {
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(far))),
         ]));
-        self.0
-            .request(RouteNetlinkMessage::NewLink(pair), NLM_F_CREATE | NLM_F_EXCL)
+        self.0.request(
+            RouteNetlinkMessage::NewLink(pair),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// Makes a bridge.
@@ -100,8 +109,10 @@ impl Links {
             LinkAttribute::IfName(name.to_owned()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
-        self.0
-            .request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.0.request(
+            RouteNetlinkMessage::NewLink(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// Takes a link away, and with it its addresses and routes; of a veth pair both ends go.
@@ -134,8 +145,10 @@ impl Links {
     /// Gives a link an address. IPv6 skips duplicate detection, which would hold the address back for a second.
     pub fn add_address(&mut self, name: &str, net: IpNet) -> io::Result<()> {
         let message = self.address(name, net)?;
-        self.0
-            .request(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.0.request(
+            RouteNetlinkMessage::NewAddress(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// Takes an address from a link.
@@ -157,13 +170,17 @@ impl Links {
             .attributes
             .push(RouteAttribute::Destination(to.network().into()));
         message.attributes.push(RouteAttribute::Gateway(via.into()));
-        self.0
-            .request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL)
+        self.0.request(
+            RouteNetlinkMessage::NewRoute(message),
+            NLM_F_CREATE | NLM_F_EXCL,
+        )
     }
 
     /// All links.
     pub fn list(&mut self) -> io::Result<Vec<Link>> {
-        let found = self.0.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let found = self
+            .0
+            .dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
         Ok(found.into_iter().filter_map(link).collect())
     }
 
@@ -199,7 +216,12 @@ impl Links {
             .into_iter()
             .find(|link| link.name == name)
             .map(|link| link.index)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("there is no interface {name}")))
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("there is no interface {name}"),
+                )
+            })
     }
 
     fn named(&mut self, name: &str) -> io::Result<LinkMessage> {
@@ -228,10 +250,16 @@ impl Links {
         message.header.scope = AddressScope::Universe;
         message.header.index = self.index(name)?;
         message.attributes.push(AddressAttribute::Local(net.addr()));
-        message.attributes.push(AddressAttribute::Address(net.addr()));
+        message
+            .attributes
+            .push(AddressAttribute::Address(net.addr()));
         match net {
-            IpNet::V4(net) => message.attributes.push(AddressAttribute::Broadcast(net.broadcast())),
-            IpNet::V6(_) => message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad)),
+            IpNet::V4(net) => message
+                .attributes
+                .push(AddressAttribute::Broadcast(net.broadcast())),
+            IpNet::V6(_) => message
+                .attributes
+                .push(AddressAttribute::Flags(AddressFlags::Nodad)),
         }
         Ok(message)
     }
@@ -258,15 +286,18 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         return None;
     };
     let flags = message.header.flags;
-    message.attributes.into_iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(Link {
-            index: message.header.index,
-            name,
-            up: flags.contains(LinkFlags::Up),
-            loopback: flags.contains(LinkFlags::Loopback),
-        }),
-        _ => None,
-    })
+    message
+        .attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::IfName(name) => Some(Link {
+                index: message.header.index,
+                name,
+                up: flags.contains(LinkFlags::Up),
+                loopback: flags.contains(LinkFlags::Loopback),
+            }),
+            _ => None,
+        })
 }
 
 fn address(message: RouteNetlinkMessage) -> Option<Address> {
@@ -281,7 +312,9 @@ fn address(message: RouteNetlinkMessage) -> Option<Address> {
             AddressAttribute::Local(ip) => local = Some(*ip),
             AddressAttribute::Address(ip) => remote = Some(*ip),
             AddressAttribute::Flags(flags) => {
-                unfit = flags.intersects(AddressFlags::Tentative | AddressFlags::Deprecated | AddressFlags::Dadfailed);
+                unfit = flags.intersects(
+                    AddressFlags::Tentative | AddressFlags::Deprecated | AddressFlags::Dadfailed,
+                );
             }
             _ => {}
         }
@@ -339,14 +372,22 @@ mod tests {
     #[test]
     fn the_loopback_is_listed_with_its_address() {
         let mut links = Links::open().unwrap();
-        let lo = links.list().unwrap().into_iter().find(|link| link.loopback).unwrap();
+        let lo = links
+            .list()
+            .unwrap()
+            .into_iter()
+            .find(|link| link.loopback)
+            .unwrap();
         assert_eq!(lo.name, "lo");
         assert_eq!(links.index("lo").unwrap(), lo.index);
         let addresses = links.addresses().unwrap();
         let own = addresses
             .iter()
             .find(|address| address.net.addr() == IpAddr::V4(Ipv4Addr::LOCALHOST));
-        assert_eq!(own.map(|address| (address.link, address.usable)), Some((lo.index, false)));
+        assert_eq!(
+            own.map(|address| (address.link, address.usable)),
+            Some((lo.index, false))
+        );
     }
 
     #[test]

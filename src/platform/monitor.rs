@@ -1,7 +1,10 @@
 //! When this machine's addresses and routes change, and under which addresses others may reach it.
 //!
 //! Knows rtnetlink's news and the default routes. Refuses to know who is told of them.
-#![expect(unsafe_code, reason = "tokio registers a descriptor on our word that it stays the same")]
+#![expect(
+    unsafe_code,
+    reason = "tokio registers a descriptor on our word that it stays the same"
+)]
 
 use std::{
     io,
@@ -140,7 +143,12 @@ mod tests {
     fn link_local_and_loopback_addresses_are_never_dialable() {
         let dialable = |text: &str| is_dialable(text.parse().unwrap());
         assert!(dialable("192.168.1.2") && dialable("2001:db8::1") && dialable("fd00::2"));
-        assert!(!dialable("169.254.1.1") && !dialable("fe80::1") && !dialable("127.0.0.1") && !dialable("::1"));
+        assert!(
+            !dialable("169.254.1.1")
+                && !dialable("fe80::1")
+                && !dialable("127.0.0.1")
+                && !dialable("::1")
+        );
     }
 
     #[test]

@@ -61,10 +61,14 @@ pub enum LeaveError {
 impl LeaveError {
     /// Sorts what the kernel said at the step `what`.
     pub fn at(what: &'static str, source: io::Error) -> Self {
-        match source.kind() {
-            // Storage is "full" where the sysctl user.max_user_namespaces is 0.
-            io::ErrorKind::PermissionDenied | io::ErrorKind::StorageFull => Self::Forbidden { what, source },
-            _ => Self::Refused { what, source },
+        // Storage is "full" where the sysctl user.max_user_namespaces is 0.
+        if matches!(
+            source.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::StorageFull
+        ) {
+            Self::Forbidden { what, source }
+        } else {
+            Self::Refused { what, source }
         }
     }
 }
@@ -158,7 +162,11 @@ impl Namespaces {
 }
 
 /// Makes `command` start inside `namespaces`, in `directory`, and end when the thread that starts it ends.
-pub fn put_inside(command: &mut Command, namespaces: &Arc<Namespaces>, directory: &Path) -> io::Result<()> {
+pub fn put_inside(
+    command: &mut Command,
+    namespaces: &Arc<Namespaces>,
+    directory: &Path,
+) -> io::Result<()> {
     let namespaces = Arc::clone(namespaces);
     let directory = CString::new(directory.as_os_str().as_encoded_bytes())?;
     let enter = move || {

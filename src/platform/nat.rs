@@ -5,6 +5,10 @@
 //! A real router drops unsolicited packets on its WAN side. Without that a packet from outside that comes early is
 //! delivered to the router itself, confirms a conntrack entry, and the packet that goes out later is given another
 //! port: punching then fails as it never does in a home.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's lists of attributes are open, and long"
+)]
 
 use std::io;
 
@@ -12,9 +16,10 @@ use netlink_packet_core::{DefaultNla, NLM_F_ACK, NLM_F_CREATE};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily, NetfilterSubsystem,
     nftables::{
-        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber, Immediate,
-        InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator, Register, RuleAttribute, RuleMessage,
-        TableAttribute, TableMessage, Verdict, VerdictAttribute,
+        Bitwise, ChainAttribute, ChainMessage, Cmp, DataAttribute, Expressions, Hook, HookNumber,
+        Immediate, InetHookNumber, ListAttribute, Meta, MetaKey, NfTablesMessage, Operator,
+        Register, RuleAttribute, RuleMessage, TableAttribute, TableMessage, Verdict,
+        VerdictAttribute,
     },
     none::ControlMessage,
 };
@@ -39,12 +44,20 @@ pub fn masquerade(wan: &str, nat: Nat) -> io::Result<()> {
             attributes: vec![TableAttribute::Name(TABLE.to_owned())],
         })),
     ];
-    messages.push(chain("post", "nat", InetHookNumber::PostRouting, PRIORITY_SRCNAT));
+    messages.push(chain(
+        "post",
+        "nat",
+        InetHookNumber::PostRouting,
+        PRIORITY_SRCNAT,
+    ));
     messages.push(rule(
         "post",
         [interface(MetaKey::Oifname, wan), vec![translate(nat)]].concat(),
     ));
-    for (name, hook) in [("input", InetHookNumber::LocalIn), ("forward", InetHookNumber::Forward)] {
+    for (name, hook) in [
+        ("input", InetHookNumber::LocalIn),
+        ("forward", InetHookNumber::Forward),
+    ] {
         messages.push(chain(name, "filter", hook, PRIORITY_FILTER));
         messages.push(rule(
             name,
@@ -72,14 +85,21 @@ pub fn tables() -> io::Result<Vec<String>> {
     );
     let mut names = Vec::new();
     for message in Netlink::open(NETLINK_NETFILTER)?.dump(ask)? {
-        let netlink_packet_netfilter::NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(table)) = message.inner
+        let netlink_packet_netfilter::NetfilterMessageInner::NfTables(NfTablesMessage::NewTable(
+            table,
+        )) = message.inner
         else {
             continue;
         };
-        names.extend(table.attributes.into_iter().filter_map(|attribute| match attribute {
-            TableAttribute::Name(name) => Some(name),
-            _ => None,
-        }));
+        names.extend(
+            table
+                .attributes
+                .into_iter()
+                .filter_map(|attribute| match attribute {
+                    TableAttribute::Name(name) => Some(name),
+                    _ => None,
+                }),
+        );
     }
     names.sort_unstable();
     Ok(names)
@@ -95,7 +115,10 @@ fn control(message: ControlMessage) -> Flagged<NetfilterMessage> {
 
 fn made(message: NfTablesMessage) -> Flagged<NetfilterMessage> {
     let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
-    (NetfilterMessage::new(header, message), NLM_F_CREATE | NLM_F_ACK)
+    (
+        NetfilterMessage::new(header, message),
+        NLM_F_CREATE | NLM_F_ACK,
+    )
 }
 
 fn chain(name: &str, kind: &str, hook: InetHookNumber, priority: u32) -> Flagged<NetfilterMessage> {
@@ -128,7 +151,11 @@ fn interface(key: MetaKey, name: &str) -> Vec<Expression> {
     let mut padded = name.as_bytes().to_vec();
     padded.resize(libc::IFNAMSIZ, 0);
     vec![
-        Expressions::Meta(vec![Meta::DestinationRegister(Register::Reg1), Meta::Key(key)]).into(),
+        Expressions::Meta(vec![
+            Meta::DestinationRegister(Register::Reg1),
+            Meta::Key(key),
+        ])
+        .into(),
         compare(Operator::Equal, padded),
     ]
 }
@@ -137,7 +164,10 @@ fn interface(key: MetaKey, name: &str) -> Vec<Expression> {
 fn answers() -> Vec<Expression> {
     let load = Expressions::Other {
         expression_type: "ct".to_owned(),
-        attributes: vec![number(NFTA_CT_DREG, NFT_REG_1), number(NFTA_CT_KEY, NFT_CT_STATE)],
+        attributes: vec![
+            number(NFTA_CT_DREG, NFT_REG_1),
+            number(NFTA_CT_KEY, NFT_CT_STATE),
+        ],
     };
     let bits = CT_ESTABLISHED | CT_RELATED;
     let mask = Expressions::Bitwise(vec![
@@ -147,7 +177,11 @@ fn answers() -> Vec<Expression> {
         Bitwise::Mask(DataAttribute::Value(native(bits))),
         Bitwise::Xor(DataAttribute::Value(native(0))),
     ]);
-    vec![load.into(), mask.into(), compare(Operator::NotEqual, native(0))]
+    vec![
+        load.into(),
+        mask.into(),
+        compare(Operator::NotEqual, native(0)),
+    ]
 }
 
 fn translate(nat: Nat) -> Expression {
@@ -165,7 +199,9 @@ fn translate(nat: Nat) -> Expression {
 fn verdict(code: u32) -> Expression {
     Expressions::Immediate(vec![
         Immediate::DestinationRegister(Register::Verdict),
-        Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(Verdict::Other(code))])),
+        Immediate::Data(DataAttribute::Verdict(vec![VerdictAttribute::Code(
+            Verdict::Other(code),
+        )])),
     ])
     .into()
 }
@@ -185,7 +221,10 @@ fn number(kind: u16, value: u32) -> DefaultNla {
 }
 
 /// Registers that hold conntrack's state are in the host's order.
-#[expect(clippy::host_endian_bytes, reason = "the kernel compares the register as its own integer")]
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "the kernel compares the register as its own integer"
+)]
 fn native(value: u32) -> Vec<u8> {
     value.to_ne_bytes().to_vec()
 }

@@ -7,7 +7,7 @@ use std::{io, net::IpAddr};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
@@ -64,7 +64,11 @@ fn nearer(first: Listening, second: Listening) -> Listening {
         Listening::Elsewhere(_) => 2,
         Listening::Here => 3,
     };
-    if rank(&second) > rank(&first) { second } else { first }
+    if rank(&second) > rank(&first) {
+        second
+    } else {
+        first
+    }
 }
 
 fn listeners(port: Port) -> io::Result<Vec<IpAddr>> {
@@ -74,7 +78,10 @@ fn listeners(port: Port) -> io::Result<Vec<IpAddr>> {
     };
     let mut netlink = Netlink::open(NETLINK_SOCK_DIAG)?;
     let mut addresses = Vec::new();
-    for (family, socket_id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
+    for (family, socket_id) in [
+        (AF_INET, SocketId::new_v4()),
+        (AF_INET6, SocketId::new_v6()),
+    ] {
         let found = netlink.dump(SockDiagMessage::InetRequest(InetRequest {
             family,
             protocol,
@@ -82,16 +89,16 @@ fn listeners(port: Port) -> io::Result<Vec<IpAddr>> {
             states: states.clone(),
             socket_id,
         }))?;
-        addresses.extend(found.into_iter().filter_map(|message| match message {
-            SockDiagMessage::InetResponse(response) => waits_on(&response.header, number),
-            _ => None,
-        }));
+        addresses.extend(found.iter().filter_map(|message| waits_on(message, number)));
     }
     Ok(addresses)
 }
 
-fn waits_on(header: &InetResponseHeader, port: u16) -> Option<IpAddr> {
-    let id = &header.socket_id;
+fn waits_on(message: &SockDiagMessage, port: u16) -> Option<IpAddr> {
+    let SockDiagMessage::InetResponse(response) = message else {
+        return None;
+    };
+    let id = &response.header.socket_id;
     (id.source_port == port && id.destination_port == 0).then(|| id.source_address.to_canonical())
 }
 

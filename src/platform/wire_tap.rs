@@ -26,10 +26,16 @@ impl WireTap {
         let every = u16::try_from(libc::ETH_P_ALL)
             .expect("an ethertype has 16 bits")
             .to_be();
-        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(every))))?;
+        let socket = Socket::new(
+            Domain::PACKET,
+            Type::RAW,
+            Some(Protocol::from(i32::from(every))),
+        )?;
         // SAFETY: all-zero is a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET.try_into().expect("an address family has 16 bits");
+        address.sll_family = libc::AF_PACKET
+            .try_into()
+            .expect("an address family has 16 bits");
         address.sll_protocol = every;
         address.sll_ifindex = index.try_into().expect("interface numbers are small");
         // SAFETY: the pointer and the length describe `address`, which outlives the call.
@@ -37,14 +43,26 @@ impl WireTap {
             libc::bind(
                 socket.as_raw_fd(),
                 std::ptr::from_ref(&address).cast(),
-                size_of_val(&address).try_into().expect("an address is small"),
+                size_of_val(&address)
+                    .try_into()
+                    .expect("an address is small"),
             )
         };
         if bound < 0 {
             return Err(io::Error::last_os_error());
         }
-        let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES)
-            .or_else(|_| nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBuf, &RECEIVE_BUFFER_BYTES));
+        let _ = nix::sys::socket::setsockopt(
+            &socket,
+            nix::sys::socket::sockopt::RcvBufForce,
+            &RECEIVE_BUFFER_BYTES,
+        )
+        .or_else(|_| {
+            nix::sys::socket::setsockopt(
+                &socket,
+                nix::sys::socket::sockopt::RcvBuf,
+                &RECEIVE_BUFFER_BYTES,
+            )
+        });
         Ok(Self(socket))
     }
 

@@ -2,10 +2,7 @@
 //!
 //! They run as root, or as an ordinary user where the kernel allows user namespaces and `/dev/net/tun` is 0666.
 //! Where neither is so they fail and say what they need.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "these tests run in real time"
-)]
+#![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 mod harness;
 
