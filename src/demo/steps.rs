@@ -37,11 +37,12 @@ const PORT: u16 = 41820;
 /// How long a download or a returning session may take at most before the step counts as broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The three machines, and what the host looked like before.
+/// The three machines, and what the host and bo's machine looked like before.
 pub(super) struct Play<'a> {
     lab: &'a Lab,
     stage: Stage,
     host: Snapshot,
+    idle: Snapshot,
     vps: Agent,
     anna: Agent,
     bo: Agent,
@@ -61,6 +62,7 @@ impl<'a> Play<'a> {
         let host = Snapshot::take()?;
         let began = Instant::now();
         let mut machines = build(lab).map_err(|error| io::Error::other(error.to_string()))?;
+        let idle = snapshot_of(&machines[2], lab)?;
         let [vps, anna, bo] = &mut machines;
         for agent in [vps, anna, bo] {
             agent.start()?;
@@ -81,6 +83,7 @@ impl<'a> Play<'a> {
             lab,
             stage,
             host,
+            idle,
             vps,
             anna,
             bo,
@@ -247,7 +250,6 @@ impl<'a> Play<'a> {
     }
 
     fn crash_in_a_download(&mut self) -> Result<(), Broken> {
-        let idle = self.untouched()?;
         let file = self.bo.machine().directory.join("big");
         let mut download = self.fetch("http://web.svc.demo.internal/big", &file, DOWNLOAD_RATE)?;
         let mut download = download
@@ -261,7 +263,7 @@ impl<'a> Play<'a> {
 
         let crashed = Instant::now();
         self.bo.kill()?;
-        let left = self.snapshot_of_bo()?;
+        let left = snapshot_of(&self.bo, self.lab)?;
         self.bo.start()?;
         let wait = ["wait", "--peer", "vps", "--timeout", "10s"];
         Said::of(|| self.bo.webmesh(&wait))?
@@ -273,7 +275,7 @@ impl<'a> Play<'a> {
         let is_right =
             ended.success() && digest(&fs::read(&file)?) == digest(&noise(DOWNLOAD_BYTES));
         let residue = [
-            left.differences(&idle),
+            left.differences(&self.idle),
             Snapshot::take()?.differences(&self.host),
         ]
         .concat();
@@ -298,24 +300,6 @@ impl<'a> Play<'a> {
         }
         self.stage.hold();
         Ok(())
-    }
-
-    /// How bo's machine looks without an agent: the agent is stopped cleanly for a moment.
-    fn untouched(&mut self) -> Result<Snapshot, Broken> {
-        self.bo.stop()?;
-        let idle = self.snapshot_of_bo()?;
-        self.bo.start()?;
-        let wait = ["wait", "--peer", "vps", "--timeout", "10s"];
-        Said::of(|| self.bo.webmesh(&wait))?
-            .success("bo's session with vps stands after a restart")?;
-        Ok(idle)
-    }
-
-    fn snapshot_of_bo(&self) -> Result<Snapshot, Broken> {
-        let mut command = self.bo.command(self.lab.program())?;
-        let said = Said::of(|| command.args(["demo", "hold", "snapshot"]).output())?
-            .success("a look at bo's machine")?;
-        Ok(serde_json::from_str(&said.stdout).map_err(io::Error::from)?)
     }
 
     /// What step 8 could compare: the host's nf_tables are for root's eyes.
@@ -401,6 +385,17 @@ fn build(lab: &Lab) -> Result<[Agent; 3], LabError> {
     }
     let [anna, bo] = <[_; 2]>::try_from(homes).expect("two homes were built");
     Ok([vps, anna, bo].map(|machine| Agent::new(machine, lab.program())))
+}
+
+/// How a machine looks, but for `/etc`: there the demo itself has written whom to ask for names, and the rest is the
+/// host's.
+fn snapshot_of(agent: &Agent, lab: &Lab) -> Result<Snapshot, Broken> {
+    let mut command = agent.command(lab.program())?;
+    let said = Said::of(|| command.args(["demo", "hold", "snapshot"]).output())?
+        .success("a look at a machine")?;
+    let mut taken: Snapshot = serde_json::from_str(&said.stdout).map_err(io::Error::from)?;
+    taken.etc = (0, 0);
+    Ok(taken)
 }
 
 /// The lines before the first step.

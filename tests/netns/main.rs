@@ -2,7 +2,12 @@
 //!
 //! They run as root, or as an ordinary user where the kernel allows user namespaces and `/dev/net/tun` is 0666.
 //! Where neither is so they fail and say what they need.
-#![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests run in real time, end at the first surprise, and print logs after it"
+)]
 
 mod harness;
 
