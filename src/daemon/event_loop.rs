@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// How long a look at the agent may be old while things change: what a person takes for at once.
-const FRESH: Duration = Duration::from_millis(100);
+const FRESH: Duration = Duration::from_millis(20);
 
 /// Peers above which looks are made once a second only: each costs some µs per peer.
 const MANY_PEERS: usize = 256;
@@ -208,8 +208,10 @@ impl EventLoop {
         self.agent.place = match std::mem::replace(&mut self.agent.place, Place::Idle) {
             Place::Joining(joining) => match joining.drain() {
                 Ok(joining) => Place::Joining(joining),
-                Err(Ended::Granted(admitted)) => take_membership(&mut self.agent, *admitted),
-                Err(Ended::Not) => Place::Idle,
+                Err(ended) => {
+                    (self.is_stale, self.published_at) = (true, Moment(0));
+                    after_join(&mut self.agent, ended)
+                }
             },
             other @ (Place::Idle | Place::Up(_) | Place::Down(_) | Place::Unusable(_)) => other,
         };
@@ -263,6 +265,13 @@ impl EventLoop {
             Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
         }
         tracing::info!("Agent stopped");
+    }
+}
+
+fn after_join(agent: &mut Agent, ended: Ended) -> Place {
+    match ended {
+        Ended::Granted(admitted) => take_membership(agent, *admitted),
+        Ended::Not => Place::Idle,
     }
 }
 

@@ -208,8 +208,12 @@ fn add_route(index: u32, net: IpNet, to: RouteAddress, own: RouteAddress) -> io:
     message.attributes = vec![
         RouteAttribute::Destination(to),
         RouteAttribute::Oif(index),
-        RouteAttribute::PrefSource(own),
     ];
+    // A v6 address is tentative for a moment after it was given, even where nobody can have the same, and the kernel
+    // takes no route from a tentative one. It chooses the device's own address anyway.
+    if let RouteAddress::Inet(_) = own {
+        message.attributes.push(RouteAttribute::PrefSource(own));
+    }
     Netlink::open(NETLINK_ROUTE)?.request(
         RouteNetlinkMessage::NewRoute(message),
         NLM_F_CREATE | NLM_F_EXCL,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How long the host's resolver may take to say whether a name is in use; a host without one must not wait long.
-const RESOLVER_PATIENCE: Duration = Duration::from_secs(1);
+const RESOLVER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a person decided, checked.
 struct Wish {
