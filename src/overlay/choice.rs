@@ -46,7 +46,7 @@ impl Links {
             .collect()
     }
 
-    fn may_ask(&self, now: Moment, peer: PeerIx) -> bool {
+    pub(super) fn may_ask(&self, now: Moment, peer: PeerIx) -> bool {
         self.contacts
             .get(&peer)
             .is_some_and(|contact| contact.is_linked() || contact.refused_until <= now)

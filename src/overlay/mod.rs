@@ -522,10 +522,12 @@ impl Links {
             return;
         };
         if session.link == LinkState::Linked {
-            self.outputs.push_back(Output::Unlinked(peer));
             session.since = now;
-            self.timers
-                .set((peer, Wake::Idle), now.after(self.limits.idle_close));
+            session.link = LinkState::None;
+            let idle = now.after(self.limits.idle_close);
+            self.outputs.push_back(Output::Unlinked(peer));
+            self.timers.set((peer, Wake::Idle), idle);
+            return;
         }
         session.link = LinkState::None;
         session.asks = 0;
