@@ -1,0 +1,100 @@
+//! Which peers to have links with: everyone while that fits, else ring neighbours and a random rest.
+
+use std::collections::BTreeSet;
+
+use super::{Contact, Links};
+use crate::{
+    ids::{NodeId, PeerIx},
+    time::Moment,
+};
+
+/// Peers out of reach that are still dialled, on each walk: they may be back, and do not count.
+const HOPELESS_MAX: usize = 2;
+
+impl Links {
+    /// Whom to dial and to ask, those that are links already included.
+    pub(super) fn targets(&self, now: Moment) -> BTreeSet<PeerIx> {
+        let around = self.around();
+        if around.len() <= self.limits.wanted {
+            let may_ask = |contact: &Contact| contact.is_linked() || contact.refused_until <= now;
+            return around
+                .into_iter()
+                .filter(|(_, contact)| may_ask(contact))
+                .map(|(peer, _)| peer)
+                .collect();
+        }
+        let mut targets: BTreeSet<PeerIx> = self.linked().collect();
+        let ring = self.ring_walk(&around);
+        targets.extend(ring.into_iter().filter(|peer| self.may_ask(now, *peer)));
+        self.fill_at_random(now, around, &mut targets);
+        targets
+    }
+
+    /// The neighbours on the ring that are within reach, or may be. Everyone, while links to everyone fit.
+    pub(super) fn ring(&self) -> BTreeSet<PeerIx> {
+        let around = self.around();
+        if around.len() <= self.limits.wanted {
+            return around.into_iter().map(|(peer, _)| peer).collect();
+        }
+        let walk = self.ring_walk(&around);
+        walk.into_iter()
+            .filter(|peer| self.contacts.get(peer).is_some_and(|contact| !contact.is_failing()))
+            .collect()
+    }
+
+    pub(super) fn may_ask(&self, now: Moment, peer: PeerIx) -> bool {
+        self.contacts
+            .get(&peer)
+            .is_some_and(|contact| contact.is_linked() || contact.refused_until <= now)
+    }
+
+    /// All candidates in the order of their node ids, beginning after our own.
+    fn around(&self) -> Vec<(PeerIx, &Contact)> {
+        let mut around: Vec<(PeerIx, &Contact)> = self
+            .contacts
+            .iter()
+            .filter(|(_, contact)| contact.is_candidate())
+            .map(|(peer, contact)| (*peer, contact))
+            .collect();
+        let place = |node: NodeId| (node < self.own, node);
+        around.sort_by_key(|(_, contact)| place(contact.node));
+        around
+    }
+
+    /// The neighbours both ways, a quarter of the wanted links each, and those out of reach that were passed over.
+    fn ring_walk(&self, around: &[(PeerIx, &Contact)]) -> BTreeSet<PeerIx> {
+        let each = (self.limits.wanted / 4).max(1);
+        let mut found = walk(around.iter(), each);
+        found.extend(walk(around.iter().rev(), each));
+        found
+    }
+
+    fn fill_at_random(&self, now: Moment, mut around: Vec<(PeerIx, &Contact)>, targets: &mut BTreeSet<PeerIx>) {
+        let counted = |peer: &PeerIx| self.contacts.get(peer).is_some_and(|contact| !contact.is_failing());
+        let have = targets.iter().filter(|peer| counted(peer)).count();
+        around.retain(|(peer, _)| !targets.contains(peer) && self.may_ask(now, *peer));
+        around.sort_by_key(|(_, contact)| contact.drawn);
+        let missing = self.limits.wanted.saturating_sub(have);
+        targets.extend(walk(around.iter(), missing));
+    }
+}
+
+/// The first `count` peers within reach, and the first few out of reach before the last of them.
+fn walk<'a>(peers: impl Iterator<Item = &'a (PeerIx, &'a Contact)>, count: usize) -> BTreeSet<PeerIx> {
+    let mut found = BTreeSet::new();
+    let (mut reachable, mut hopeless) = (0, 0);
+    for (peer, contact) in peers {
+        if reachable == count {
+            break;
+        }
+        if !contact.is_failing() {
+            reachable += 1;
+        } else if hopeless < HOPELESS_MAX {
+            hopeless += 1;
+        } else {
+            continue;
+        }
+        found.insert(*peer);
+    }
+    found
+}
