@@ -91,7 +91,7 @@ impl Agent {
         let published = match &self.place {
             Place::Idle | Place::Joining(_) => Published::nothing(Vec::new()),
             Place::Up(network) => Published::up(clock::now(), network, &self.config),
-            Place::Down(downed) => Published::down(&downed.snapshot),
+            Place::Down(downed) => Published::down(&downed.snapshot, &self.config),
             Place::Unusable(why) => Published::nothing(vec![api::Health {
                 level: api::Level::Error,
                 code: "state_unusable".to_owned(),

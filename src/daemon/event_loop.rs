@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     agent::{Agent, Place},
     calls::Call,
+    control::Server,
     joining::{Admitted, Ended, Joined},
     network::Drained,
 };
@@ -57,6 +58,8 @@ enum Wake {
 /// The agent and all that wakes it.
 #[derive(Debug)]
 pub(super) struct EventLoop {
+    /// Goes first: the socket's file is removed while the lock of the state directory is held.
+    _server: Server,
     agent: Agent,
     calls: mpsc::Receiver<Call>,
     monitor: Monitor,
@@ -80,10 +83,11 @@ impl EventLoop {
     ///
     /// # Errors
     /// The kernel gives no netlink socket or no signals.
-    pub(super) fn new(agent: Agent, calls: mpsc::Receiver<Call>) -> anyhow::Result<Self> {
+    pub(super) fn new(agent: Agent, calls: mpsc::Receiver<Call>, server: Server) -> anyhow::Result<Self> {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
+            _server: server,
             agent,
             calls,
             monitor: Monitor::open().context("cannot listen for changes of addresses")?,

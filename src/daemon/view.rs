@@ -1,11 +1,11 @@
 //! What the node and the shell know, as the API tells it. Conversion only: nothing is decided here.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
 use super::network::{Facts, Network};
 use crate::{
     api,
-    config::{Config, DnsMode},
+    config::{Config, DEFAULT_PORT, DnsMode},
     node::status::{
         Health, InstanceView, OwnView, PeerState, PeerView, Role, ServiceView, Snapshot,
     },
@@ -56,12 +56,12 @@ impl Published {
     }
 
     /// A network of which `down` was said.
-    pub(super) fn down(snapshot: &Snapshot) -> Self {
+    pub(super) fn down(snapshot: &Snapshot, config: &Config) -> Self {
         let mut published = Self::nothing(Vec::new());
         let status = &mut published.status;
         status.state = api::State::Down;
         status.network = Some(network(snapshot));
-        status.own = Some(own(&snapshot.own, 0));
+        status.own = Some(own(&snapshot.own, config.network.port.map_or(DEFAULT_PORT, NonZeroU16::get)));
         status.dns.domain = Some(snapshot.domain.clone());
         status.peers = snapshot.peers.iter().map(idle_peer).collect();
         status.services = snapshot
