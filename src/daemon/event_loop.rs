@@ -83,7 +83,11 @@ impl EventLoop {
     ///
     /// # Errors
     /// The kernel gives no netlink socket or no signals.
-    pub(super) fn new(agent: Agent, calls: mpsc::Receiver<Call>, server: Server) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        agent: Agent,
+        calls: mpsc::Receiver<Call>,
+        server: Server,
+    ) -> anyhow::Result<Self> {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -172,7 +176,7 @@ impl EventLoop {
                 }
             }
             Wake::Reload => {
-                tracing::info!("Reload: every setting is read at the start only, tunnels stay")
+                tracing::info!("Reload: every setting is read at the start only, tunnels stay");
             }
             Wake::Stop => {}
         }
