@@ -171,7 +171,9 @@ impl EventLoop {
                     network.on_second();
                 }
             }
-            Wake::Reload => tracing::info!("Reload: every setting is read at the start only, tunnels stay"),
+            Wake::Reload => {
+                tracing::info!("Reload: every setting is read at the start only, tunnels stay")
+            }
             Wake::Stop => {}
         }
         self.is_stale = true;
@@ -242,8 +244,14 @@ impl EventLoop {
 
     fn freshness(&self) -> Duration {
         match &self.agent.place {
-            Place::Up(network) if network.tables.load().peers6.len() > MANY_PEERS => Duration::from_secs(1),
-            Place::Up(_) | Place::Idle | Place::Joining(_) | Place::Down(_) | Place::Unusable(_) => FRESH,
+            Place::Up(network) if network.tables.load().peers6.len() > MANY_PEERS => {
+                Duration::from_secs(1)
+            }
+            Place::Up(_)
+            | Place::Idle
+            | Place::Joining(_)
+            | Place::Down(_)
+            | Place::Unusable(_) => FRESH,
         }
     }
 
@@ -251,7 +259,9 @@ impl EventLoop {
         if self.is_behind {
             return Some(Moment(0));
         }
-        let publish = self.is_stale.then(|| self.published_at.after(self.freshness()));
+        let publish = self
+            .is_stale
+            .then(|| self.published_at.after(self.freshness()));
         let place = match &self.agent.place {
             Place::Up(network) => network.poll_timeout(),
             Place::Joining(joining) => Some(joining.poll_timeout()),
@@ -305,7 +315,9 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
             std::mem::replace(&mut agent.place, Place::Idle)
         }
         Err(error) => {
-            let error = ApiError::internal(format!("this machine is a member, and cannot come up: {error:#}"));
+            let error = ApiError::internal(format!(
+                "this machine is a member, and cannot come up: {error:#}"
+            ));
             let _asker_gone = asker.outcome.send(Err(error));
             agent.look_at(path);
             std::mem::replace(&mut agent.place, Place::Idle)
