@@ -61,7 +61,10 @@ impl Published {
         let status = &mut published.status;
         status.state = api::State::Down;
         status.network = Some(network(snapshot));
-        status.own = Some(own(&snapshot.own, config.network.port.map_or(DEFAULT_PORT, NonZeroU16::get)));
+        status.own = Some(own(
+            &snapshot.own,
+            config.network.port.map_or(DEFAULT_PORT, NonZeroU16::get),
+        ));
         status.dns.domain = Some(snapshot.domain.clone());
         status.peers = snapshot.peers.iter().map(idle_peer).collect();
         status.services = snapshot
