@@ -63,9 +63,6 @@ enum Slot {
     Good { generation: u64, body: Body },
 }
 
-/// What a slot holds: CBOR, wiped on drop.
-type Body = Zeroizing<Vec<u8>>;
-
 impl SlotFile {
     /// Reads both slots of `name` in `folder`. `None` for the body: neither is there.
     ///
