@@ -9,12 +9,16 @@
     reason = "tests run in real time, end at the first surprise, and print logs after it"
 )]
 
+mod ground;
 mod harness;
 
+mod clocks;
 mod crashing;
 mod demo;
 mod host;
 mod joining;
 mod lab;
+mod naming;
 mod reaching;
+mod serving;
 mod wire;
