@@ -206,7 +206,7 @@ impl Node {
                 return self.on_refused(now, &record, member_label(refused), origin);
             }
         };
-        let mesh_s = self.mesh_s(now);
+        let mesh_s = self.mesh_time.sure_s(now);
         let judged = Judged {
             record: record.clone(),
             body: body.clone(),
@@ -378,7 +378,7 @@ impl Node {
     }
 
     pub(super) fn schedule_expiry(&mut self, now: Now) {
-        match self.registry.next_expiry(now, self.mesh_s(now)) {
+        match self.registry.next_expiry(now, self.mesh_time.sure_s(now)) {
             // Mesh time may be corrected while we wait, so nothing is waited for longer than an hour.
             Some(at) => self.timers.set(
                 Timer::Expire,
@@ -390,7 +390,7 @@ impl Node {
     }
 
     pub(super) fn expire_records(&mut self, now: Now) {
-        let mesh_s = self.mesh_s(now);
+        let mesh_s = self.mesh_time.sure_s(now);
         let ended = self.registry.expire(mesh_s, now.at);
         let mut nodes = BTreeSet::new();
         let mut change = Change::default();

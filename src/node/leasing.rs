@@ -6,9 +6,9 @@ use rand_core::RngCore;
 
 use crate::{
     addr::Underlay,
-    ids::PeerIx,
+    ids::{NodeId, PeerIx},
     keys::Word,
-    members::{Standing as Membership, admission},
+    members::{Standing as Membership, admission, mesh_time::TOLERANCE_MS},
     node::{
         Node, Timer,
         talking::{FEATURES, Goodbye, WIRE_MAX, WIRE_MIN},
@@ -80,6 +80,26 @@ impl Node {
         let again = LEASE_AGAIN - LEASE_AGAIN / 10 + Duration::from_secs(jitter_s);
         self.timers.set(Timer::Lease, now.at.after(again));
         self.publish_lease_state(now, LeaseState::Up);
+    }
+
+    /// A peer told what its clock says. If mesh time jumps by that, all that depends on it is judged again, and the own
+    /// lease is made again in the new time: in the old one it may be over.
+    pub(super) fn hear_clock(&mut self, now: Now, peer: PeerIx, time_ms: u64) {
+        let before_ms = self.mesh_time.mesh_ms(now);
+        self.mesh_time
+            .handle_hello(now, self.ids.node(peer), time_ms);
+        self.schedule_expiry(now);
+        if self.mesh_time.mesh_ms(now).abs_diff(before_ms) <= TOLERANCE_MS {
+            return;
+        }
+        self.publication.stale = true;
+        let nodes: Vec<NodeId> = self.members.nodes().map(|(node, _)| node).collect();
+        for node in nodes {
+            self.review_peer(now, node);
+        }
+        if self.has_lease() {
+            self.publish_lease(now);
+        }
     }
 
     fn publish_lease_state(&mut self, now: Now, state: LeaseState) {
@@ -211,7 +231,7 @@ impl Node {
     }
 
     /// Whether a session with this node may stand: a member in force, or one that comes to an admin for renewal.
-    pub(super) fn may_open(&self, now: Now, node: crate::ids::NodeId) -> bool {
+    pub(super) fn may_open(&self, now: Now, node: NodeId) -> bool {
         match self.membership(now, node) {
             Membership::InForce | Membership::Honoured => true,
             Membership::Ended => self.members.is_admin(self.me) || self.members.is_admin(node),
@@ -219,7 +239,7 @@ impl Node {
         }
     }
 
-    pub(super) fn membership(&self, now: Now, node: crate::ids::NodeId) -> Membership {
+    pub(super) fn membership(&self, now: Now, node: NodeId) -> Membership {
         self.members
             .standing(node, self.mesh_s(now), self.admin_seen_s())
     }

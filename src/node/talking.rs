@@ -232,9 +232,9 @@ impl Node {
         if let Some(observed) = hello.observed {
             self.candidates.handle_observed(peer, up.endpoint, observed);
         }
-        self.mesh_time
-            .handle_hello(now, self.ids.node(peer), hello.time_ms);
+        let time_ms = hello.time_ms;
         up.hello = Some(hello);
+        self.hear_clock(now, peer, time_ms);
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
         if answer {
             self.say_hello(now, peer);

@@ -54,7 +54,7 @@ fn before_1970_the_agent_refuses_with_one_line() {
     bo.agent.stop().unwrap();
     let environment = wrong_clock(BEFORE_1970).map(|(name, value)| format!("{name}='{value}'"));
     let output = bo.run(&format!(
-        "env {} webmesh daemon --state-dir s --socket second.sock",
+        "env {} $WEBMESH daemon --state-dir s --socket second.sock",
         environment.join(" ")
     ));
     let said = text(&output.stderr);
@@ -72,7 +72,7 @@ fn one_who_joined_by_a_second_admin_reaches_everyone() {
     let [anna, bo, carol] = ["anna", "bo", "carol"].map(|name| net.peer(name));
     anna.ok(&["init", "home"]);
     let token = anna.ok(&["invite", "--role", "admin"]);
-    bo.sh(&format!("echo {} | webmesh join -", token.trim()));
+    bo.sh(&format!("echo {} | $WEBMESH join -", token.trim()));
     assert_eq!(bo.status()["self"]["role"], "admin");
     carol.ok(&["join", &bo.invite()]);
     for peer in [anna, bo, carol] {

@@ -162,6 +162,8 @@ impl Drop for Net {
         if thread::panicking() {
             for peer in &self.peers {
                 eprintln!("--- log of {} ---\n{}", peer.name(), peer.agent.log());
+                let status = peer.webmesh(&["status", "--json"]);
+                eprintln!("--- its status ---\n{}", text(&status.stdout));
             }
         } else if let Some(peer) = suspicious.first() {
             panic!(
@@ -236,7 +238,7 @@ impl Peer {
         ["ipv4", "ipv6"].map(|family| status["self"][family].as_str().unwrap().to_owned())
     }
 
-    /// A line of shell, run in this machine.
+    /// A line of shell, run in this machine; `$WEBMESH` is the program.
     pub(crate) fn run(&self, line: &str) -> Output {
         self.bounded(&["sh", "-c", line], COMMAND_LIMIT)
     }
@@ -302,6 +304,7 @@ impl Peer {
     fn bounded(&self, words: &[&str], limit: Duration) -> Output {
         let mut command = self.agent.command("timeout").unwrap();
         command
+            .env("WEBMESH", program())
             .args(["--kill-after=2", &limit.as_secs().to_string()])
             .args(words)
             .output()
