@@ -367,13 +367,14 @@ fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
     use api::Level::{Error, Info, Warning};
     let name = &snapshot.name;
     match health {
-        Health::OneAdmin { admin, candidate } => {
-            let remedy = candidate
-                .as_ref()
-                .map(|peer| format!("sudo webmesh admin add {peer}"));
+        Health::OneAdmin { admin, .. } => {
             let message =
                 format!("{name} has one admin. If {admin}'s machine is lost nobody can be added");
-            line(Warning, "one_admin", message, remedy.as_deref())
+            let remedy = match snapshot.own.role {
+                Role::Admin => "sudo webmesh invite --role admin",
+                Role::Member | Role::Leaf => "there: sudo webmesh invite --role admin",
+            };
+            line(Warning, "one_admin", message, Some(remedy))
         }
         Health::NameLost { name: given } => {
             let message =
