@@ -19,7 +19,7 @@ use super::{
     network::Drained,
 };
 use crate::{
-    api::ApiError,
+    api::{ApiError, Code},
     datapath::command::Event,
     node::Standing,
     platform::{clock, monitor::Monitor},
@@ -319,9 +319,8 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
             std::mem::replace(&mut agent.place, Place::Idle)
         }
         Err(error) => {
-            let error = ApiError::internal(format!(
-                "this machine is a member, and cannot come up: {error:#}"
-            ));
+            let what = format!("this machine is a member, and cannot come up: {error:#}");
+            let error = ApiError::could_not(Code::Internal, what).remedy("then sudo webmesh up");
             let _asker_gone = asker.outcome.send(Err(error));
             agent.look_at(path);
             std::mem::replace(&mut agent.place, Place::Idle)
