@@ -87,7 +87,7 @@ impl Published {
         health.extend(shell_health(&network_up.facts));
         let dns = dns(&snapshot, config);
         if dns.state == api::DnsState::NotResolving {
-            health.push(names_not_resolving());
+            health.push(names_not_resolving(&snapshot));
         }
         let status = api::Status {
             api: api::VERSION,
@@ -353,13 +353,17 @@ fn line(
     }
 }
 
-fn names_not_resolving() -> api::Health {
-    let remedy = "sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or name our resolver in /etc/resolv.conf";
+fn names_not_resolving(snapshot: &Snapshot) -> api::Health {
+    let resolver = match snapshot.own.ipv4 {
+        Some(_) => IpAddr::V4(snapshot.resolvers.0),
+        None => IpAddr::V6(snapshot.resolvers.1),
+    };
+    let remedy = format!("write as the first line of /etc/resolv.conf: nameserver {resolver}");
     line(
         api::Level::Warning,
         "names_not_resolving",
         "names do not resolve here yet",
-        Some(remedy),
+        Some(&remedy),
     )
 }
 
