@@ -19,7 +19,7 @@ use super::{
     network::Drained,
 };
 use crate::{
-    api::ApiError,
+    api::{ApiError, Code},
     datapath::command::Event,
     node::Standing,
     platform::{clock, monitor::Monitor},
@@ -171,6 +171,7 @@ impl EventLoop {
                 Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
             },
             Wake::Second => {
+                let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
                 if let Place::Up(network) = &mut self.agent.place {
                     network.on_second();
                 }
@@ -319,9 +320,8 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
             std::mem::replace(&mut agent.place, Place::Idle)
         }
         Err(error) => {
-            let error = ApiError::internal(format!(
-                "this machine is a member, and cannot come up: {error:#}"
-            ));
+            let what = format!("this machine is a member, and cannot come up: {error:#}");
+            let error = ApiError::could_not(Code::Internal, what).remedy("then sudo webmesh up");
             let _asker_gone = asker.outcome.send(Err(error));
             agent.look_at(path);
             std::mem::replace(&mut agent.place, Place::Idle)

@@ -24,6 +24,9 @@ const SUM_BYTES: usize = 32;
 /// The most a body may be long: far above what invites and services of one peer need; a longer file is damaged.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
+/// What a slot carries; it may hold keys, so it is wiped.
+pub(super) type Body = Zeroizing<Vec<u8>>;
+
 /// One two-slot file, open for writing.
 #[derive(Debug)]
 pub(super) struct SlotFile {
@@ -57,14 +60,8 @@ enum Slot {
     Absent,
     Damaged,
     Newer(u16),
-    Good {
-        generation: u64,
-        body: Zeroizing<Vec<u8>>,
-    },
+    Good { generation: u64, body: Body },
 }
-
-/// What a slot holds: CBOR, wiped on drop.
-type Body = Zeroizing<Vec<u8>>;
 
 impl SlotFile {
     /// Reads both slots of `name` in `folder`. `None` for the body: neither is there.
