@@ -389,7 +389,9 @@ impl Node {
             .is_some_and(|(version, _)| version == record.version())
     }
 
+    /// Its signer may become one that may sign it; until then it counts as refused.
     fn put_aside(&mut self, now: Now, record: Record) {
+        self.counters.count("record_signer_unknown");
         if !self.registry.aside(record, now.at) {
             self.counters.count("record_aside_full");
         }
