@@ -99,9 +99,9 @@ impl AddressPlan {
         Ipv4Addr::from_bits(self.pool4.broadcast().to_bits() - 202)
     }
 
-    /// The IPv4 address at an offset into the pool.
+    /// The IPv4 address at an offset into the pool; the caller sees to it that the offset lies in the pool.
     pub fn at4(&self, offset: u32) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.pool4.network().to_bits() + offset)
+        Ipv4Addr::from_bits(self.pool4.network().to_bits().wrapping_add(offset))
     }
 
     /// How many addresses the pool has in its lower half, which is the peers'.
@@ -122,5 +122,80 @@ impl AddressPlan {
         octets[1..6].copy_from_slice(&prefix);
         octets[6..].copy_from_slice(tail);
         Ipv6Addr::from(octets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(pool4: &str) -> AddressPlan {
+        AddressPlan {
+            network: NetworkId([7; 32]),
+            pool4: pool4.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_v4_mapped_address_is_the_v4_address() {
+        let mapped = Underlay::new("[::ffff:192.0.2.1]:5".parse().unwrap());
+        assert_eq!(mapped, Underlay::new("192.0.2.1:5".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_peer_and_a_service_never_share_an_address() {
+        let plan = plan("100.64.0.0/16");
+        let peer = plan.peer6(NodeId([1; 32]));
+        let service = plan.service6("web", "");
+        assert_eq!(peer.octets()[6] & 0x80, 0x80);
+        assert_eq!(service.octets()[6..8], [0, 1]);
+        assert!(plan.prefix6().contains(&peer) && plan.prefix6().contains(&service));
+        assert_eq!(
+            (
+                plan.prefix6().addr().octets()[0],
+                plan.prefix6().prefix_len()
+            ),
+            (0xfd, 48)
+        );
+    }
+
+    #[test]
+    fn a_name_and_a_subset_do_not_run_into_each_other() {
+        let plan = plan("100.64.0.0/16");
+        assert_ne!(plan.service6("ab", "c"), plan.service6("a", "bc"));
+        assert_ne!(plan.service6("ab", ""), plan.service6("a", "b"));
+    }
+
+    #[test]
+    fn the_resolver_is_at_53_of_the_pools_last_row() {
+        assert_eq!(
+            plan("100.77.0.0/16").resolver4().to_string(),
+            "100.77.255.53"
+        );
+        assert_eq!(plan("10.0.0.0/8").resolver4().to_string(), "10.255.255.53");
+        assert_eq!(plan("10.0.0.0/23").resolver4().to_string(), "10.0.1.53");
+        assert!(plan("10.0.0.0/8").resolver6().to_string().ends_with("::53"));
+    }
+
+    #[test]
+    fn a_peers_offset_is_in_the_lower_half_and_neither_end_of_it() {
+        for pool in ["10.0.0.0/8", "100.64.0.0/16", "10.0.0.0/23"] {
+            let plan = plan(pool);
+            for i in 0..=255 {
+                let offset = plan.offset4(NodeId([i; 32]), i);
+                assert!((1..plan.half4() - 1).contains(&offset), "{pool}: {offset}");
+                assert!(plan.pool4.contains(&plan.at4(offset)));
+            }
+        }
+        assert_eq!(plan("100.64.0.0/16").half4(), 32768);
+    }
+
+    #[test]
+    fn the_default_pool_is_a_16_of_100_64_10() {
+        let whole: Ipv4Net = "100.64.0.0/10".parse().unwrap();
+        for byte in 0..=255 {
+            let pool = AddressPlan::default_pool4(NetworkId([byte; 32]));
+            assert!(whole.contains(&pool) && pool.prefix_len() == 16, "{pool}");
+        }
     }
 }

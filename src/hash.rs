@@ -115,3 +115,28 @@ pub fn short<const N: usize>(purpose: Use, parts: &[&[u8]]) -> [u8; N] {
     let whole = hash(purpose, parts);
     std::array::from_fn(|i| whole[i])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_hashed_as_if_joined() {
+        assert_eq!(
+            hash(Use::Slot, &[b"a", b"", b"bc"]),
+            hash(Use::Slot, &[b"abc"])
+        );
+    }
+
+    #[test]
+    fn one_use_says_nothing_about_another() {
+        assert_ne!(hash(Use::Join, &[b"abc"]), hash(Use::JoinPsk, &[b"abc"]));
+    }
+
+    #[test]
+    fn a_short_hash_is_the_beginning_of_the_long_one() {
+        let long = hash(Use::Record, &[b"abc"]);
+        assert_eq!(short::<8>(Use::Record, &[b"abc"]), long[..8]);
+        assert_eq!(short::<32>(Use::Record, &[b"abc"]), long);
+    }
+}

@@ -50,6 +50,17 @@ byte_id!(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
+/// By what right a record was signed (protocol §7, §8). Greater beats lesser where records compete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rank {
+    /// The subject signed about itself.
+    Own,
+    /// An admin signed.
+    Admin,
+    /// The root key signed.
+    Root,
+}
+
 /// A node id as this process counts it: small, dense, given once by [`Interner`] and never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerIx(pub u32);
@@ -94,5 +105,32 @@ impl Interner {
     /// The node id behind an index that this interner gave.
     pub fn node(&self, ix: PeerIx) -> NodeId {
         self.ids[ix.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_printed_whole_and_debugged_short() {
+        let id = JoinId([0, 1, 2, 3, 4, 5, 6, 0xff]);
+        assert_eq!(id.to_string(), "00010203040506ff");
+        assert_eq!(format!("{id:?}"), "JoinId(00010203…)");
+    }
+
+    #[test]
+    fn an_interner_gives_each_node_one_index_and_takes_none_back() {
+        let (alice, bob) = (NodeId([1; 32]), NodeId([2; 32]));
+        let mut interner = Interner::default();
+        assert_eq!(interner.find(alice), None);
+        let first = interner.intern(alice);
+        let second = interner.intern(bob);
+        assert_ne!(first, second);
+        assert_eq!(
+            (interner.intern(alice), interner.find(alice)),
+            (first, Some(first))
+        );
+        assert_eq!((interner.node(first), interner.node(second)), (alice, bob));
     }
 }

@@ -1,2 +1,64 @@
-//! The `webmesh` binary.
-fn main() {}
+//! The `webmesh` binary: parse, dispatch, exit code.
+//!
+//! `demo` runs before any thread is made: it changes namespaces, which the kernel allows to one thread alone.
+
+use std::process::ExitCode;
+
+use webmesh::{
+    api::{ApiError, Code},
+    cli::{
+        self,
+        args::{Daemon, Demo, DemoVerb, Verb},
+        screen::Screen,
+        start::Start,
+    },
+    daemon::{self, Options},
+    demo, telemetry,
+};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
+    if let Verb::Demo(demo) = &cli.verb {
+        return play(demo);
+    }
+    if let Verb::Daemon(daemon) = &cli.verb {
+        return match Start::read(daemon, &cli.common) {
+            Ok(start) => serve(daemon, start),
+            Err(error) => cli::complain(&error),
+        };
+    }
+    cli::run(cli)
+}
+
+fn play(demo: &Demo) -> ExitCode {
+    match &demo.verb {
+        None => demo::run(demo::DemoOptions {
+            peers: demo.peers,
+            keep: demo.keep,
+        }),
+        Some(DemoVerb::Shell { peer }) => demo::shell(peer),
+        Some(DemoVerb::Stop) => demo::stop(),
+        Some(DemoVerb::Hold { words }) => demo::hold(words),
+    }
+}
+
+fn serve(daemon: &Daemon, start: Start) -> ExitCode {
+    if daemon.check_config {
+        return match Screen::of_this_process().answer("the configuration is good\n") {
+            Ok(()) | Err(cli::screen::ReaderGone) => ExitCode::SUCCESS,
+        };
+    }
+    let options = Options {
+        config: start.config,
+        state_dir: start.state_dir,
+        socket: start.socket,
+    };
+    telemetry::start();
+    match daemon::run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => cli::complain(&ApiError::could_not(Code::Internal, format!("{error:#}"))),
+    }
+}

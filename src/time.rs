@@ -139,4 +139,22 @@ mod tests {
         timers.set_earlier('a', Moment(2));
         assert_eq!(timers.at(&'a'), Some(Moment(2)));
     }
+
+    #[test]
+    fn a_moment_never_wraps() {
+        let moment = Moment(1_000_000);
+        assert_eq!(moment.after(Duration::from_millis(1)), Moment(1_001_000));
+        assert_eq!(moment.after(Duration::MAX), Moment(u64::MAX));
+        assert_eq!(Moment(5).since(moment), Duration::ZERO);
+        assert_eq!(moment.since(Moment(5)), Duration::from_micros(999_995));
+    }
+
+    #[test]
+    fn unix_seconds_are_cut_not_rounded() {
+        let now = Now {
+            at: Moment(0),
+            unix_ms: 1_999,
+        };
+        assert_eq!(now.unix_s(), 1);
+    }
 }

@@ -1,1 +1,151 @@
 //! What a person types and sees.
+//!
+//! Every verb but `daemon` and `demo` is a client of the agent: arguments become one request ([`crate::api`]), the reply
+//! becomes text ([`render`], [`status`]) or, with `--json`, passes through. stdout is the answer, stderr is talk. Exit 0
+//! done, 1 no, 2 could not. An error is one line: what could not be done, and what to do next. A reader of stdout that
+//! went away is success.
+//!
+//! Knows words and columns, and checks a token's text before anybody is asked. Refuses to know what is allowed: the agent
+//! judges, this room only completes the remedy with what was typed.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a client asks for the time to say how long ago and until when"
+)]
+
+pub mod args;
+pub mod client;
+mod complaint;
+mod conversation;
+mod looking;
+mod membership;
+mod publishing;
+pub mod render;
+pub mod screen;
+pub mod start;
+pub mod start_hint;
+pub mod status;
+mod table;
+
+use std::{process::ExitCode, time::SystemTime};
+
+use clap::{CommandFactory, Parser};
+
+pub use complaint::complaint;
+use screen::{ReaderGone, Screen};
+use start_hint::Program;
+
+use crate::api::{ApiError, Code};
+
+/// Reads this process's arguments.
+///
+/// # Errors
+/// Help or version were asked for, or what was typed cannot be meant: it is said already, and this is the exit code.
+pub fn parse() -> Result<args::Cli, ExitCode> {
+    args::Cli::try_parse().map_err(|error| match complaint(&error) {
+        None => match error.print() {
+            Ok(()) | Err(_) => ExitCode::SUCCESS,
+        },
+        Some(complaint) => complain(&complaint),
+    })
+}
+
+/// Prints `webmesh: <message>: <remedy>` on stderr; the error's exit code.
+pub fn complain(error: &ApiError) -> ExitCode {
+    Screen::of_this_process().talk(&format!("webmesh: {}\n", error.line()));
+    ExitCode::from(error.exit)
+}
+
+/// Carries out a verb that asks the agent; for all but `daemon` and `demo`.
+pub fn run(cli: args::Cli) -> ExitCode {
+    if let args::Verb::Completion(completion) = &cli.verb {
+        return complete(completion.shell);
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return complain(&ApiError::could_not(
+                Code::Internal,
+                format!("cannot start: {error}"),
+            ));
+        }
+    };
+    let is_json = cli.common.json;
+    let screen = Screen::of_this_process();
+    match runtime.block_on(conversation::hold(&cli, &screen)) {
+        Ok(exit) => ExitCode::from(exit),
+        Err(conversation::End::ReaderGone(ReaderGone)) => ExitCode::SUCCESS,
+        Err(conversation::End::Refused(error)) => {
+            let error = as_typed(*error, &Program::of_this_process());
+            if is_json {
+                let json = serde_json::to_string(&error).expect("an error is text and numbers");
+                if screen.document(&json).is_err() {
+                    return ExitCode::from(error.exit);
+                }
+            }
+            complain(&error)
+        }
+    }
+}
+
+fn complete(shell: clap_complete::Shell) -> ExitCode {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut args::Cli::command(), "webmesh", &mut script);
+    let script = String::from_utf8_lossy(&script);
+    match Screen::of_this_process().document(script.trim_end()) {
+        Ok(()) | Err(ReaderGone) => ExitCode::SUCCESS,
+    }
+}
+
+/// An error of rights names the very command that was typed, with sudo before it.
+fn as_typed(error: ApiError, program: &Program) -> ApiError {
+    let typed: Vec<String> = std::env::args().skip(1).map(|word| quoted(&word)).collect();
+    let again = format!("sudo {} {}", program.name(), typed.join(" "));
+    if error.code == Code::NeedsRoot {
+        return error.remedy(again);
+    }
+    if error.code == Code::NeedsGroup {
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid())
+            .ok()
+            .flatten();
+        let user = user.map_or_else(|| "$USER".to_owned(), |user| user.name);
+        return error.remedy(format!(
+            "{again}   (once, for no sudo: sudo usermod -aG webmesh {user})"
+        ));
+    }
+    error
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=,@%+".contains(&byte);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// The wall clock, unix s.
+fn unix_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_read_more_into_them() {
+        assert_eq!(quoted("127.0.0.1:8080"), "127.0.0.1:8080");
+        assert_eq!(quoted("db,web-*"), "'db,web-*'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}

@@ -1,1 +1,93 @@
 //! The agent: one loop that owns the node, carries out its outputs, and answers the API.
+//!
+//! Knows everything that touches the world: the state directory, sealing, the data thread, splices, the API's socket,
+//! signals. Refuses to decide: what is believed, dialled and published is [`crate::node`]'s.
+//!
+//! The loop is `event_loop`; what it owns is `agent`; a network that is up is `network`, made by `starting`, come into
+//! by `joining`. `control` has one file per verb: looking reads the published look (`view`), changing is a function
+//! that the loop runs (`calls`).
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the agent is where time, tasks and sockets enter"
+)]
+
+mod agent;
+mod calls;
+mod control;
+mod data_plane;
+mod door;
+mod event_loop;
+mod failpoint;
+mod joining;
+mod kept_file;
+mod mesh_socket;
+mod network;
+mod persist;
+mod records_log;
+mod resolver_tcp;
+mod rows;
+mod sealing;
+mod slot_file;
+mod splice;
+mod starting;
+mod state_dir;
+mod tasks;
+mod traffic;
+mod view;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+pub use self::state_dir::{OpenStateDirError, StateDir};
+use self::{agent::Agent, control::Control, event_loop::EventLoop};
+use crate::config::Config;
+
+/// What an agent starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The settings.
+    pub config: Config,
+    /// Where keys and records are kept.
+    pub state_dir: PathBuf,
+    /// Where it listens.
+    pub socket: PathBuf,
+}
+
+/// Runs the agent until TERM or INT, and stops it cleanly.
+///
+/// # Errors
+/// It cannot start, or cannot go on; the text is one line that says what to do.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        std::time::SystemTime::now() >= std::time::UNIX_EPOCH,
+        "this machine's clock stands before 1970: set it, then start the agent again"
+    );
+    let state_dir = StateDir::open(&options.state_dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control thread")?;
+    let outcome = runtime.block_on(serve(options, state_dir));
+    // A look-up of names that hangs in the host's resolver must not hold the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(options: Options, state_dir: StateDir) -> anyhow::Result<()> {
+    let (caller, calls) = calls::channel();
+    let mut agent = Agent::new(options.config, state_dir);
+    let control = Control {
+        caller,
+        look: agent.published(),
+        read: agent.config.api.read,
+    };
+    agent.resume()?;
+    agent.publish();
+    let event_loop = EventLoop::new(agent, calls)?;
+    let _server = control::serve(&options.socket, control)?;
+    let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    tracing::info!(socket = %options.socket.display(), "Agent runs");
+    event_loop.run().await
+}

@@ -96,6 +96,12 @@ pub enum Command {
         /// The own port.
         port: u16,
     },
+    /// Gives the thread its TUN device, or takes it away: a joiner has none before it is a member, `down` has none
+    /// either. The device it had is closed, and its addresses and routes go with it.
+    Attach {
+        /// The device.
+        tun: Option<crate::platform::tun::Tun>,
+    },
     /// Ends the thread; sockets and the TUN close with it.
     Stop,
 }
@@ -161,7 +167,7 @@ pub enum Event {
         /// From the SYN to the answer, microseconds.
         took_us: u64,
     },
-    /// The TUN device is gone or broken; the thread has ended.
+    /// The TUN device is gone or broken. The thread goes on without one; [`Command::Attach`] gives it another.
     TunLost {
         /// What the kernel said.
         error: std::io::Error,

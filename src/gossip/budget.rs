@@ -29,7 +29,12 @@ pub(super) struct Budget {
 
 impl Budget {
     /// Charges `bytes`, or says when they may be sent.
-    pub(super) fn try_take(&mut self, now: Moment, bytes: usize, class: Class) -> Result<(), Moment> {
+    pub(super) fn try_take(
+        &mut self,
+        now: Moment,
+        bytes: usize,
+        class: Class,
+    ) -> Result<(), Moment> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let cost = bytes.saturating_mul(1_000_000) / RATE;
         let paid_at = self.paid_at.max(now).0.saturating_add(cost);
@@ -88,7 +93,11 @@ mod tests {
                 break at;
             }
         };
-        assert!(budget.try_take(Moment(at.0 - 1), 1000, Class::Calm).is_err());
+        assert!(
+            budget
+                .try_take(Moment(at.0 - 1), 1000, Class::Calm)
+                .is_err()
+        );
         assert!(budget.try_take(at, 1000, Class::Calm).is_ok());
     }
 }

@@ -6,12 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    BODY_MAX, ENTRIES_MAX, LOST_FOR, LinkKind, Shelf,
-    budget::Budget,
-    pack,
-    round::Round,
-};
+use super::{BODY_MAX, ENTRIES_MAX, LOST_FOR, LinkKind, Shelf, budget::Budget, pack, round::Round};
 use crate::{
     ids::{PeerIx, Slot, Version},
     time::Moment,
@@ -98,7 +93,9 @@ pub(super) fn is_wanted(held: Option<(Version, Kind)>, offered: Version) -> bool
         return true;
     };
     match kind {
-        Kind::Admin | Kind::Member | Kind::Revoke | Kind::Epoch | Kind::Policy => offered != version,
+        Kind::Admin | Kind::Member | Kind::Revoke | Kind::Epoch | Kind::Policy => {
+            offered != version
+        }
         Kind::Network
         | Kind::Peer
         | Kind::Lease
@@ -131,7 +128,11 @@ impl Line {
 
     /// Puts a change up for the next Advert, unless the link is known to have it.
     pub(super) fn tell(&mut self, slot: Slot, version: Version) -> Room {
-        if self.sought.get(&slot).is_some_and(|sought| sought.version == version) {
+        if self
+            .sought
+            .get(&slot)
+            .is_some_and(|sought| sought.version == version)
+        {
             return Room::Taken;
         }
         if self.adverts.len() >= ADVERTS_MAX && !self.adverts.contains_key(&slot) {
@@ -144,7 +145,11 @@ impl Line {
 
     /// The link has shown that it knows of this version.
     pub(super) fn handle_known(&mut self, slot: Slot, version: Version) {
-        if self.adverts.get(&slot).is_some_and(|telling| telling.version == version) {
+        if self
+            .adverts
+            .get(&slot)
+            .is_some_and(|telling| telling.version == version)
+        {
             self.adverts.remove(&slot);
         }
     }
@@ -232,7 +237,11 @@ impl Line {
             .collect();
         for slot in &late {
             self.in_flight.remove(slot);
-            if self.sought.get(slot).is_some_and(|sought| sought.asks >= ASKS_MAX) {
+            if self
+                .sought
+                .get(slot)
+                .is_some_and(|sought| sought.asks >= ASKS_MAX)
+            {
                 self.sought.remove(slot);
             }
         }
@@ -297,7 +306,13 @@ impl Line {
     }
 
     /// Makes the next calm messages, if anything is to be said: digests first, then questions, then answers.
-    pub(super) fn refill(&mut self, now: Moment, peer: PeerIx, asked: &mut BTreeMap<Slot, PeerIx>, shelf: &dyn Shelf) {
+    pub(super) fn refill(
+        &mut self,
+        now: Moment,
+        peer: PeerIx,
+        asked: &mut BTreeMap<Slot, PeerIx>,
+        shelf: &dyn Shelf,
+    ) {
         if std::mem::take(&mut self.is_digest_due) {
             let sums = shelf.sums();
             self.ready.push_back(Message::Digest(Digest { sums }));
@@ -310,7 +325,8 @@ impl Line {
             for slot in &slots {
                 self.serve.remove(slot);
             }
-            self.ready.extend(pack::answer(&Want { slots }, BODY_MAX, shelf));
+            self.ready
+                .extend(pack::answer(&Want { slots }, BODY_MAX, shelf));
         }
     }
 
@@ -321,7 +337,12 @@ impl Line {
 
     /// The next Want: of what is sought, what nobody is asked for already. Half of the room must be free, so that
     /// questions travel together.
-    fn ask(&mut self, now: Moment, peer: PeerIx, asked: &mut BTreeMap<Slot, PeerIx>) -> Option<Want> {
+    fn ask(
+        &mut self,
+        now: Moment,
+        peer: PeerIx,
+        asked: &mut BTreeMap<Slot, PeerIx>,
+    ) -> Option<Want> {
         if self.in_flight.len() > IN_FLIGHT_MAX / 2 {
             return None;
         }
@@ -347,7 +368,8 @@ impl Line {
 fn named(bucket: u8, shelf: &dyn Shelf) -> Vec<Message> {
     let mut entries = shelf.bucket(bucket);
     entries.retain(|(slot, _)| shelf.is_offered(*slot));
-    let mut parts: Vec<Vec<(Slot, Version)>> = entries.chunks(ENTRIES_MAX).map(<[_]>::to_vec).collect();
+    let mut parts: Vec<Vec<(Slot, Version)>> =
+        entries.chunks(ENTRIES_MAX).map(<[_]>::to_vec).collect();
     if parts.is_empty() {
         parts.push(Vec::new());
     }
@@ -356,7 +378,12 @@ fn named(bucket: u8, shelf: &dyn Shelf) -> Vec<Message> {
         .zip(parts)
         .map(|(part, entries)| {
             let bucket = u64::from(bucket);
-            Message::Slots(Slots { bucket, part, last, entries })
+            Message::Slots(Slots {
+                bucket,
+                part,
+                last,
+                entries,
+            })
         })
         .collect()
 }

@@ -282,7 +282,9 @@ impl Gossip {
 
     /// Whether the first digest round with a link is through.
     pub fn is_synced(&self, peer: PeerIx) -> bool {
-        self.lines.get(&peer).is_some_and(|line| line.round.is_synced)
+        self.lines
+            .get(&peer)
+            .is_some_and(|line| line.round.is_synced)
     }
 
     /// A link whose first digest round got through just now.
@@ -334,7 +336,10 @@ impl Gossip {
     }
 
     fn is_full_link(&mut self, peer: PeerIx) -> bool {
-        let is_full = self.lines.get(&peer).is_some_and(|line| line.kind == LinkKind::Full);
+        let is_full = self
+            .lines
+            .get(&peer)
+            .is_some_and(|line| line.kind == LinkKind::Full);
         self.counters.not_linked += u64::from(!is_full);
         is_full
     }
@@ -350,7 +355,10 @@ impl Gossip {
             if Some(*peer) == stored.from {
                 continue;
             }
-            if let Some(record) = record.as_ref().filter(|_| line.kind == LinkKind::Full || is_for_leaves) {
+            if let Some(record) = record
+                .as_ref()
+                .filter(|_| line.kind == LinkKind::Full || is_for_leaves)
+            {
                 let room = line.flood(record.clone());
                 self.counters.overflowed += u64::from(room == Room::Full);
             }
@@ -421,7 +429,8 @@ impl Gossip {
         line.round.is_due_again = false;
         line.is_digest_due = true;
         let patience = line.round.patience();
-        self.timers.set((peer, Wake::Retry), self.now.after(patience));
+        self.timers
+            .set((peer, Wake::Retry), self.now.after(patience));
         self.plan_round(peer);
     }
 
@@ -434,15 +443,20 @@ impl Gossip {
         }
         if let Some(patience) = line.round.try_again() {
             line.is_digest_due = true;
-            self.timers.set((peer, Wake::Retry), self.now.after(patience));
+            self.timers
+                .set((peer, Wake::Retry), self.now.after(patience));
         }
     }
 
     /// The other side said something: what is still missing gets more time.
     fn handle_progress(&mut self, peer: PeerIx) {
-        let is_waiting = self.lines.get(&peer).is_some_and(|line| line.round.is_waiting());
+        let is_waiting = self
+            .lines
+            .get(&peer)
+            .is_some_and(|line| line.round.is_waiting());
         if is_waiting {
-            self.timers.set((peer, Wake::Retry), self.now.after(round::PROGRESS));
+            self.timers
+                .set((peer, Wake::Retry), self.now.after(round::PROGRESS));
         } else {
             self.timers.clear(&(peer, Wake::Retry));
         }
@@ -453,7 +467,8 @@ impl Gossip {
         let Some(line) = self.lines.get(&peer) else {
             return;
         };
-        let is_through = line.round.is_under_way() && !line.round.is_waiting() && !line.is_seeking();
+        let is_through =
+            line.round.is_under_way() && !line.round.is_waiting() && !line.is_seeking();
         if is_through {
             self.finish_round(peer);
         }
@@ -499,8 +514,13 @@ impl Gossip {
                 }
                 break;
             };
-            match line.budget.try_take(self.now, pack::weight(message), Class::Calm) {
-                Ok(()) => self.outputs.extend(line.pop_front().map(|message| (peer, message))),
+            match line
+                .budget
+                .try_take(self.now, pack::weight(message), Class::Calm)
+            {
+                Ok(()) => self
+                    .outputs
+                    .extend(line.pop_front().map(|message| (peer, message))),
                 Err(at) => {
                     self.timers.set((peer, Wake::Flush), at);
                     break;
@@ -515,7 +535,13 @@ impl Gossip {
 }
 
 impl Wake {
-    const ALL: [Self; 5] = [Self::Flush, Self::Advert, Self::Asked, Self::Retry, Self::Round];
+    const ALL: [Self; 5] = [
+        Self::Flush,
+        Self::Advert,
+        Self::Asked,
+        Self::Retry,
+        Self::Round,
+    ];
 }
 
 /// The next Advert of a link: soon after the first change, and not before the last one is old enough.

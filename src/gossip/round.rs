@@ -100,7 +100,11 @@ impl Round {
     }
 
     /// Their Digest came; `differing` are the buckets in which it differs from ours.
-    pub(super) fn handle_digest(&mut self, now: Moment, differing: &BTreeSet<u8>) -> Option<Answer> {
+    pub(super) fn handle_digest(
+        &mut self,
+        now: Moment,
+        differing: &BTreeSet<u8>,
+    ) -> Option<Answer> {
         if matches!(self.state, State::Asked) {
             let missing = differing.iter().map(|bucket| (*bucket, BTreeSet::new()));
             self.state = State::Naming(missing.collect());
@@ -143,5 +147,9 @@ impl Round {
 /// The buckets in which two peers hold different things.
 pub(super) fn differing(ours: &[u8; 1024], theirs: &[u8; 1024]) -> BTreeSet<u8> {
     let pairs = ours.chunks_exact(16).zip(theirs.chunks_exact(16));
-    (0..).zip(pairs).filter(|(_, (a, b))| a != b).map(|(bucket, _)| bucket).collect()
+    (0..)
+        .zip(pairs)
+        .filter(|(_, (a, b))| a != b)
+        .map(|(bucket, _)| bucket)
+        .collect()
 }

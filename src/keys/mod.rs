@@ -4,23 +4,21 @@
 //! Knows how keys are made from seeds, what is signed under which word, and the text forms of tokens and codes.
 //! Refuses to know who holds a key, and draws no randomness: seeds come from outside.
 
-use crate::{
-    hash::{Use, short},
-    ids::JoinId,
-};
+mod invite;
+mod network;
+mod node;
+mod root;
+mod token;
+mod tunnel;
 
-/// `net_secret[n]`: what every member shares in one epoch.
-#[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-pub struct NetSecret(pub [u8; 32]);
+pub use invite::InviteSecret;
+pub use network::{NetSecret, pair_psk};
+pub use node::{NodeKey, Word, verify};
+pub use root::{CodeRefused, RootKey, RootSeed, verify_root};
+pub use token::{HINTS_MAX, NAME_MAX, Token, TokenRefused, people_id};
+pub use tunnel::{TunnelKey, verify_tunnel, x25519_form};
 
-/// The secret of one invite; whoever has it may join.
-#[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-pub struct InviteSecret(pub [u8; 16]);
-
-/// The 128 bits from which the root key is made and the recovery code is written.
-#[derive(Clone, PartialEq, Eq, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
-pub struct RootSeed(pub [u8; 16]);
-
+/// Lets a secret be printed only as its type's name.
 macro_rules! hidden {
     ($($name:ident),*) => {$(
         impl std::fmt::Debug for $name {
@@ -30,11 +28,4 @@ macro_rules! hidden {
         }
     )*};
 }
-hidden!(NetSecret, InviteSecret, RootSeed);
-
-impl InviteSecret {
-    /// The invite's id, which is no secret.
-    pub fn join_id(&self) -> JoinId {
-        JoinId(short(Use::JoinId, &[&self.0]))
-    }
-}
+use hidden;

@@ -106,3 +106,20 @@ pub struct Row {
     /// Unix s of the last session, 0: none.
     pub last_session_s: u32,
 }
+
+impl Row {
+    /// The row of a node with which a session stood, and that never knocked here: this side always dialled.
+    pub fn of_one_never_heard(node: NodeId) -> Self {
+        Self {
+            node,
+            stamp: 0,
+            boot: Boot([0; 8]),
+            last_session_s: 0,
+        }
+    }
+
+    /// Whether the last Knock came from another run than `boot`.
+    pub fn is_of_other_run(&self, boot: Boot) -> bool {
+        self.stamp > 0 && self.boot != boot
+    }
+}

@@ -76,6 +76,15 @@ pub enum Output {
         /// What.
         write: Write,
     },
+    /// The Pong to a Ping that [`super::Node::ping`] sent.
+    Ponged {
+        /// As asked.
+        tag: u64,
+        /// From where.
+        endpoint: Underlay,
+        /// From Ping to Pong.
+        rtt: std::time::Duration,
+    },
     /// Something a person should know now; also in `health` while it lasts.
     Notice(Notice),
 }
@@ -134,7 +143,7 @@ pub enum Write {
 }
 
 /// Something a person should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Notice {
     /// A peer was met for the first time.
     Joined {

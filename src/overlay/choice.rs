@@ -42,7 +42,8 @@ impl Links {
             .collect()
     }
 
-    fn may_ask(&self, now: Moment, peer: PeerIx) -> bool {
+    /// Whether it is a link, or did not refuse to be one just now.
+    pub(super) fn may_ask(&self, now: Moment, peer: PeerIx) -> bool {
         self.contacts
             .get(&peer)
             .is_some_and(|contact| contact.is_linked() || contact.refused_until <= now)

@@ -487,16 +487,18 @@ impl Links {
 
     /// The session is a link no more, and is not asked to become one before the next plan.
     fn unlink(&mut self, now: Moment, peer: PeerIx) {
+        let idle_at = now.after(self.limits.idle_close);
         let Some(session) = self.session_mut(peer) else {
             return;
         };
-        if session.link == LinkState::Linked {
-            self.outputs.push_back(Output::Unlinked(peer));
-            session.since = now;
-            self.timers.set((peer, Wake::Idle), now.after(self.limits.idle_close));
-        }
+        let was_linked = session.link == LinkState::Linked;
         session.link = LinkState::None;
         session.asks = 0;
+        if was_linked {
+            session.since = now;
+            self.outputs.push_back(Output::Unlinked(peer));
+            self.timers.set((peer, Wake::Idle), idle_at);
+        }
         self.timers.clear(&(peer, Wake::Ask));
         self.timers.clear(&(peer, Wake::Silence));
     }

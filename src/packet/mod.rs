@@ -1,3 +1,12 @@
 //! IP, TCP, UDP and ICMP bytes: views, checksums, address and port rewriting, ICMP errors, SYN and RST.
 //!
-//! Knows RFC 791, 8200, 768, 9293, 792, 4443. Refuses to know peers, routes and what a packet is for.
+//! Knows RFC 791, 8200, 768, 9293, 792, 4443 and the rules for errors of RFC 1812 and 4443. Refuses to know peers,
+//! routes and what a packet is for. Every function takes hostile bytes and none panics on them.
+
+pub mod checksum;
+pub mod icmp;
+pub mod ip;
+pub mod tcp;
+pub mod turn;
+pub mod udp;
+mod write;

@@ -129,7 +129,9 @@ impl Attempts {
         }
         match self.under_way.get(&peer) {
             None => self.begin(now, peer),
-            Some(attempt) if purpose == Purpose::Wanted && now.at.since(attempt.begun) > STALE_AFTER => {
+            Some(attempt)
+                if purpose == Purpose::Wanted && now.at.since(attempt.begun) > STALE_AFTER =>
+            {
                 self.begin_again(now, peer);
             }
             Some(_) => {}
@@ -217,14 +219,16 @@ impl Attempts {
             is_link: false,
         };
         self.under_way.insert(peer, attempt);
-        self.timers.set((peer, Step::End), now.at.after(FAILED_AFTER));
+        self.timers
+            .set((peer, Step::End), now.at.after(FAILED_AFTER));
     }
 
     /// Dials everything from the start: the tries still to come of an old attempt would be too few for a program that
     /// asks now.
     fn begin_again(&mut self, now: Now, peer: PeerIx) {
         self.timers.clear(&(peer, Step::Try));
-        self.timers.set((peer, Step::End), now.at.after(FAILED_AFTER));
+        self.timers
+            .set((peer, Step::End), now.at.after(FAILED_AFTER));
         if let Some(attempt) = self.under_way.get_mut(&peer) {
             attempt.begun = now.at;
             attempt.tries = 0;
@@ -253,7 +257,11 @@ impl Attempts {
         let Some(attempt) = self.under_way.get(&peer) else {
             return;
         };
-        let tries = if attempt.is_link { TRIES_MS.len() } else { TRIES_MS.len() - 1 };
+        let tries = if attempt.is_link {
+            TRIES_MS.len()
+        } else {
+            TRIES_MS.len() - 1
+        };
         if attempt.tries >= tries || self.timers.at(&(peer, Step::Try)).is_some() {
             return;
         }
@@ -264,7 +272,9 @@ impl Attempts {
 
     fn tell_unreachable(&mut self, now: Now, peer: PeerIx) {
         let lasted = match self.negative.get(&peer) {
-            Some(last) if now.at.since(last.until) < NEGATIVE_MAX => (last.lasted * 2).min(NEGATIVE_MAX),
+            Some(last) if now.at.since(last.until) < NEGATIVE_MAX => {
+                (last.lasted * 2).min(NEGATIVE_MAX)
+            }
             Some(_) | None => NEGATIVE_FIRST,
         };
         let until = now.at.after(lasted);

@@ -113,7 +113,10 @@ impl Candidates {
         let has_room = self.observed.len() < OBSERVERS_MAX || self.observed.contains_key(&observer);
         if has_room && self.is_usable(observed) {
             let from = Prefix::of(observer_at);
-            let sighting = Sighting { from, address: observed };
+            let sighting = Sighting {
+                from,
+                address: observed,
+            };
             self.observed.insert(observer, sighting);
         }
     }
@@ -135,7 +138,11 @@ impl Candidates {
         };
         let mut all = Vec::new();
         let recent = [young(known.working, WORKING_FOR), young(known.lan, LAN_FOR)];
-        for address in recent.into_iter().flatten().chain(known.published.iter().copied()) {
+        for address in recent
+            .into_iter()
+            .flatten()
+            .chain(known.published.iter().copied())
+        {
             if !all.contains(&address) {
                 all.push(address);
             }
@@ -169,10 +176,14 @@ impl Candidates {
             .collect();
         let mut prefixes: BTreeMap<Underlay, BTreeSet<Prefix>> = BTreeMap::new();
         for sighting in &outside {
-            prefixes.entry(sighting.address).or_default().insert(sighting.from);
+            prefixes
+                .entry(sighting.address)
+                .or_default()
+                .insert(sighting.from);
         }
         let alone = |address: Underlay| {
-            let family = |other: &&&Sighting| other.address.ip().is_ipv4() == address.ip().is_ipv4();
+            let family =
+                |other: &&&Sighting| other.address.ip().is_ipv4() == address.ip().is_ipv4();
             outside.iter().filter(family).count() == 1
         };
         prefixes
@@ -185,7 +196,10 @@ impl Candidates {
     fn usable(&self, addresses: &[Underlay]) -> Vec<Underlay> {
         let mut usable = Vec::new();
         for address in addresses.iter().copied() {
-            if self.is_usable(address) && !usable.contains(&address) && usable.len() < 2 * PUBLISHED_MAX {
+            if self.is_usable(address)
+                && !usable.contains(&address)
+                && usable.len() < 2 * PUBLISHED_MAX
+            {
                 usable.push(address);
             }
         }

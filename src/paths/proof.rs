@@ -193,7 +193,13 @@ impl Proofs {
     }
 
     /// A Pong came.
-    pub fn handle_pong(&mut self, now: Now, session: SessionId, nonce: [u8; 8], source: Underlay) -> Proof {
+    pub fn handle_pong(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        nonce: [u8; 8],
+        source: Underlay,
+    ) -> Proof {
         let Some(standing) = self.sessions.get_mut(&session) else {
             return Proof::Unknown;
         };
@@ -281,10 +287,15 @@ impl Proofs {
             return;
         }
         let (path, begun) = (probe.path, probe.begun);
-        let wait = probe.pings.get(probe.sent).copied().map(Duration::from_millis);
+        let wait = probe
+            .pings
+            .get(probe.sent)
+            .copied()
+            .map(Duration::from_millis);
         probe.sent += 1;
         let next = wait.map_or(now.at.after(GIVEN_UP_AFTER), |wait| begun.after(wait));
-        self.timers.set((session, Wake::Probe(address)), next.max(now.at));
+        self.timers
+            .set((session, Wake::Probe(address)), next.max(now.at));
         self.send(now, session, Purpose::Proof(address), path);
     }
 
@@ -294,11 +305,18 @@ impl Proofs {
         };
         let moved = standing.endpoint != endpoint;
         standing.endpoint = endpoint;
-        standing.nonces.retain(|sent| sent.purpose != Purpose::Proof(endpoint));
+        standing
+            .nonces
+            .retain(|sent| sent.purpose != Purpose::Proof(endpoint));
         standing.probes.remove(&endpoint);
         self.timers.clear(&(session, Wake::Probe(endpoint)));
-        self.outputs.push_back(Output::SetPath { session, endpoint });
-        Proof::Proven { endpoint, rtt, moved }
+        self.outputs
+            .push_back(Output::SetPath { session, endpoint });
+        Proof::Proven {
+            endpoint,
+            rtt,
+            moved,
+        }
     }
 
     fn send(&mut self, now: Now, session: SessionId, purpose: Purpose, path: u64) {
@@ -317,12 +335,18 @@ impl Proofs {
         if let Some(sent) = crowded_out {
             self.tell_unanswered(session, sent);
         }
-        self.timers.set_earlier((session, Wake::Expire), at.after(GIVEN_UP_AFTER));
+        self.timers
+            .set_earlier((session, Wake::Expire), at.after(GIVEN_UP_AFTER));
         let via = match purpose {
             Purpose::Proof(address) => Some(address),
             Purpose::Life(_) => None,
         };
-        self.outputs.push_back(Output::Ping { session, via, nonce, path });
+        self.outputs.push_back(Output::Ping {
+            session,
+            via,
+            nonce,
+            path,
+        });
     }
 
     fn expire(&mut self, now: Now, session: SessionId) {
@@ -332,7 +356,8 @@ impl Proofs {
         let mut late = Vec::new();
         while let Some(sent) = standing.nonces.front().copied() {
             if sent.at.after(GIVEN_UP_AFTER) > now.at {
-                self.timers.set((session, Wake::Expire), sent.at.after(GIVEN_UP_AFTER));
+                self.timers
+                    .set((session, Wake::Expire), sent.at.after(GIVEN_UP_AFTER));
                 break;
             }
             standing.nonces.pop_front();
@@ -353,6 +378,9 @@ impl Proofs {
 impl Session {
     fn measure(&mut self, rtt: Duration) {
         let smoothed = self.rtt.map_or(rtt, |known| (known.smoothed * 7 + rtt) / 8);
-        self.rtt = Some(Rtt { last: rtt, smoothed });
+        self.rtt = Some(Rtt {
+            last: rtt,
+            smoothed,
+        });
     }
 }

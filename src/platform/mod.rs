@@ -1,1 +1,21 @@
 //! The operating system: TUN, UDP batches, netlink, namespaces, sock_diag, clocks. The only room with `unsafe`.
+//!
+//! Knows Linux and underlay addresses. Refuses to know what a peer, a network or a session is.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this room is where clocks and sockets come from"
+)]
+
+pub mod clock;
+pub mod credentials;
+pub mod link;
+pub mod monitor;
+pub mod mount;
+pub mod namespace;
+pub mod nat;
+mod netlink;
+pub mod poll;
+pub mod sock_diag;
+pub mod tun;
+pub mod udp;
+pub mod wire_tap;

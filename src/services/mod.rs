@@ -2,8 +2,15 @@
 //!
 //! Knows definitions and the ports drawn for them. Refuses to know records, sockets and what other peers serve.
 
+mod ports;
+mod vips;
+
 use std::net::SocketAddr;
 
+pub use self::{
+    ports::{SPLICE_PORTS, draw_splice_port},
+    vips::choose_vip4,
+};
 use crate::tables::Transport;
 
 /// A service that `service add` published, kept over restarts.

@@ -33,6 +33,40 @@ pub struct Tables {
     pub names: Arc<dyn Names>,
 }
 
+impl Tables {
+    /// The tables of a machine that is in no network yet: nobody has an address, and no name is answered.
+    pub fn vacant() -> Self {
+        let none4 = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 32);
+        let none6 = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128);
+        Self {
+            version: 0,
+            own: Own {
+                v4: None,
+                v6: none6.addr(),
+                resolver4: none4.addr(),
+                resolver6: none6.addr(),
+                pool4: none4,
+                prefix6: none6,
+                dns_tcp_port: 0,
+            },
+            peers4: HashMap::new(),
+            peers6: HashMap::new(),
+            splices: BTreeMap::new(),
+            own_vips: BTreeSet::new(),
+            names: Arc::new(Silence),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Silence;
+
+impl Names for Silence {
+    fn answer(&self, _query: &[u8], _limit: usize, _answer: &mut Vec<u8>) -> bool {
+        false
+    }
+}
+
 /// This machine's addresses, and those that mean the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Own {

@@ -1,0 +1,264 @@
+//! The verbs, and who may say them.
+
+/// What a client may ask of the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// Makes a network.
+    Init,
+    /// Makes an invite.
+    Invite,
+    /// Lists the open invites of this machine.
+    InviteList,
+    /// Takes an invite back.
+    InviteCancel,
+    /// Joins a network by a token.
+    Join,
+    /// Leaves a network and forgets it.
+    Leave,
+    /// Undoes [`Verb::Down`].
+    Up,
+    /// Takes the device away, also over reboots.
+    Down,
+    /// Tells everything there is to see.
+    Status,
+    /// Tells of the peers.
+    Peers,
+    /// Waits until something is so.
+    Wait,
+    /// Asks a peer for an answer.
+    Ping,
+    /// Tells whose an address or a name is.
+    Whois,
+    /// Asks the resolver.
+    DnsQuery,
+    /// Publishes a service.
+    ServiceAdd,
+    /// Takes a service back.
+    ServiceRemove,
+    /// Lists all services.
+    ServiceList,
+    /// Tells of one service.
+    ServiceShow,
+    /// Shows who may reach what.
+    PolicyShow,
+    /// Makes this machine an admin by the recovery code.
+    Recover,
+}
+
+/// The HTTP methods spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Looks, without options.
+    Get,
+    /// Everything else.
+    Post,
+}
+
+/// Who may say a verb.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Looking: any local user, unless `api.read = "group"`.
+    Look,
+    /// Changing: root and the group `webmesh`.
+    Change,
+    /// What makes or breaks a network: root.
+    Root,
+}
+
+/// Who asks, by the credentials of the socket's other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Uid 0, or the uid the agent runs as.
+    Root,
+    /// In the group `webmesh`.
+    Group,
+    /// Any other local user.
+    Other,
+}
+
+/// Who may look: `[api] read`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReadAccess {
+    /// Any local user.
+    #[default]
+    Anyone,
+    /// Root and the group `webmesh`.
+    Group,
+}
+
+impl Rights {
+    /// Whether `caller` may.
+    pub fn allow(self, caller: Caller, read: ReadAccess) -> bool {
+        match (self, caller) {
+            (_, Caller::Root) => true,
+            (Self::Root, Caller::Group | Caller::Other) => false,
+            (Self::Change | Self::Look, Caller::Group) => true,
+            (Self::Change, Caller::Other) => false,
+            (Self::Look, Caller::Other) => read == ReadAccess::Anyone,
+        }
+    }
+}
+
+impl Verb {
+    /// All of them.
+    pub const ALL: [Self; 20] = [
+        Self::Init,
+        Self::Invite,
+        Self::InviteList,
+        Self::InviteCancel,
+        Self::Join,
+        Self::Leave,
+        Self::Up,
+        Self::Down,
+        Self::Status,
+        Self::Peers,
+        Self::Wait,
+        Self::Ping,
+        Self::Whois,
+        Self::DnsQuery,
+        Self::ServiceAdd,
+        Self::ServiceRemove,
+        Self::ServiceList,
+        Self::ServiceShow,
+        Self::PolicyShow,
+        Self::Recover,
+    ];
+
+    /// The verb as a person types it.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Invite => "invite",
+            Self::InviteList => "invite list",
+            Self::InviteCancel => "invite cancel",
+            Self::Join => "join",
+            Self::Leave => "leave",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Status => "status",
+            Self::Peers => "peers",
+            Self::Wait => "wait",
+            Self::Ping => "ping",
+            Self::Whois => "whois",
+            Self::DnsQuery => "dns query",
+            Self::ServiceAdd => "service add",
+            Self::ServiceRemove => "service rm",
+            Self::ServiceList => "service list",
+            Self::ServiceShow => "service show",
+            Self::PolicyShow => "policy show",
+            Self::Recover => "recover",
+        }
+    }
+
+    /// Where it is asked: `/v1/` and its words joined by `/`.
+    pub fn path(self) -> String {
+        format!("/v1/{}", self.words().replace(' ', "/"))
+    }
+
+    /// The verb that a request means, if any. `POST` is good for every verb.
+    pub fn find(method: Method, path: &str) -> Option<Self> {
+        if method == Method::Get && path == "/v1/services" {
+            return Some(Self::ServiceList);
+        }
+        Self::ALL
+            .into_iter()
+            .filter(|verb| method == Method::Post || verb.method() == Method::Get)
+            .find(|verb| verb.path() == path)
+    }
+
+    /// The method a client uses.
+    pub const fn method(self) -> Method {
+        match self {
+            Self::Status
+            | Self::Peers
+            | Self::ServiceList
+            | Self::PolicyShow
+            | Self::InviteList => Method::Get,
+            Self::Init
+            | Self::Invite
+            | Self::InviteCancel
+            | Self::Join
+            | Self::Leave
+            | Self::Up
+            | Self::Down
+            | Self::Wait
+            | Self::Ping
+            | Self::Whois
+            | Self::DnsQuery
+            | Self::ServiceAdd
+            | Self::ServiceRemove
+            | Self::ServiceShow
+            | Self::Recover => Method::Post,
+        }
+    }
+
+    /// Who may say it (design §4).
+    pub const fn rights(self) -> Rights {
+        match self {
+            Self::Init
+            | Self::Invite
+            | Self::InviteList
+            | Self::InviteCancel
+            | Self::Join
+            | Self::Leave
+            | Self::Recover => Rights::Root,
+            Self::Up | Self::Down | Self::ServiceAdd | Self::ServiceRemove => Rights::Change,
+            Self::Status
+            | Self::Peers
+            | Self::Wait
+            | Self::Ping
+            | Self::Whois
+            | Self::DnsQuery
+            | Self::ServiceList
+            | Self::ServiceShow
+            | Self::PolicyShow => Rights::Look,
+        }
+    }
+
+    /// Whether a 200 to it is JSON lines. `status` is only when [`super::StatusRequest::watch`] is set.
+    pub const fn answers_in_lines(self) -> bool {
+        matches!(self, Self::Join | Self::Ping | Self::Wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_is_found_again_by_its_path() {
+        for verb in Verb::ALL {
+            assert_eq!(Verb::find(verb.method(), &verb.path()), Some(verb));
+            assert_eq!(Verb::find(Method::Post, &verb.path()), Some(verb));
+        }
+        assert_eq!(Verb::find(Method::Get, "/v1/init"), None);
+        assert_eq!(Verb::find(Method::Post, "/v1/"), None);
+        assert_eq!(
+            Verb::find(Method::Get, "/v1/services"),
+            Some(Verb::ServiceList)
+        );
+    }
+
+    #[test]
+    fn only_root_makes_or_breaks_a_network() {
+        for verb in [
+            Verb::Init,
+            Verb::Join,
+            Verb::Leave,
+            Verb::Invite,
+            Verb::Recover,
+        ] {
+            assert!(!verb.rights().allow(Caller::Group, ReadAccess::Anyone));
+            assert!(verb.rights().allow(Caller::Root, ReadAccess::Group));
+        }
+    }
+
+    #[test]
+    fn anyone_may_look_unless_looking_is_closed() {
+        assert!(Rights::Look.allow(Caller::Other, ReadAccess::Anyone));
+        assert!(!Rights::Look.allow(Caller::Other, ReadAccess::Group));
+        assert!(Rights::Look.allow(Caller::Group, ReadAccess::Group));
+        assert!(!Rights::Change.allow(Caller::Other, ReadAccess::Anyone));
+    }
+}

@@ -1,0 +1,497 @@
+//! What may be typed (design §4).
+
+use std::{num::NonZeroU16, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    api::{Protocol, Role},
+    config::TunName,
+};
+
+/// Private networks between machines anywhere, without any server.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "webmesh", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub common: Common,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options that stand before or after any verb.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// The agent's socket [default: /run/webmesh/webmesh.sock]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "WEBMESH_SOCKET",
+        hide_env_values = true
+    )]
+    pub socket: Option<PathBuf>,
+    /// Which network; with one it is the default
+    #[arg(long, global = true, value_name = "NAME")]
+    pub network: Option<String>,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The verbs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Run the agent
+    Daemon(Daemon),
+    /// Show Webmesh at work: three machines and two home routers inside this process, no root needed
+    Demo(Demo),
+    /// Make a network; this machine becomes its first admin
+    Init(Init),
+    /// Make a token by which another machine may join
+    Invite(Invite),
+    /// Join a network
+    Join(Join),
+    /// Leave a network and forget its keys
+    Leave(Leave),
+    /// Undo `down`
+    Up,
+    /// Take the network down here, also over reboots, until `up`
+    Down,
+    /// What there is: this machine, peers, services, and what is wrong
+    Status(Status),
+    /// The peers, or everything about one
+    Peers(Peers),
+    /// Wait until this machine is in its network, a peer is reached, or a service is up
+    Wait(Wait),
+    /// Ask a peer for an answer, through the mesh
+    Ping(Ping),
+    /// Whose an address or a name is
+    Whois(Whois),
+    /// Names
+    #[command(subcommand)]
+    Dns(Dns),
+    /// Publish services, and see them
+    #[command(subcommand)]
+    Service(Service),
+    /// Who may reach what
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Make this machine an admin by the recovery code
+    Recover(Recover),
+    /// Print a completion script
+    Completion(Completion),
+}
+
+/// Options of `daemon`.
+#[derive(Clone, Debug, Args)]
+pub struct Daemon {
+    /// The configuration [default: /etc/webmesh/config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where keys and records are kept [default: /var/lib/webmesh]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// What the device is called [default: wm0]
+    #[arg(long, value_name = "NAME")]
+    pub tun: Option<TunName>,
+    /// The UDP port; busy is an error [default: 41820, or another if it is busy]
+    #[arg(long, value_name = "N")]
+    pub port: Option<NonZeroU16>,
+    /// Read the configuration, say whether it is good, and end
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// Options of `demo`.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Demo {
+    /// Something else than to run it.
+    #[command(subcommand)]
+    pub verb: Option<DemoVerb>,
+    /// How many machines [default: 3]
+    #[arg(long, value_name = "N")]
+    pub peers: Option<u32>,
+    /// Leave the machines running at the end, to look around
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// What can be done with a kept demo.
+#[derive(Clone, Debug, Subcommand)]
+pub enum DemoVerb {
+    /// Open a shell on a machine of a kept demo
+    Shell {
+        /// Which machine
+        peer: String,
+    },
+    /// End a kept demo
+    Stop,
+    /// Hold a part of the demo's world; nobody types this.
+    #[command(hide = true)]
+    Hold {
+        /// Which part.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+/// Options of `init`.
+#[derive(Clone, Debug, Args)]
+pub struct Init {
+    /// The network's name; it cannot be changed later. After `init`, `--network` names it too
+    #[arg(value_name = "NETWORK", id = "new_network")]
+    pub network: String,
+    /// This machine's name in it [default: its host name]
+    #[arg(long, value_name = "PEER")]
+    pub name: Option<String>,
+    /// What its names end in [default: NETWORK.internal]
+    #[arg(long, value_name = "D")]
+    pub domain: Option<String>,
+    /// Its IPv4 addresses, /8 to /23 [default: one /16 of 100.64.0.0/10]
+    #[arg(long, value_name = "CIDR")]
+    pub ipv4: Option<String>,
+    /// Only services may be reached (not built yet)
+    #[arg(long)]
+    pub closed: bool,
+}
+
+/// Options of `invite`.
+#[derive(Clone, Debug, Args)]
+pub struct Invite {
+    /// Something else than to make one.
+    #[command(subcommand)]
+    pub verb: Option<InviteVerb>,
+    /// How long it is good: 10m, 1h, 7d
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_span)]
+    pub expires: Duration,
+    /// How many machines may join by it
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub uses: u32,
+    /// What they become: member, leaf (not built yet) or admin
+    #[arg(long, value_name = "ROLE", default_value = "member", value_parser = parse_role)]
+    pub role: Role,
+    /// Their groups (not built yet)
+    #[arg(long = "group", value_name = "G")]
+    pub groups: Vec<String>,
+    /// The services they may offer, a * at the end stands for anything [default: all]
+    #[arg(long = "service", value_name = "NAMES", value_delimiter = ',')]
+    pub services: Option<Vec<String>>,
+}
+
+/// What can be done with invites.
+#[derive(Clone, Debug, Subcommand)]
+pub enum InviteVerb {
+    /// The invites that somebody may still use
+    List,
+    /// Take an invite back
+    Cancel {
+        /// Its id, as `invite list` shows it
+        id: String,
+    },
+}
+
+/// Options of `join`.
+#[derive(Clone, Debug, Args)]
+pub struct Join {
+    /// The token, or - to read it from stdin
+    pub token: String,
+    /// This machine's name in it; an error if it is taken [default: its host name, -2 if taken]
+    #[arg(long, value_name = "PEER")]
+    pub name: Option<String>,
+}
+
+/// Options of `leave`.
+#[derive(Clone, Debug, Args)]
+pub struct Leave {
+    /// The network, to be sure
+    #[arg(value_name = "NETWORK", id = "left_network")]
+    pub network: String,
+    /// Leave even as the last admin
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Options of `status`.
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// Show every change, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// All networks; with --json an array
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// Options of `peers`.
+#[derive(Clone, Debug, Args)]
+pub struct Peers {
+    /// One peer
+    pub peer: Option<String>,
+}
+
+/// Options of `wait`.
+#[derive(Clone, Debug, Args)]
+pub struct Wait {
+    /// Until this peer is reached
+    #[arg(long, value_name = "P")]
+    pub peer: Option<String>,
+    /// Until this service is up somewhere
+    #[arg(long, value_name = "S")]
+    pub service: Option<String>,
+    /// How long at most: 500ms, 30s, 5m
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_span)]
+    pub timeout: Duration,
+}
+
+/// Options of `ping`.
+#[derive(Clone, Debug, Args)]
+pub struct Ping {
+    /// A peer's name, a name in the domain, or an address
+    #[arg(value_name = "PEER|NAME")]
+    pub peer: String,
+    /// How often, a second apart
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub count: u32,
+}
+
+/// Options of `whois`.
+#[derive(Clone, Debug, Args)]
+pub struct Whois {
+    /// An address or a name
+    #[arg(value_name = "ADDRESS|NAME")]
+    pub what: String,
+}
+
+/// What can be done with names.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Dns {
+    /// Ask the mesh's resolver
+    Query {
+        /// The name; the domain may be left out
+        name: String,
+        /// The record type [default: A and AAAA]
+        #[arg(value_name = "TYPE")]
+        record_type: Option<String>,
+    },
+}
+
+/// What can be done with services.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Service {
+    /// Publish a service of this machine; kept over restarts
+    Add(ServiceAdd),
+    /// No longer publish it
+    Rm {
+        /// Its name
+        name: String,
+    },
+    /// All services
+    List,
+    /// One service, instance by instance
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Options of `service add`.
+#[derive(Clone, Debug, Args)]
+pub struct ServiceAdd {
+    /// Its name
+    pub name: String,
+    /// The port others dial: 80, or 53/udp
+    #[arg(long, value_name = "P[/udp]")]
+    pub port: PortSpec,
+    /// Where the program listens, if not on the mesh address at that port: 127.0.0.1:8080
+    #[arg(long, value_name = "HOST:PORT")]
+    pub target: Option<String>,
+    /// A tag; may be repeated
+    #[arg(long = "tag", value_name = "T")]
+    pub tags: Vec<String>,
+    /// Its share among the instances; 100 is the usual
+    #[arg(long, value_name = "W")]
+    pub weight: Option<u32>,
+    /// The instance's name [default: this peer's]
+    #[arg(long, value_name = "I")]
+    pub instance: Option<String>,
+}
+
+/// What can be done with the policy.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Policy {
+    /// Show the rules
+    Show,
+}
+
+/// Options of `recover`.
+#[derive(Clone, Debug, Args)]
+pub struct Recover {
+    /// The code that `init` showed, or - to read it from stdin
+    pub code: String,
+}
+
+/// Options of `completion`.
+#[derive(Clone, Debug, Args)]
+pub struct Completion {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// A port and its protocol, as `--port` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSpec {
+    /// The port, never 0.
+    pub port: u16,
+    /// TCP unless said.
+    pub protocol: Protocol,
+}
+
+impl FromStr for PortSpec {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (number, protocol) = match text.split_once('/') {
+            None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), Protocol::Tcp),
+            Some((number, "udp")) => (number, Protocol::Udp),
+            Some((_, other)) => return Err(format!("{other} is neither tcp nor udp")),
+        };
+        match number.parse() {
+            Ok(0) | Err(_) => Err("a port is 1 to 65535, with /udp behind it for UDP".to_owned()),
+            Ok(port) => Ok(Self { port, protocol }),
+        }
+    }
+}
+
+fn parse_span(text: &str) -> Result<Duration, String> {
+    let figures = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(figures);
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(NO_SPAN.to_owned()),
+    };
+    let number: u64 = number.parse().or(Err(NO_SPAN))?;
+    let whole = number
+        .checked_mul(milliseconds)
+        .filter(|whole| *whole <= LONGEST_SPAN_MS);
+    Ok(Duration::from_millis(whole.ok_or("at most 365d")?))
+}
+
+const NO_SPAN: &str = "a time is a number with ms, s, m, h or d behind it";
+
+/// A year: nobody waits longer, and no invite should be good longer.
+const LONGEST_SPAN_MS: u64 = 365 * 86_400_000;
+
+fn parse_role(text: &str) -> Result<Role, String> {
+    [Role::Member, Role::Leaf, Role::Admin]
+        .into_iter()
+        .find(|role| role.word() == text)
+        .ok_or_else(|| "a role is member, leaf or admin".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn common_options_stand_before_or_after_the_verb() {
+        let orders = [
+            ["webmesh", "--json", "--socket", "/s", "status"],
+            ["webmesh", "status", "--json", "--socket", "/s"],
+            ["webmesh", "--socket", "/s", "status", "--json"],
+        ];
+        for order in orders {
+            let cli = Cli::try_parse_from(order).unwrap();
+            assert!(
+                cli.common.json && cli.common.socket == Some("/s".into()),
+                "{order:?}"
+            );
+        }
+        let cli = Cli::try_parse_from(["webmesh", "invite", "list", "--json", "--network", "home"])
+            .unwrap();
+        assert!(cli.common.json && cli.common.network.as_deref() == Some("home"));
+    }
+
+    #[test]
+    fn the_network_that_init_makes_is_not_the_common_option() {
+        let cli = Cli::try_parse_from(["webmesh", "init", "home"]).unwrap();
+        assert_eq!(cli.common.network, None);
+        assert!(matches!(cli.verb, Verb::Init(Init { network, .. }) if network == "home"));
+    }
+
+    #[test]
+    fn ports_say_their_protocol() {
+        assert_eq!(
+            "80".parse(),
+            Ok(PortSpec {
+                port: 80,
+                protocol: Protocol::Tcp
+            })
+        );
+        assert_eq!(
+            "80/tcp".parse(),
+            Ok(PortSpec {
+                port: 80,
+                protocol: Protocol::Tcp
+            })
+        );
+        assert_eq!(
+            "53/udp".parse(),
+            Ok(PortSpec {
+                port: 53,
+                protocol: Protocol::Udp
+            })
+        );
+        for text in ["", "0", "65536", "53/sctp", "/udp", "x"] {
+            assert!(text.parse::<PortSpec>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn spans_have_units() {
+        assert_eq!(parse_span("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(parse_span("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_span("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse_span("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for text in [
+            "",
+            "h",
+            "1w",
+            "-1s",
+            "1.5h",
+            "366d",
+            "99999999999999999999d",
+        ] {
+            assert!(parse_span(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_held_demo_is_told_is_not_read_as_options() {
+        let cli = Cli::try_parse_from(["webmesh", "demo", "hold", "machine", "root", "--x", "{}"])
+            .unwrap();
+        let Verb::Demo(Demo {
+            verb: Some(DemoVerb::Hold { words }),
+            ..
+        }) = cli.verb
+        else {
+            panic!("not a hold");
+        };
+        assert_eq!(words, ["machine", "root", "--x", "{}"]);
+    }
+}

@@ -1,0 +1,153 @@
+//! The verbs by which a machine comes into a network, lets others in, and leaves.
+
+use std::io::Read;
+
+use super::{
+    args,
+    conversation::{Conversation, DONE, Outcome, last},
+    render, unix_now,
+};
+use crate::{
+    api::{
+        ApiError, Code, InitReply, InitRequest, InviteCancelReply, InviteCancelRequest,
+        InviteListReply, InviteReply, InviteRequest, JoinReply, JoinRequest, LeaveRequest,
+        NetworkReply, NetworkRequest, RecoverReply, RecoverRequest, Verb,
+    },
+    keys::{Token, TokenRefused},
+};
+
+impl Conversation<'_> {
+    pub(super) async fn init(&self, init: &args::Init) -> Outcome {
+        let request = InitRequest {
+            network: init.network.clone(),
+            name: init.name.clone(),
+            domain: init.domain.clone(),
+            ipv4: init.ipv4.clone(),
+            closed: init.closed,
+        };
+        request.unbuilt().map_or(Ok(()), Err)?;
+        self.simple::<InitReply>(Verb::Init, &request, render::init)
+            .await
+    }
+
+    pub(super) async fn invite(&self, invite: &args::Invite) -> Outcome {
+        match &invite.verb {
+            Some(args::InviteVerb::List) => {
+                let request = NetworkRequest {
+                    network: self.network(),
+                };
+                let text = |reply: &InviteListReply| render::invites(reply, unix_now());
+                return self.simple(Verb::InviteList, &request, text).await;
+            }
+            Some(args::InviteVerb::Cancel { id }) => {
+                let request = InviteCancelRequest {
+                    network: self.network(),
+                    id: id.clone(),
+                };
+                let text = |reply: &InviteCancelReply| render::invite_cancelled(reply);
+                return self.simple(Verb::InviteCancel, &request, text).await;
+            }
+            None => {}
+        }
+        let request = InviteRequest {
+            network: self.network(),
+            expires_s: invite.expires.as_secs(),
+            uses: invite.uses,
+            role: invite.role,
+            groups: invite.groups.clone(),
+            services: invite.services.clone(),
+        };
+        request.unbuilt().map_or(Ok(()), Err)?;
+        let reply = self.agent.ask(Verb::Invite, &request).await?;
+        self.print::<InviteReply>(&reply, |invite| format!("{}\n", invite.token))?;
+        if !self.common.json {
+            let invite: InviteReply = reply.parse()?;
+            let head = render::token_head(&invite.token);
+            let shown = if self.screen.is_terminal() {
+                &invite.token
+            } else {
+                &head
+            };
+            self.screen
+                .talk(&render::invite_talk(&invite, shown, unix_now()));
+        }
+        Ok(DONE)
+    }
+
+    pub(super) async fn join(&self, join: &args::Join) -> Outcome {
+        let token = secret_or_stdin(&join.token)?;
+        token.parse::<Token>().map_err(refused_token)?;
+        let request = JoinRequest {
+            token,
+            name: join.name.clone(),
+        };
+        let reply = self
+            .agent
+            .ask_lines(Verb::Join, &request, |line| self.say(line))
+            .await?;
+        self.print::<JoinReply>(&last(reply)?, render::joined)?;
+        Ok(DONE)
+    }
+
+    pub(super) async fn leave(&self, leave: &args::Leave) -> Outcome {
+        let request = LeaveRequest {
+            network: leave.network.clone(),
+            yes: leave.yes,
+        };
+        self.simple::<NetworkReply>(Verb::Leave, &request, render::left)
+            .await
+    }
+
+    pub(super) async fn up(&self) -> Outcome {
+        let request = NetworkRequest {
+            network: self.network(),
+        };
+        self.simple::<NetworkReply>(Verb::Up, &request, render::up)
+            .await
+    }
+
+    pub(super) async fn down(&self) -> Outcome {
+        let request = NetworkRequest {
+            network: self.network(),
+        };
+        self.simple::<NetworkReply>(Verb::Down, &request, render::down)
+            .await
+    }
+
+    pub(super) async fn recover(&self, recover: &args::Recover) -> Outcome {
+        let request = RecoverRequest {
+            network: self.network(),
+            code: secret_or_stdin(&recover.code)?,
+        };
+        self.simple::<RecoverReply>(Verb::Recover, &request, render::recovered)
+            .await
+    }
+}
+
+/// A secret that was typed, or the first line of stdin where `-` was: nothing in the shell's history or in ps.
+fn secret_or_stdin(typed: &str) -> Result<String, ApiError> {
+    if typed != "-" {
+        return Ok(typed.trim().to_owned());
+    }
+    let mut text = String::new();
+    let taken = std::io::stdin()
+        .lock()
+        .take(LONGEST_SECRET)
+        .read_to_string(&mut text);
+    taken.map_err(|error| ApiError::bad_request(format!("stdin cannot be read: {error}")))?;
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+    line.map(str::to_owned)
+        .ok_or_else(|| ApiError::bad_request("nothing came on stdin: the token goes there"))
+}
+
+/// Bytes of stdin that are looked at: a token has at most 184 letters, the rest may be a greeting of ssh.
+const LONGEST_SECRET: u64 = 4096;
+
+fn refused_token(refused: TokenRefused) -> ApiError {
+    match refused {
+        TokenRefused::CutOrMistyped => ApiError::cut_token(),
+        TokenRefused::NotAToken | TokenRefused::UnknownVersion => {
+            ApiError::could_not(Code::BadToken, refused.to_string())
+        }
+    }
+}

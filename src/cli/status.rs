@@ -1,0 +1,246 @@
+//! What `status`, `peers` and `service list|show` print. Pure: values and a width in, text out.
+
+use super::table::{Table, fold};
+use crate::api::{
+    Health, Instance, Nat, Network, Own, Path, PathKind, Peer, PeerDetails, PeersReply, Role,
+    Service, State, Status,
+    words::{bytes, date, milliseconds, span},
+};
+
+/// What a machine in no network is told.
+pub const NO_NETWORK: &str = "Webmesh runs and is in no network.  New one: sudo webmesh init NAME     Join one: sudo webmesh join TOKEN\n";
+
+/// Seconds of silence that still count as now: a link silent longer is Pinged (design §8).
+const NOW_S: f64 = 15.0;
+
+/// The whole of `status`.
+pub fn status(status: &Status, width: Option<usize>) -> String {
+    let (Some(network), Some(own)) = (&status.network, &status.own) else {
+        return format!("{NO_NETWORK}{}", health(&status.health));
+    };
+    let mut text = head(network, own, width);
+    match status.state {
+        State::None | State::Up => {
+            if !status.peers.is_empty() {
+                text.push_str(&peers(&status.peers, width));
+            }
+            if !status.services.is_empty() {
+                text.push_str(&services(&status.services, width));
+            }
+        }
+        State::Down => text.push_str(&format!(
+            "{} is down here. Again: sudo webmesh up\n",
+            network.name
+        )),
+    }
+    text.push_str(&health(&status.health));
+    text
+}
+
+fn head(network: &Network, own: &Own, width: Option<usize>) -> String {
+    let nat = match own.nat {
+        Nat::Easy | Nat::Hard => " behind NAT",
+        Nat::None | Nat::Unknown => "",
+    };
+    let parts = [
+        network.name.clone(),
+        format!("{} ({})", own.name, own.role.word()),
+        own.ipv4.clone().unwrap_or_else(|| own.ipv6.clone()),
+        format!("UDP {}{nat}", own.port),
+        format!("certificate until {}", date(own.certificate_until)),
+    ];
+    fold(&parts, " · ", width)
+}
+
+/// A table of peers.
+pub fn peers(peers: &[Peer], width: Option<usize>) -> String {
+    let mut table = Table::new(["PEER", "STATE", "PATH", "RTT", "RX", "TX", "LAST"], 2);
+    for peer in peers {
+        let carried = |amount: u64| match (amount, &peer.path) {
+            (0, None) => NOTHING.to_owned(),
+            _ => bytes(amount),
+        };
+        table.row([
+            peer.name.clone(),
+            peer.state.word().to_owned(),
+            peer.path.as_ref().map_or_else(|| NOTHING.to_owned(), path),
+            peer.rtt_ms.map_or_else(|| NOTHING.to_owned(), milliseconds),
+            carried(peer.rx_bytes),
+            carried(peer.tx_bytes),
+            last(peer.last_heard_s),
+        ]);
+    }
+    table.render(width)
+}
+
+/// How packets reach a peer, in words.
+pub fn path(path: &Path) -> String {
+    match path.kind {
+        PathKind::Direct => format!("direct {}", path.endpoint.as_deref().unwrap_or(NOTHING)),
+        PathKind::Relay => format!("relay via {}", path.via.as_deref().unwrap_or(NOTHING)),
+        PathKind::Stream => format!("stream via {}", path.via.as_deref().unwrap_or(NOTHING)),
+    }
+}
+
+fn last(heard_s: Option<f64>) -> String {
+    match heard_s {
+        None => NOTHING.to_owned(),
+        Some(ago) if ago < NOW_S => "now".to_owned(),
+        Some(ago) => span(
+            std::time::Duration::try_from_secs_f64(ago)
+                .unwrap_or_default()
+                .as_secs(),
+        ),
+    }
+}
+
+/// A table of services.
+pub fn services(services: &[Service], width: Option<usize>) -> String {
+    let mut table = Table::new(["SERVICE", "UP", "ADDRESS", "WHERE"], 3);
+    for service in services {
+        let peers: Vec<&str> = service
+            .instances
+            .iter()
+            .map(|instance| instance.peer.as_str())
+            .collect();
+        let places = if peers.is_empty() {
+            NOTHING.to_owned()
+        } else {
+            peers.join(", ")
+        };
+        table.row([service.name.clone(), up(service), address(service), places]);
+    }
+    table.render(width)
+}
+
+/// One service, instance by instance.
+pub fn service(service: &Service, width: Option<usize>) -> String {
+    let mut text = format!("{}  {} up\n", address(service), up(service));
+    if service.instances.is_empty() {
+        return text;
+    }
+    let mut table = Table::new(["PEER", "STATE", "TARGET"], 2);
+    for instance in &service.instances {
+        table.row([
+            place(instance),
+            instance.state.word().to_owned(),
+            target(instance),
+        ]);
+    }
+    for line in table
+        .render(width.map(|width| width.saturating_sub(2)))
+        .lines()
+    {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text
+}
+
+fn place(instance: &Instance) -> String {
+    if instance.instance == instance.peer {
+        instance.peer.clone()
+    } else {
+        format!("{} ({})", instance.peer, instance.instance)
+    }
+}
+
+fn target(instance: &Instance) -> String {
+    instance
+        .target
+        .clone()
+        .unwrap_or_else(|| NOTHING.to_owned())
+}
+
+/// `name:port`, with `/udp` behind it where it is not TCP.
+pub fn address(service: &Service) -> String {
+    let protocol = match service.protocol {
+        crate::api::Protocol::Tcp => "",
+        crate::api::Protocol::Udp => "/udp",
+    };
+    format!("{}:{}{protocol}", service.domain_name, service.port)
+}
+
+fn up(service: &Service) -> String {
+    format!("{} of {}", service.up, service.instances.len())
+}
+
+/// What is wrong and what to do, a line each.
+pub fn health(health: &[Health]) -> String {
+    let line = |health: &Health| match &health.remedy {
+        Some(remedy) => format!("! {}: {remedy}\n", health.message),
+        None => format!("! {}\n", health.message),
+    };
+    health.iter().map(line).collect()
+}
+
+/// What `peers` prints: all, or one with its details.
+pub fn peers_reply(reply: &PeersReply, width: Option<usize>) -> String {
+    match &reply.details {
+        Some(details) => {
+            let one = reply.peers.first();
+            format!(
+                "{}{}",
+                peers(&reply.peers, width),
+                peer_details(one, details)
+            )
+        }
+        None if reply.peers.is_empty() => "no other peers yet: sudo webmesh invite\n".to_owned(),
+        None => peers(&reply.peers, width),
+    }
+}
+
+fn peer_details(peer: Option<&Peer>, details: &PeerDetails) -> String {
+    let addresses: Vec<&str> = peer
+        .iter()
+        .flat_map(|peer| peer.ipv4.iter().chain([&peer.ipv6]))
+        .map(String::as_str)
+        .collect();
+    let role = format!(
+        "{}, since {}",
+        details.role.word(),
+        date(details.admitted_at)
+    );
+    let rows = [
+        ("name", details.domain_name.clone()),
+        ("addresses", addresses.join("  ")),
+        ("dialled at", joined(&details.endpoints, "  ")),
+        ("role", role),
+        ("groups", joined(&details.groups, ", ")),
+        (
+            "certificate",
+            format!("until {}", date(details.certificate_until)),
+        ),
+        (
+            "version",
+            details
+                .version
+                .clone()
+                .unwrap_or_else(|| "not told yet".to_owned()),
+        ),
+        ("services", joined(&details.services, ", ")),
+        ("id", peer.map(|peer| peer.id.clone()).unwrap_or_default()),
+    ];
+    rows.iter()
+        .map(|(key, value)| format!("  {key:<11}  {value}\n"))
+        .collect()
+}
+
+fn joined(words: &[String], between: &str) -> String {
+    if words.is_empty() {
+        NOTHING.to_owned()
+    } else {
+        words.join(between)
+    }
+}
+
+/// The role in brackets where it is worth saying: ` (admin)`.
+pub fn role_suffix(role: Role) -> &'static str {
+    match role {
+        Role::Admin => " (admin)",
+        Role::Leaf => " (leaf)",
+        Role::Member => "",
+    }
+}
+
+/// Stands where there is nothing to show.
+const NOTHING: &str = "–";

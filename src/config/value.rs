@@ -1,0 +1,105 @@
+//! Values with bounds.
+
+use std::{fmt, str::FromStr};
+
+use serde::Deserialize;
+
+/// The name of a network device: what the kernel takes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TunName(String);
+
+/// The device's MTU, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Mtu(u16);
+
+/// Whether the resolver answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DnsMode {
+    /// It does.
+    #[default]
+    Auto,
+    /// It refuses every name.
+    Off,
+}
+
+/// A device cannot have this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a device's name has 1 to 15 letters, no space, no / and no :")]
+pub struct BadTunName;
+
+/// Too small for IPv6, or larger than any path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("mtu must be 1280 to 9000")]
+pub struct BadMtu;
+
+impl TunName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for TunName {
+    fn default() -> Self {
+        Self("wm0".to_owned())
+    }
+}
+
+impl fmt::Display for TunName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for TunName {
+    type Err = BadTunName;
+
+    fn from_str(text: &str) -> Result<Self, BadTunName> {
+        // IFNAMSIZ is 16 with its zero; dev_valid_name refuses the letters below, and "." and "..".
+        let is_good = (1..=15).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%'))
+            && !matches!(text, "." | "..");
+        if is_good {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadTunName)
+        }
+    }
+}
+
+impl TryFrom<String> for TunName {
+    type Error = BadTunName;
+
+    fn try_from(text: String) -> Result<Self, BadTunName> {
+        text.parse()
+    }
+}
+
+impl Mtu {
+    /// In bytes.
+    pub fn bytes(self) -> u16 {
+        self.0
+    }
+}
+
+impl Default for Mtu {
+    fn default() -> Self {
+        Self(1420)
+    }
+}
+
+impl TryFrom<u32> for Mtu {
+    type Error = BadMtu;
+
+    fn try_from(bytes: u32) -> Result<Self, BadMtu> {
+        match u16::try_from(bytes) {
+            Ok(bytes @ 1280..=9000) => Ok(Self(bytes)),
+            _ => Err(BadMtu),
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The agent's state: which network it is in, if any, and what a person may ask of it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::{
+    joining::Joining,
+    kept_file::Identity as Seeds,
+    network::Network,
+    sealing,
+    starting::{self, Ground},
+    state_dir::{Found, NetworkFolder, StateDir},
+    view::Published,
+};
+use crate::{
+    api::{self, ApiError},
+    config::Config,
+    ids::NetworkId,
+    node::{Ipv4Use, Restored, Standing, status::Snapshot},
+    platform::clock,
+};
+
+/// Everything the loop owns.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) config: Config,
+    pub(super) state_dir: StateDir,
+    pub(super) place: Place,
+    published: watch::Sender<Arc<Published>>,
+}
+
+/// Where the agent stands.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// In no network.
+    Idle,
+    /// On its way into one.
+    Joining(Box<Joining>),
+    /// In one.
+    Up(Box<Network>),
+    /// In one, and told to be down.
+    Down(Box<Downed>),
+    /// In one whose files cannot be used; why.
+    Unusable(String),
+}
+
+/// A network that is down.
+#[derive(Debug)]
+pub(super) struct Downed {
+    pub(super) path: PathBuf,
+    pub(super) snapshot: Snapshot,
+}
+
+impl Agent {
+    /// An agent in no network yet.
+    pub(super) fn new(config: Config, state_dir: StateDir) -> Self {
+        let (published, _) = watch::channel(Arc::new(Published::nothing(Vec::new())));
+        Self {
+            config,
+            state_dir,
+            place: Place::Idle,
+            published,
+        }
+    }
+
+    /// Where the newest look at the agent is found.
+    pub(super) fn published(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    /// Takes up the network that was found on the disk.
+    ///
+    /// # Errors
+    /// The device or a socket cannot be had; the agent is of no use like this.
+    pub(super) fn resume(&mut self) -> anyhow::Result<()> {
+        let folders = self.state_dir.network_folders()?;
+        let Some(path) = folders.first() else {
+            return Ok(());
+        };
+        match NetworkFolder::open(path.clone()) {
+            Ok((folder, found)) if found.kept.down => self.rest(folder, found),
+            Ok((folder, found)) => self.take_up(folder, found)?,
+            Err(error) => self.give_up(&format!("{:#}", anyhow::Error::from(error))),
+        }
+        Ok(())
+    }
+
+    /// Publishes what there is to see now.
+    pub(super) fn publish(&self) {
+        let published = match &self.place {
+            Place::Idle | Place::Joining(_) => Published::nothing(Vec::new()),
+            Place::Up(network) => Published::up(clock::now(), network, &self.config),
+            Place::Down(downed) => Published::down(&downed.snapshot),
+            Place::Unusable(why) => Published::nothing(vec![api::Health {
+                level: api::Level::Error,
+                code: "state_unusable".to_owned(),
+                message: format!("the network on this disk cannot be used: {why}"),
+                remedy: Some("restore the state directory, or move the folder away and join anew".to_owned()),
+            }]),
+        };
+        self.published.send_replace(Arc::new(published));
+    }
+
+    /// The network, if it is up.
+    ///
+    /// # Errors
+    /// What is to be said otherwise.
+    pub(super) fn network(&mut self) -> Result<&mut Network, ApiError> {
+        match &mut self.place {
+            Place::Up(network) => Ok(network),
+            Place::Idle | Place::Joining(_) => Err(ApiError::no_network()),
+            Place::Down(downed) => Err(ApiError::network_down(&downed.snapshot.name)),
+            Place::Unusable(why) => Err(ApiError::state_unusable(why)),
+        }
+    }
+
+    /// That this machine is in no network, as `init` and `join` need.
+    ///
+    /// # Errors
+    /// What is to be said otherwise.
+    pub(super) fn must_be_idle(&self) -> Result<(), ApiError> {
+        match &self.place {
+            Place::Idle => Ok(()),
+            Place::Joining(joining) => Err(ApiError::could_not(
+                api::Code::AlreadyInNetwork,
+                format!("this machine is joining {}'s network right now", joining.issuer_name()),
+            )
+            .remedy("wait until that ends")),
+            Place::Up(network) => Err(ApiError::already_in(&network.node.status(clock::now()).name)),
+            Place::Down(downed) => Err(ApiError::already_in(&downed.snapshot.name)),
+            Place::Unusable(why) => Err(ApiError::state_unusable(why)),
+        }
+    }
+
+    /// Brings a network up that has files already.
+    ///
+    /// # Errors
+    /// The place is as it was.
+    pub(super) fn bring_up(
+        &mut self,
+        folder: NetworkFolder,
+        id: NetworkId,
+        restored: Restored,
+        ground: Ground,
+    ) -> anyhow::Result<()> {
+        let identity = starting::identity_of(&folder.identity);
+        let network = starting::start(&self.config, identity, folder, id, restored, ground)?;
+        self.place = Place::Up(Box::new(network));
+        Ok(())
+    }
+
+    /// Gives the network that was founded and is up its name on the disk.
+    ///
+    /// # Errors
+    /// It is forgotten at the next start.
+    pub(super) fn settle_up(&mut self) -> std::io::Result<()> {
+        match &mut self.place {
+            Place::Up(network) => {
+                let id = network.node.network_id();
+                self.state_dir.settle(&mut network.folder, id)
+            }
+            Place::Idle | Place::Joining(_) | Place::Down(_) | Place::Unusable(_) => Ok(()),
+        }
+    }
+
+    /// Takes the network down for good until `up` is said, or only for now.
+    pub(super) fn take_down(&mut self, network: Network, standing: Standing) -> NetworkFolder {
+        let mut network = network;
+        let now = clock::now();
+        if standing == Standing::Down {
+            network.node.keep_down(Standing::Down);
+        }
+        network.node.say_left(now);
+        network.stop()
+    }
+
+    /// Makes the device anew after the own addresses changed. Sessions are made again, as after a restart.
+    ///
+    /// # Errors
+    /// The network is not up any more, and cannot be brought up.
+    pub(super) fn restart_network(&mut self) -> anyhow::Result<()> {
+        let Place::Up(network) = std::mem::replace(&mut self.place, Place::Idle) else {
+            return Ok(());
+        };
+        let path = network.stop().path().to_owned();
+        let (folder, found) = NetworkFolder::open(path)?;
+        self.take_up(folder, found)
+    }
+
+    /// Looks at files that could not be taken up: the network stays, down until the next start or `up`.
+    pub(super) fn look_at(&mut self, path: PathBuf) {
+        match NetworkFolder::open(path) {
+            Ok((folder, found)) => self.rest(folder, found),
+            Err(error) => self.give_up(&format!("{:#}", anyhow::Error::from(error))),
+        }
+    }
+
+    /// `up`: the network whose files are at `path` runs again.
+    ///
+    /// # Errors
+    /// It stays down.
+    pub(super) fn wake_up(&mut self, path: PathBuf) -> anyhow::Result<()> {
+        let (mut folder, mut found) = NetworkFolder::open(path)?;
+        found.kept.down = false;
+        folder.store_kept(&found.kept, "state")?;
+        self.take_up(folder, found)
+    }
+
+    /// The seeds of a peer to be.
+    pub(super) fn draw_seeds() -> Seeds {
+        Seeds {
+            node_seed: sealing::draw(),
+            tunnel_seed: sealing::draw(),
+        }
+    }
+
+    fn take_up(&mut self, folder: NetworkFolder, found: Found) -> anyhow::Result<()> {
+        let Some(id) = starting::network_of(&found.records) else {
+            self.give_up("its record log does not say which network it is");
+            return Ok(());
+        };
+        let ground = starting::break_ground(&self.config)?;
+        self.bring_up(folder, id, restored(found), ground)
+    }
+
+    fn rest(&mut self, folder: NetworkFolder, found: Found) {
+        let Some(id) = starting::network_of(&found.records) else {
+            return self.give_up("its record log does not say which network it is");
+        };
+        let identity = starting::identity_of(&folder.identity);
+        let (node, _) = starting::make_node(&self.config, &identity, id, &restored(found), Ipv4Use::On);
+        self.place = Place::Down(Box::new(Downed {
+            path: folder.path().to_owned(),
+            snapshot: node.status(clock::now()),
+        }));
+    }
+
+    fn give_up(&mut self, why: &str) {
+        tracing::error!(why, "Network on the disk cannot be used; nothing of it was touched");
+        self.place = Place::Unusable(why.to_owned());
+    }
+}
+
+fn restored(found: Found) -> Restored {
+    Restored {
+        records: found.records,
+        rows: found.rows,
+        kept: found.kept,
+    }
+}

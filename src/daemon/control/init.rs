@@ -1,0 +1,138 @@
+//! `webmesh init`: founds a network with this machine as its first admin.
+
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+
+use super::{Control, policy};
+use crate::{
+    api::{ApiError, InitReply, InitRequest},
+    daemon::{
+        agent::Agent,
+        sealing,
+        starting,
+    },
+    keys::{NetSecret, NodeKey, RootSeed},
+    members::label::{self, Domain},
+    node::founding::{Founding, found},
+    platform::{clock, credentials},
+};
+
+/// How long the host's resolver may take to say whether a name is in use; a host without one must not wait long.
+const RESOLVER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a person decided, checked.
+struct Wish {
+    network: String,
+    domain: String,
+    peer: String,
+    pool4: Option<Ipv4Net>,
+}
+
+pub(super) async fn answer(control: &Control, request: InitRequest) -> Result<InitReply, ApiError> {
+    if let Some(error) = request.unbuilt() {
+        return Err(error);
+    }
+    control.caller.ask(|agent| agent.must_be_idle()).await?;
+    let wish = checked(&request)?;
+    if request.domain.is_none() && is_answered(&wish.domain).await {
+        return Err(ApiError::network_name_in_use(&wish.network));
+    }
+    let recovery_code = control.caller.ask(move |agent| init(agent, wish)).await?;
+    let (look, network) = control.network_look(None)?;
+    Ok(InitReply {
+        network,
+        own: look.status.own.clone().ok_or_else(ApiError::no_network)?,
+        reach: look.reach.clone(),
+        dns: look.status.dns.clone(),
+        policy: policy::DEFAULT.to_owned(),
+        recovery_code,
+    })
+}
+
+fn checked(request: &InitRequest) -> Result<Wish, ApiError> {
+    let network = request.network.as_str();
+    let domain = match &request.domain {
+        Some(_) => Domain::Chosen,
+        None => Domain::Default,
+    };
+    if let Err(refused) = label::network_name(network, domain) {
+        return Err(match refused {
+            label::NameRefused::InUse(_) => ApiError::network_name_in_use(network),
+            label::NameRefused::NotALabel(_) | label::NameRefused::Reserved(_) => {
+                ApiError::bad_name("network", network)
+            }
+        });
+    }
+    let domain = match &request.domain {
+        Some(domain) => label::parse_domain(domain)
+            .map_err(|_refused| ApiError::bad_name("domain", domain))?
+            .to_owned(),
+        None => format!("{network}.internal"),
+    };
+    let peer = match &request.name {
+        Some(name) => label::parse_peer(name)
+            .map_err(|_refused| ApiError::bad_name("peer", name))?
+            .to_owned(),
+        None => label::from_host_name(&credentials::hostname()),
+    };
+    let pool4 = request.ipv4.as_deref().map(pool).transpose()?;
+    Ok(Wish {
+        network: network.to_owned(),
+        domain,
+        peer,
+        pool4,
+    })
+}
+
+fn pool(text: &str) -> Result<Ipv4Net, ApiError> {
+    let pool = text.parse::<Ipv4Net>().ok().filter(|pool| (8..=23).contains(&pool.prefix_len()));
+    pool.map(|pool| pool.trunc()).ok_or_else(|| {
+        ApiError::bad_request(format!("{text:?} is no pool of IPv4 addresses"))
+            .remedy("a private range between /8 and /23, such as 10.77.0.0/16; or leave --ipv4 out")
+    })
+}
+
+/// Whether the host's resolver already knows something under a domain (design §3).
+async fn is_answered(domain: &str) -> bool {
+    let name = (domain.to_owned(), 0);
+    let asked = tokio::time::timeout(RESOLVER_PATIENCE, tokio::net::lookup_host(name)).await;
+    asked.is_ok_and(|answer| answer.is_ok_and(|mut addresses| addresses.next().is_some()))
+}
+
+fn init(agent: &mut Agent, wish: Wish) -> Result<String, ApiError> {
+    agent.must_be_idle()?;
+    let could_not = |error: anyhow::Error| ApiError::internal(format!("cannot make the network: {error:#}"));
+    let code = try_init(agent, wish).map_err(could_not)?;
+    agent.publish();
+    Ok(code)
+}
+
+/// Everything is on the disk before the device is made, and has its name only once the device stands: a network of
+/// which nobody was told is forgotten.
+fn try_init(agent: &mut Agent, wish: Wish) -> anyhow::Result<String> {
+    let seeds = Agent::draw_seeds();
+    let root = RootSeed(sealing::draw());
+    let code = root.code();
+    let founding = Founding {
+        name: wish.network,
+        domain: wish.domain,
+        peer: wish.peer,
+        pool4: wish.pool4,
+        root,
+        secret: NetSecret(sealing::draw()),
+        admission: sealing::draw(),
+    };
+    let key = NodeKey::from_seed(seeds.node_seed);
+    let (id, restored) = found(clock::now(), founding, &key)?;
+    let ground = starting::break_ground(&agent.config)?;
+    let mut folder = agent.state_dir.found(id, seeds)?;
+    for record in &restored.records {
+        folder.records.append(record.slot(), record.bytes(), "founding-record")?;
+    }
+    folder.records.sync()?;
+    folder.store_kept(&restored.kept, "founding-state")?;
+    agent.bring_up(folder, id, restored, ground)?;
+    agent.settle_up()?;
+    Ok(code)
+}

@@ -1,0 +1,144 @@
+//! `webmesh join`: checks the token here, then watches [`crate::daemon::joining`] and the first round with the issuer.
+
+use std::time::Duration;
+
+use axum::response::Response;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, timeout},
+};
+
+use super::{Control, last_line, lines, talk_line};
+use crate::{
+    api::{ApiError, Code, JoinReply, JoinRequest},
+    daemon::{
+        agent::{Agent, Place},
+        joining::{Asker, Beginning, Joined, Joining},
+        starting,
+    },
+    ids::NodeId,
+    keys::{Token, TokenRefused},
+    members::label,
+    node::joiner::Wish,
+    platform::{clock, credentials},
+};
+
+/// How long `join` waits for the first Digest round with the issuer (protocol §9).
+const ROUND: Duration = Duration::from_secs(2);
+
+/// How often it looks whether that round is through.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) async fn answer(control: &Control, request: JoinRequest) -> Result<Response, ApiError> {
+    let token: Token = request.token.trim().parse().map_err(refused_token)?;
+    let wish = wish(request.name.as_deref())?;
+    let started = Instant::now();
+    let issuer = token.name.clone();
+    let (talk, heard) = mpsc::channel(8);
+    let (outcome, decided) = oneshot::channel();
+    let asker = Asker { talk, outcome };
+    let begin = move |agent: &mut Agent| begin(agent, token, wish, asker);
+    control.caller.ask(begin).await?;
+    let control = control.clone();
+    Ok(lines(move |out| async move {
+        let joined = follow(heard, decided, &out).await;
+        let reply = match joined {
+            Ok(joined) => finish(&control, joined.issuer, &issuer, started).await,
+            Err(error) => Err(error),
+        };
+        let _client_gone = out.send(last_line(reply)).await;
+    }))
+}
+
+fn refused_token(refused: TokenRefused) -> ApiError {
+    match refused {
+        TokenRefused::NotAToken | TokenRefused::CutOrMistyped => ApiError::cut_token(),
+        TokenRefused::UnknownVersion => ApiError::could_not(Code::BadToken, refused.to_string()),
+    }
+}
+
+/// The name given by the person, and no other; else the host's, made fit.
+fn wish(name: Option<&str>) -> Result<Wish, ApiError> {
+    match name {
+        Some(name) => match label::parse_peer(name) {
+            Ok(_) => Ok(Wish {
+                name: name.to_owned(),
+                exact: true,
+            }),
+            Err(_refused) => Err(ApiError::bad_name("peer", name)),
+        },
+        None => Ok(Wish {
+            name: label::from_host_name(&credentials::hostname()),
+            exact: false,
+        }),
+    }
+}
+
+fn begin(agent: &mut Agent, token: Token, wish: Wish, asker: Asker) -> Result<(), ApiError> {
+    agent.must_be_idle()?;
+    let now = clock::now().unix_s();
+    let until = u64::from(token.expires);
+    if until + 24 * 3600 < now {
+        // Expiry is judged by the issuer's clock; a day is more than a clock that is only wrong is wrong.
+        return Err(ApiError::invite_expired(until, now, &token.name));
+    }
+    let could_not = |error: anyhow::Error| ApiError::internal(format!("cannot join: {error:#}"));
+    let folder = agent
+        .state_dir
+        .join(token.secret.join_id(), Agent::draw_seeds())
+        .map_err(could_not)?;
+    let ground = starting::break_ground(&agent.config).map_err(could_not)?;
+    agent.place = Place::Joining(Box::new(Joining::begin(Beginning {
+        ground,
+        folder,
+        token,
+        wish,
+        asker,
+    })));
+    Ok(())
+}
+
+async fn follow(
+    mut heard: mpsc::Receiver<String>,
+    mut decided: oneshot::Receiver<Result<Joined, ApiError>>,
+    out: &mpsc::Sender<String>,
+) -> Result<Joined, ApiError> {
+    loop {
+        tokio::select! {
+            biased;
+            Some(line) = heard.recv() => {
+                let _client_gone = out.send(talk_line(line)).await;
+            }
+            outcome = &mut decided => {
+                return outcome.unwrap_or_else(|_dropped| Err(ApiError::internal("the agent stops")));
+            }
+        }
+    }
+}
+
+async fn finish(control: &Control, issuer: NodeId, name: &str, started: Instant) -> Result<JoinReply, ApiError> {
+    let _late_is_no_error = timeout(ROUND, in_sync(control, issuer)).await;
+    let publish = |agent: &mut Agent| {
+        agent.publish();
+        Ok(())
+    };
+    control.caller.ask(publish).await?;
+    let (look, network) = control.network_look(None)?;
+    let status = &look.status;
+    Ok(JoinReply {
+        network,
+        own: status.own.clone().ok_or_else(ApiError::no_network)?,
+        issuer: name.to_owned(),
+        took_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        peers: u32::try_from(status.peers.len()).unwrap_or(u32::MAX),
+        services: status.services.clone(),
+        dns: status.dns.clone(),
+    })
+}
+
+async fn in_sync(control: &Control, issuer: NodeId) {
+    let is_so = move |agent: &mut Agent| Ok(agent.network()?.node.is_in_sync_with(issuer));
+    while let Ok(false) = control.caller.ask(is_so).await {
+        tokio::time::sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,265 @@
+//! The API's server: HTTP/1.1 on the unix socket, one file per verb (design §4).
+//!
+//! Who asks is known by the socket's credentials; what he may is [`api::Rights`]. Looking reads the published look and
+//! never waits for the loop; changing is asked of the loop.
+
+mod dns;
+mod init;
+mod invite;
+mod join;
+mod leave;
+mod peers;
+mod ping;
+mod policy;
+mod recover;
+mod service;
+mod status;
+mod up;
+mod wait;
+mod whois;
+
+use std::{
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::{ConnectInfo, DefaultBodyLimit, State, connect_info::Connected},
+    http::{Method, StatusCode, Uri, header},
+    response::Response,
+    serve::IncomingStream,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    net::UnixListener,
+    sync::{mpsc, watch},
+};
+
+use super::{
+    calls::Caller,
+    event_loop::Look,
+    tasks::{self, Task},
+};
+use crate::{
+    api::{self, ApiError, Line, ReadAccess, Verb},
+    platform::credentials,
+};
+
+/// The group whose members may change things (design §4).
+const GROUP: &str = "webmesh";
+
+/// Lines that wait for a slow reader of a streaming answer.
+const LINES: usize = 16;
+
+/// What every request is answered with.
+#[derive(Clone, Debug)]
+pub(super) struct Control {
+    pub(super) caller: Caller,
+    pub(super) look: watch::Receiver<Look>,
+    pub(super) read: ReadAccess,
+}
+
+/// The running server. The socket file goes with it.
+#[derive(Debug)]
+pub(super) struct Server {
+    socket: PathBuf,
+    _task: Task,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _gone_already = std::fs::remove_file(&self.socket);
+    }
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Copy, Debug)]
+struct Asker(api::Caller);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let caller = match credentials::Caller::of(stream.io()) {
+            Ok(caller) if caller.is_root() || caller.uid == credentials::own_uid() => api::Caller::Root,
+            Ok(caller) if caller.is_in_group(GROUP) => api::Caller::Group,
+            Ok(_) | Err(_) => api::Caller::Other,
+        };
+        Self(caller)
+    }
+}
+
+/// Listens at `socket`, in place of a socket file that nobody listens at any more.
+///
+/// # Errors
+/// The socket cannot be made, or another agent listens there.
+pub(super) fn serve(socket: &Path, control: Control) -> anyhow::Result<Server> {
+    let listener = listen(socket).with_context(|| {
+        format!("cannot listen at {}: give another place with --socket, or run as root", socket.display())
+    })?;
+    let router = Router::new()
+        .fallback(answer)
+        .layer(DefaultBodyLimit::max(api::MAX_REQUEST))
+        .with_state(control);
+    let service = router.into_make_service_with_connect_info::<Asker>();
+    let task = tasks::spawn("api", async move {
+        let _never_ends = axum::serve(listener, service).await;
+    });
+    Ok(Server {
+        socket: socket.to_owned(),
+        _task: task,
+    })
+}
+
+fn listen(socket: &Path) -> io::Result<UnixListener> {
+    if let Some(parent) = socket.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    }
+    match std::os::unix::net::UnixStream::connect(socket) {
+        Ok(_) => return Err(io::Error::other("another agent listens there")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(socket)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let listener = UnixListener::bind(socket)?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+async fn answer(
+    State(control): State<Control>,
+    ConnectInfo(Asker(asker)): ConnectInfo<Asker>,
+    method: Method,
+    uri: Uri,
+    body: Bytes,
+) -> Response {
+    match dispatch(control, asker, (&method, uri.path()), &body).await {
+        Ok(response) => response,
+        Err(error) => refusal(&error),
+    }
+}
+
+async fn dispatch(
+    control: Control,
+    asker: api::Caller,
+    (method, path): (&Method, &str),
+    body: &[u8],
+) -> Result<Response, ApiError> {
+    let method = match *method {
+        Method::GET => api::Method::Get,
+        Method::POST => api::Method::Post,
+        _ => return Err(ApiError::unknown_verb(path)),
+    };
+    let verb = Verb::find(method, path).ok_or_else(|| ApiError::unknown_verb(path))?;
+    if !verb.rights().allow(asker, control.read) {
+        return Err(ApiError::not_allowed(verb));
+    }
+    match verb {
+        Verb::Init => reply(&init::answer(&control, request(body)?).await?),
+        Verb::Invite => reply(&invite::answer(&control, request(body)?).await?),
+        Verb::InviteList => reply(&invite::answer_list(&control, request(body)?).await?),
+        Verb::InviteCancel => reply(&invite::answer_cancel(&control, request(body)?).await?),
+        Verb::Join => join::answer(&control, request(body)?).await,
+        Verb::Leave => reply(&leave::answer(&control, request(body)?).await?),
+        Verb::Up => reply(&up::answer_up(&control, request(body)?).await?),
+        Verb::Down => reply(&up::answer_down(&control, request(body)?).await?),
+        Verb::Status => status::answer(&control, request(body)?),
+        Verb::Peers => reply(&peers::answer(&control, &request(body)?)?),
+        Verb::Wait => wait::answer(&control, request(body)?),
+        Verb::Ping => ping::answer(&control, request(body)?).await,
+        Verb::Whois => reply(&whois::answer(&control, request(body)?).await?),
+        Verb::DnsQuery => reply(&dns::answer(&control, request(body)?).await?),
+        Verb::ServiceAdd => reply(&service::answer_add(&control, request(body)?, asker).await?),
+        Verb::ServiceRemove => reply(&service::answer_remove(&control, request(body)?).await?),
+        Verb::ServiceList => reply(&service::answer_list(&control, &request(body)?)?),
+        Verb::ServiceShow => reply(&service::answer_show(&control, &request(body)?)?),
+        Verb::PolicyShow => reply(&policy::answer(&control, &request(body)?)?),
+        Verb::Recover => reply(&recover::answer(&control, request(body)?).await?),
+    }
+}
+
+/// The options of a request; no body means all defaults.
+fn request<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
+    if body.is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("the request cannot be read: {error}")))
+}
+
+fn reply(value: &impl Serialize) -> Result<Response, ApiError> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| ApiError::internal(format!("the answer cannot be written: {error}")))?;
+    Ok(response(StatusCode::OK, "application/json", Body::from(text)))
+}
+
+fn refusal(error: &ApiError) -> Response {
+    let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let text = serde_json::to_string(error).unwrap_or_default();
+    response(status, "application/json", Body::from(text))
+}
+
+fn response(status: StatusCode, kind: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
+
+/// An answer in JSON lines: whatever `work` says through its sender, until it ends. It is dropped when the client goes.
+pub(super) fn lines<W>(work: impl FnOnce(mpsc::Sender<String>) -> W) -> Response
+where
+    W: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel::<String>(LINES);
+    let task = tasks::spawn("api-lines", work(sender));
+    let stream = futures_util::stream::unfold((receiver, task), |(mut receiver, task)| async move {
+        let line = receiver.recv().await?;
+        Some((Ok::<_, io::Error>(Bytes::from(line)), (receiver, task)))
+    });
+    response(StatusCode::OK, "application/x-ndjson", Body::from_stream(stream))
+}
+
+/// The last line of a streaming answer.
+pub(super) fn last_line<R: Serialize>(outcome: Result<R, ApiError>) -> String {
+    match outcome {
+        Ok(reply) => Line::<(), R>::Reply(reply).encode(),
+        Err(error) => Line::<(), R>::Error(error).encode(),
+    }
+}
+
+/// A line of talk.
+pub(super) fn talk_line<T: Serialize>(talk: T) -> String {
+    Line::<T, ()>::Talk(talk).encode()
+}
+
+impl Control {
+    /// The newest look at the agent.
+    pub(super) fn look(&self) -> Look {
+        Look::clone(&self.look.borrow())
+    }
+
+    /// The newest look at the network that was asked for.
+    ///
+    /// # Errors
+    /// There is none, or it is another.
+    pub(super) fn network_look(&self, asked: Option<&str>) -> Result<(Look, api::Network), ApiError> {
+        let look = self.look();
+        let network = look.status.network.clone().ok_or_else(|| nowhere(&look))?;
+        match asked {
+            Some(asked) if asked != network.name => Err(ApiError::other_network(asked, &network.name)),
+            Some(_) | None => Ok((look, network)),
+        }
+    }
+}
+
+/// What is to be said when there is no network: that its files are damaged, if they are.
+fn nowhere(look: &Look) -> ApiError {
+    match look.status.health.iter().find(|line| line.code == "state_unusable") {
+        Some(line) => ApiError::could_not(api::Code::StateUnusable, line.message.clone()),
+        None => ApiError::no_network(),
+    }
+}

@@ -1,0 +1,217 @@
+//! `webmesh service add`, `rm`, `list`, `show`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Control;
+use crate::{
+    api::{
+        self, ApiError, NetworkRequest, Protocol, ServiceAddReply, ServiceAddRequest, ServiceListReply,
+        ServiceRemoveReply, ServiceRequest, ServiceShowReply,
+    },
+    daemon::{agent::Agent, door, network::Network},
+    node::{ServiceRefused, ServiceWish},
+    platform::clock,
+    services::Published,
+    tables::Transport,
+};
+
+/// Below this a target's port is a system service's, which root alone may open to others (design §10).
+const FIRST_FREE_PORT: u16 = 1024;
+
+/// What a service without `--weight` weighs.
+const WEIGHT: u32 = 100;
+
+/// What was published, and under which name.
+struct Added {
+    service: Published,
+    domain_name: String,
+    peer: String,
+    warnings: Vec<ApiError>,
+}
+
+pub(super) async fn answer_add(
+    control: &Control,
+    request: ServiceAddRequest,
+    asker: api::Caller,
+) -> Result<ServiceAddReply, ApiError> {
+    control.network_look(request.network.as_deref())?;
+    if request.port == 0 {
+        return Err(ApiError::bad_request("a service needs a port from 1 to 65535"));
+    }
+    let target = match &request.target {
+        Some(text) => Some(target(text, asker).await?),
+        None => None,
+    };
+    let added = control.caller.ask(move |agent| add(agent, request, target)).await?;
+    let door = door::probe(&control.caller, &added.service).await?;
+    Ok(ServiceAddReply {
+        name: added.service.name,
+        domain_name: added.domain_name,
+        protocol: match added.service.transport {
+            Transport::Tcp => Protocol::Tcp,
+            Transport::Udp => Protocol::Udp,
+        },
+        port: added.service.port,
+        peer: added.peer,
+        target: added.service.target.map(|target| target.to_string()),
+        door,
+        warnings: added.warnings,
+    })
+}
+
+pub(super) async fn answer_remove(control: &Control, request: ServiceRequest) -> Result<ServiceRemoveReply, ApiError> {
+    control.network_look(request.network.as_deref())?;
+    let name = request.name.clone();
+    control.caller.ask(move |agent| remove(agent, &request.name)).await?;
+    let look = control.look();
+    let service = look.status.services.iter().find(|service| service.name == name);
+    Ok(ServiceRemoveReply {
+        remaining: service.map(|service| service.instances.clone()).unwrap_or_default(),
+        name,
+    })
+}
+
+pub(super) fn answer_list(control: &Control, request: &NetworkRequest) -> Result<ServiceListReply, ApiError> {
+    let (look, _) = control.network_look(request.network.as_deref())?;
+    Ok(ServiceListReply {
+        services: look.status.services.clone(),
+    })
+}
+
+pub(super) fn answer_show(control: &Control, request: &ServiceRequest) -> Result<ServiceShowReply, ApiError> {
+    let (look, network) = control.network_look(request.network.as_deref())?;
+    let services = &look.status.services;
+    match services.iter().find(|service| service.name == request.name) {
+        Some(service) => Ok(ServiceShowReply {
+            service: service.clone(),
+        }),
+        None => {
+            let known = services.iter().map(|service| service.name.as_str());
+            Err(ApiError::no_such_name("service", &request.name, &network.name, known))
+        }
+    }
+}
+
+/// Where a program listens: an address of this host, by number or by name.
+async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> {
+    let wrong = || {
+        ApiError::bad_request(format!("{text:?} is no target"))
+            .remedy("give HOST:PORT, such as 127.0.0.1:8080")
+    };
+    let mut found = tokio::net::lookup_host(text).await.map_err(|_unknown| wrong())?;
+    let target = found.next().filter(|target| target.port() != 0).ok_or_else(wrong)?;
+    if target.port() < FIRST_FREE_PORT && asker != api::Caller::Root {
+        return Err(ApiError::could_not(
+            api::Code::NeedsRoot,
+            format!("a target's port below {FIRST_FREE_PORT} needs root"),
+        )
+        .remedy("sudo webmesh service add …"));
+    }
+    Ok(target)
+}
+
+fn add(agent: &mut Agent, request: ServiceAddRequest, target: Option<SocketAddr>) -> Result<Added, ApiError> {
+    let network = agent.network()?;
+    let now = clock::now();
+    if let Some(target) = target {
+        judge_target(network, target)?;
+    }
+    let wish = ServiceWish {
+        name: request.name,
+        instance: request.instance,
+        transport: match request.protocol {
+            Protocol::Tcp => Transport::Tcp,
+            Protocol::Udp => Transport::Udp,
+        },
+        port: request.port,
+        target,
+        tags: request.tags,
+        weight: request.weight.unwrap_or(WEIGHT),
+    };
+    let service = network.node.service_add(now, wish).map_err(refusal)?;
+    let _rest_next_turn = network.drain();
+    if let Some(why) = &network.facts.unsaved {
+        return Err(ApiError::internal(format!("the service cannot be stored: {why}")));
+    }
+    let status = network.node.status(now);
+    let (name, peer) = (&service.name, &status.own.name);
+    let mut warnings = Vec::new();
+    let domain_name = if network.node.may_offer(name) {
+        format!("{name}.svc.{}", status.domain)
+    } else {
+        warnings.push(ApiError::may_not_offer(peer, name, &status.domain));
+        format!("{name}.{peer}.{}", status.domain)
+    };
+    if status.peers.iter().any(|peer| peer.name == *name) || *peer == *name {
+        warnings.push(
+            ApiError::warning(
+                api::Code::NameTaken,
+                format!("a peer is called {name} too: the bare name means the peer"),
+            )
+            .remedy(format!("ask for {domain_name}")),
+        );
+    }
+    let peer = status.own.name;
+    agent.publish();
+    Ok(Added {
+        service,
+        domain_name,
+        peer,
+        warnings,
+    })
+}
+
+/// By API only this host itself is a target, and nothing of the agent's own (design §10).
+fn judge_target(network: &Network, target: SocketAddr) -> Result<(), ApiError> {
+    let refuse = |why: &str| Err(ApiError::bad_request(format!("{target} cannot be a target: {why}")));
+    let ip = target.ip();
+    if is_link_local(ip) {
+        return refuse("link-local addresses serve the link alone");
+    }
+    if network.is_own_socket(target) {
+        return refuse("the agent itself listens there");
+    }
+    if network.is_mesh(ip) {
+        return refuse("it lies in the mesh. Leave --target out for a program that listens there");
+    }
+    if ip.is_loopback() || is_own(ip) {
+        return Ok(());
+    }
+    refuse("it is not an address of this machine")
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// Whether an interface of this host has the address.
+fn is_own(ip: IpAddr) -> bool {
+    let addresses = crate::platform::link::Links::open().and_then(|mut links| links.addresses());
+    addresses.is_ok_and(|addresses| addresses.iter().any(|address| address.net.addr() == ip))
+}
+
+fn refusal(refused: ServiceRefused) -> ApiError {
+    match refused {
+        ServiceRefused::Name(name) => ApiError::bad_name("service", &name),
+        ServiceRefused::PortTaken { port, service } => ApiError::port_taken(port, &service),
+        ServiceRefused::TooMany => {
+            ApiError::could_not(api::Code::BadRequest, refused.to_string()).remedy("sudo webmesh service rm NAME")
+        }
+    }
+}
+
+fn remove(agent: &mut Agent, name: &str) -> Result<(), ApiError> {
+    let network = agent.network()?;
+    let now = clock::now();
+    if network.node.service_remove(now, name) {
+        let _rest_next_turn = network.drain();
+        agent.publish();
+        return Ok(());
+    }
+    let status = network.node.status(now);
+    let mut known = network.node.own_services().iter().map(|service| service.name.as_str());
+    Err(ApiError::no_such_name("service of this machine", name, &status.name, known.by_ref()))
+}

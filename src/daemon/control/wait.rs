@@ -1,0 +1,78 @@
+//! `webmesh wait`: until something is so.
+
+use std::time::Duration;
+
+use axum::response::Response;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Control, last_line, lines};
+use crate::{
+    api::{ApiError, InstanceState, PeerState, WaitReply, WaitRequest},
+    daemon::event_loop::Look,
+};
+
+/// The longest wait; more is a mistake in a unit.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+pub(super) fn answer(control: &Control, request: WaitRequest) -> Result<Response, ApiError> {
+    let span = Duration::try_from_secs_f64(request.timeout_s)
+        .map_err(|_negative| ApiError::bad_request("a timeout is a number of seconds"))?;
+    let control = control.clone();
+    Ok(lines(|out| async move {
+        let outcome = wait(control, &request, span.min(LONGEST), &out).await;
+        let _client_gone = out.send(last_line(outcome)).await;
+    }))
+}
+
+async fn wait(
+    mut control: Control,
+    request: &WaitRequest,
+    span: Duration,
+    _out: &mpsc::Sender<String>,
+) -> Result<WaitReply, ApiError> {
+    let started = Instant::now();
+    let so = async {
+        loop {
+            let is_so = is_so(&control.look.borrow_and_update(), request);
+            if is_so || control.look.changed().await.is_err() {
+                return is_so;
+            }
+        }
+    };
+    match tokio::time::timeout(span, so).await {
+        Ok(true) => Ok(WaitReply {
+            took_ms: started.elapsed().as_secs_f64() * 1000.0,
+        }),
+        Ok(false) => Err(ApiError::internal("the agent stops")),
+        Err(_elapsed) => Err(ApiError::timed_out(&what_is_missing(request), request.timeout_s)),
+    }
+}
+
+fn is_so(look: &Look, request: &WaitRequest) -> bool {
+    let status = &look.status;
+    if let Some(wanted) = &request.network
+        && status.network.as_ref().is_none_or(|network| network.name != *wanted)
+    {
+        return false;
+    }
+    let peer = request.peer.as_ref().map(|name| {
+        let mut up = status.peers.iter().filter(|peer| peer.state == PeerState::Up);
+        up.any(|peer| peer.name == *name)
+    });
+    let service = request.service.as_ref().map(|name| {
+        let mut it = status.services.iter().filter(|service| service.name == *name);
+        it.any(|service| service.instances.iter().any(|instance| instance.state == InstanceState::Up))
+    });
+    match (peer, service) {
+        (None, None) => look.is_settled,
+        (peer, service) => peer.unwrap_or(true) && service.unwrap_or(true),
+    }
+}
+
+fn what_is_missing(request: &WaitRequest) -> String {
+    match (&request.peer, &request.service) {
+        (Some(peer), _) => format!("no session with {peer}"),
+        (None, Some(service)) => format!("no instance of {service}"),
+        (None, None) => "this machine is not in sync with its network".to_owned(),
+    }
+}

@@ -1,0 +1,128 @@
+//! The control thread's end of the data thread. It runs on the underlay's sockets alone until it is given a device:
+//! a joiner has no addresses yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use arc_swap::ArcSwap;
+use ipnet::{Ipv4Net, Ipv6Net};
+use tokio::sync::mpsc;
+
+use crate::{
+    datapath::{
+        self, Handle,
+        command::{Command, Event},
+    },
+    ids::{JoinIx, SessionId},
+    platform::udp,
+    tables::{Names, Own, Tables},
+};
+
+/// The join session of this machine as a joiner; those it gives to others are counted from 0.
+pub(super) const JOINER: SessionId = SessionId::Join(JoinIx(u32::MAX));
+
+/// Events that wait for the control thread. A second of the most that one data thread can say usefully: above it
+/// gossip is repeated by its next round, and changes of sessions wait in the thread.
+const EVENTS: usize = 4096;
+
+/// The running data thread.
+#[derive(Debug)]
+pub(super) struct DataPlane {
+    handle: Handle,
+    events: mpsc::Receiver<Event>,
+    tables: Arc<ArcSwap<Tables>>,
+}
+
+impl DataPlane {
+    /// Starts it on these sockets, without a device and knowing nobody.
+    ///
+    /// # Errors
+    /// The sockets are closed then.
+    pub(super) fn start(sockets: udp::Pair, mtu: u16) -> io::Result<Self> {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let tables = Arc::new(ArcSwap::from_pointee(nobody()));
+        let handle = datapath::start(datapath::Parts {
+            tun: None,
+            sockets,
+            tables: Arc::clone(&tables),
+            events: sender,
+            mtu,
+        })?;
+        Ok(Self {
+            handle,
+            events,
+            tables,
+        })
+    }
+
+    /// What it reads; stored to, it reads the new ones from its next batch on.
+    pub(super) fn tables(&self) -> &Arc<ArcSwap<Tables>> {
+        &self.tables
+    }
+
+    /// Tells it something; it does things in order.
+    pub(super) fn tell(&self, command: Command) {
+        self.handle.send(command);
+    }
+
+    /// Waits for what it tells. May be dropped and called again without losing anything.
+    pub(super) async fn event(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// What it tells that is there already.
+    pub(super) fn try_event(&mut self) -> Option<Event> {
+        self.events.try_recv().ok()
+    }
+
+    /// What it dropped, by reason; reasons that never happened are left out.
+    pub(super) fn drops(&self) -> Vec<(&'static str, u64)> {
+        let all = self.handle.drops().snapshot();
+        all.into_iter()
+            .filter(|(_, count)| *count != 0)
+            .map(|(reason, count)| (reason.label(), count))
+            .collect()
+    }
+
+    /// Lets it do what it was told so far, and ends it; sockets and device are closed when this returns.
+    pub(super) fn stop(self) {
+        // Nobody reads any more: the thread must not wait for room.
+        drop(self.events);
+        self.handle.stop();
+    }
+}
+
+/// Tables of a machine that is in no network.
+fn nobody() -> Tables {
+    Tables {
+        version: 0,
+        own: Own {
+            v4: None,
+            v6: Ipv6Addr::UNSPECIFIED,
+            resolver4: Ipv4Addr::UNSPECIFIED,
+            resolver6: Ipv6Addr::UNSPECIFIED,
+            pool4: Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 32),
+            prefix6: Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 128),
+            dns_tcp_port: 0,
+        },
+        peers4: HashMap::new(),
+        peers6: HashMap::new(),
+        splices: BTreeMap::new(),
+        own_vips: BTreeSet::new(),
+        names: Arc::new(NoNames),
+    }
+}
+
+/// Knows no name and says nothing.
+#[derive(Debug)]
+struct NoNames;
+
+impl Names for NoNames {
+    fn answer(&self, _query: &[u8], _limit: usize, _answer: &mut Vec<u8>) -> bool {
+        false
+    }
+}

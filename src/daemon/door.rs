@@ -1,0 +1,98 @@
+//! The agent knocks at its own door (design §10): does this host serve a service's port, refuse it, or drop it?
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+
+use super::{agent::Agent, calls::Caller, network::DoorAnswer};
+use crate::{
+    api::{ApiError, Door, DoorVerdict},
+    datapath::command::DoorVerdict as Said,
+    platform::sock_diag::{self, Listening, Port},
+    services::Published,
+    tables::Transport,
+};
+
+/// Silence longer than this counts as dropped (design §10): an answer of the same host takes a millisecond.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// What came of knocking at a service's port, and at its target where it has one.
+///
+/// # Errors
+/// The network went down meanwhile.
+pub(super) async fn probe(caller: &Caller, service: &Published) -> Result<Door, ApiError> {
+    let own = caller.ask(|agent: &mut Agent| Ok(agent.network()?.side.addresses())).await?;
+    match (service.transport, service.target) {
+        (Transport::Udp, target) => Ok(bound(&own, target, service.port)),
+        (Transport::Tcp, Some(target)) => {
+            // The splice's listener is bound a moment after the service is added, by the same loop.
+            let listen_port = service.splice_port.unwrap_or(service.port);
+            let at_splice = knock(caller, listen_port).await?;
+            Ok(through_splice(at_splice, listen_port, target).await)
+        }
+        (Transport::Tcp, None) => {
+            let answer = knock(caller, service.port).await?;
+            Ok(direct(answer, service.port, &own))
+        }
+    }
+}
+
+async fn knock(caller: &Caller, port: u16) -> Result<Option<DoorAnswer>, ApiError> {
+    let ask = move |agent: &mut Agent| Ok(agent.network()?.probe_door(port));
+    let answer: oneshot::Receiver<DoorAnswer> = caller.ask(ask).await?;
+    Ok(timeout(PATIENCE, answer).await.ok().and_then(Result::ok))
+}
+
+fn door(verdict: DoorVerdict, port: u16, answer: Option<DoorAnswer>) -> Door {
+    let took_ms = answer.map(|answer| Duration::from_micros(answer.took_us).as_secs_f64() * 1000.0);
+    Door {
+        took_ms: took_ms.filter(|_| verdict == DoorVerdict::Accepted),
+        verdict,
+        port,
+        firewall: None,
+    }
+}
+
+/// Without a target the program itself is to answer at the mesh address.
+fn direct(answer: Option<DoorAnswer>, port: u16, own: &[IpAddr]) -> Door {
+    let verdict = match answer.map(|answer| answer.verdict) {
+        Some(Said::Accepted) => DoorVerdict::Accepted,
+        Some(Said::Refused) => match sock_diag::listening(Port::Tcp(port), own) {
+            Ok(Listening::LoopbackOnly(_)) => DoorVerdict::LoopbackOnly,
+            Ok(Listening::Nobody | Listening::Elsewhere(_) | Listening::Here) | Err(_) => DoorVerdict::Closed,
+        },
+        None => DoorVerdict::Dropped,
+    };
+    door(verdict, port, answer)
+}
+
+/// With a target the way is open when the splice answers the SYN and the target accepts.
+async fn through_splice(answer: Option<DoorAnswer>, listen_port: u16, target: SocketAddr) -> Door {
+    match answer.map(|answer| answer.verdict) {
+        Some(Said::Accepted) => {}
+        Some(Said::Refused) => return door(DoorVerdict::Closed, listen_port, None),
+        None => return door(DoorVerdict::Dropped, listen_port, None),
+    }
+    match timeout(PATIENCE, TcpStream::connect(target)).await {
+        Ok(Ok(_)) => door(DoorVerdict::Accepted, target.port(), answer),
+        Ok(Err(_)) | Err(_) => door(DoorVerdict::Closed, target.port(), None),
+    }
+}
+
+/// UDP answers nobody; what can be known is whether something is bound.
+fn bound(own: &[IpAddr], target: Option<SocketAddr>, port: u16) -> Door {
+    let (port, own): (u16, Vec<IpAddr>) = match target {
+        Some(target) => (target.port(), vec![target.ip()]),
+        None => (port, own.to_vec()),
+    };
+    let verdict = match sock_diag::listening(Port::Udp(port), &own) {
+        Ok(Listening::Here) => DoorVerdict::Bound,
+        Ok(Listening::LoopbackOnly(_)) => DoorVerdict::LoopbackOnly,
+        Ok(Listening::Nobody | Listening::Elsewhere(_)) => DoorVerdict::Closed,
+        Err(_) => DoorVerdict::Unprobed,
+    };
+    door(verdict, port, None)
+}

@@ -1,0 +1,320 @@
+//! The loop: waits for whatever wakes the agent, applies it, carries out what follows, publishes what can be seen.
+//!
+//! The node has one owner, this loop. Nothing here waits for anything but the next wake.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+};
+
+use super::{
+    agent::{Agent, Place},
+    calls::Call,
+    joining::{Admitted, Ended, Joined},
+    network::Drained,
+};
+use crate::{
+    api::ApiError,
+    datapath::command::Event,
+    node::Standing,
+    platform::{clock, monitor::Monitor},
+    time::Moment,
+};
+
+/// How long a look at the agent may be old while things change: what a person takes for at once.
+const FRESH: Duration = Duration::from_millis(100);
+
+/// Peers above which looks are made once a second only: each costs some µs per peer.
+const MANY_PEERS: usize = 256;
+
+/// Events taken from the data thread in one turn.
+const EVENTS_A_TURN: usize = 256;
+
+/// Everything that can wake the agent.
+enum Wake {
+    /// The data thread told something.
+    Data(Event),
+    /// The data thread is gone.
+    DataGone,
+    /// A person asks.
+    Call(Call),
+    /// Addresses or routes of this machine changed.
+    AddressesChanged,
+    /// A deadline of the node, or of a join, or of publishing, has come.
+    Deadline,
+    /// A second is over.
+    Second,
+    /// HUP.
+    Reload,
+    /// TERM or INT.
+    Stop,
+}
+
+/// The agent and all that wakes it.
+#[derive(Debug)]
+pub(super) struct EventLoop {
+    agent: Agent,
+    calls: mpsc::Receiver<Call>,
+    monitor: Monitor,
+    second: Interval,
+    signals: Signals,
+    /// Work was left over in the last turn.
+    is_behind: bool,
+    published_at: Moment,
+    is_stale: bool,
+}
+
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl EventLoop {
+    /// A loop around an agent.
+    ///
+    /// # Errors
+    /// The kernel gives no netlink socket or no signals.
+    pub(super) fn new(agent: Agent, calls: mpsc::Receiver<Call>) -> anyhow::Result<Self> {
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            agent,
+            calls,
+            monitor: Monitor::open().context("cannot listen for changes of addresses")?,
+            second,
+            signals: Signals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                reload: signal(SignalKind::hangup())?,
+            },
+            is_behind: false,
+            published_at: Moment(0),
+            is_stale: true,
+        })
+    }
+
+    /// Runs until asked to stop, and then stops cleanly.
+    ///
+    /// # Errors
+    /// The device is gone, or cannot be made again; a supervisor starts the agent anew.
+    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+        loop {
+            self.settle()?;
+            let wake = self.next_wake().await;
+            if matches!(wake, Wake::Stop) {
+                self.shut_down();
+                return Ok(());
+            }
+            self.apply(wake)?;
+        }
+    }
+
+    async fn next_wake(&mut self) -> Wake {
+        if self.is_behind {
+            tokio::task::yield_now().await;
+        }
+        let deadline = self.next_deadline();
+        let Self {
+            agent,
+            calls,
+            monitor,
+            second,
+            signals,
+            ..
+        } = self;
+        tokio::select! {
+            biased;
+            _ = signals.terminate.recv() => Wake::Stop,
+            _ = signals.interrupt.recv() => Wake::Stop,
+            _ = signals.reload.recv() => Wake::Reload,
+            () = until(deadline) => Wake::Deadline,
+            Some(call) = calls.recv() => Wake::Call(call),
+            _ = second.tick() => Wake::Second,
+            event = next_event(&mut agent.place) => event.map_or(Wake::DataGone, Wake::Data),
+            _ = monitor.changed() => Wake::AddressesChanged,
+        }
+    }
+
+    fn apply(&mut self, wake: Wake) -> anyhow::Result<()> {
+        match wake {
+            Wake::Data(event) => {
+                self.on_event(event)?;
+                self.take_more_events()?;
+            }
+            Wake::DataGone => anyhow::bail!("the data thread has ended"),
+            Wake::Call(call) => {
+                call(&mut self.agent);
+                self.published_at = Moment(0);
+            }
+            Wake::AddressesChanged => {
+                if let Place::Up(network) = &mut self.agent.place {
+                    network.tell_addresses();
+                }
+            }
+            Wake::Deadline => match &mut self.agent.place {
+                Place::Up(network) => network.on_deadline(),
+                Place::Joining(joining) => joining.on_deadline(),
+                Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
+            },
+            Wake::Second => {
+                if let Place::Up(network) = &mut self.agent.place {
+                    network.on_second();
+                }
+            }
+            Wake::Reload => tracing::info!("Reload: every setting is read at the start only, tunnels stay"),
+            Wake::Stop => {}
+        }
+        self.is_stale = true;
+        Ok(())
+    }
+
+    fn on_event(&mut self, event: Event) -> anyhow::Result<()> {
+        match &mut self.agent.place {
+            Place::Up(network) => network.on_event(event).context("the TUN device is gone"),
+            Place::Joining(joining) => {
+                joining.on_event(event);
+                Ok(())
+            }
+            Place::Idle | Place::Down(_) | Place::Unusable(_) => Ok(()),
+        }
+    }
+
+    /// Events that are there already belong to the same turn; each is applied and drained as if it came alone.
+    fn take_more_events(&mut self) -> anyhow::Result<()> {
+        for _ in 0..EVENTS_A_TURN {
+            let Place::Up(network) = &mut self.agent.place else {
+                return Ok(());
+            };
+            if network.drain() == Drained::Part {
+                return Ok(());
+            }
+            let Some(event) = network.data.try_event() else {
+                return Ok(());
+            };
+            network.on_event(event).context("the TUN device is gone")?;
+        }
+        Ok(())
+    }
+
+    /// Carries out what the wake caused, and publishes.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        self.is_behind = false;
+        self.agent.place = match std::mem::replace(&mut self.agent.place, Place::Idle) {
+            Place::Joining(joining) => match joining.drain() {
+                Ok(joining) => Place::Joining(joining),
+                Err(Ended::Granted(admitted)) => take_membership(&mut self.agent, *admitted),
+                Err(Ended::Not) => Place::Idle,
+            },
+            other @ (Place::Idle | Place::Up(_) | Place::Down(_) | Place::Unusable(_)) => other,
+        };
+        if let Place::Up(network) = &mut self.agent.place {
+            self.is_behind = network.drain() == Drained::Part;
+            if network.facts.is_moved {
+                tracing::info!("Own mesh addresses changed; the device is made anew");
+                self.agent.restart_network()?;
+                self.is_behind = true;
+            }
+        }
+        self.publish_if_due();
+        Ok(())
+    }
+
+    fn publish_if_due(&mut self) {
+        let now = clock::moment();
+        if self.is_stale && now.since(self.published_at) >= self.freshness() {
+            self.agent.publish();
+            self.published_at = now;
+            self.is_stale = false;
+        }
+    }
+
+    fn freshness(&self) -> Duration {
+        match &self.agent.place {
+            Place::Up(network) if network.tables.load().peers6.len() > MANY_PEERS => Duration::from_secs(1),
+            Place::Up(_) | Place::Idle | Place::Joining(_) | Place::Down(_) | Place::Unusable(_) => FRESH,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Moment> {
+        if self.is_behind {
+            return Some(Moment(0));
+        }
+        let publish = self.is_stale.then(|| self.published_at.after(self.freshness()));
+        let place = match &self.agent.place {
+            Place::Up(network) => network.poll_timeout(),
+            Place::Joining(joining) => Some(joining.poll_timeout()),
+            Place::Idle | Place::Down(_) | Place::Unusable(_) => None,
+        };
+        publish.into_iter().chain(place).min()
+    }
+
+    /// Says good-bye, writes what is to be written, and closes the device.
+    fn shut_down(mut self) {
+        let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        match std::mem::replace(&mut self.agent.place, Place::Idle) {
+            Place::Up(network) => drop(self.agent.take_down(*network, Standing::Up)),
+            Place::Joining(joining) => joining.abandon(),
+            Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
+        }
+        tracing::info!("Agent stopped");
+    }
+}
+
+fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
+    let Admitted {
+        network,
+        issuer,
+        endpoint,
+        mut folder,
+        restored,
+        ground,
+        asker,
+    } = admitted;
+    let settled = agent
+        .state_dir
+        .settle(&mut folder, network)
+        .map_err(anyhow::Error::from);
+    let path = folder.path().to_owned();
+    let started = settled.and_then(|()| agent.bring_up(folder, network, restored, ground));
+    match started {
+        Ok(()) => {
+            if let Place::Up(network) = &mut agent.place {
+                network.facts.has_joiner = true;
+                network.node.meet(clock::now(), issuer, endpoint);
+            }
+            let _asker_gone = asker.outcome.send(Ok(Joined { issuer }));
+            std::mem::replace(&mut agent.place, Place::Idle)
+        }
+        Err(error) => {
+            let error = ApiError::internal(format!("this machine is a member, and cannot come up: {error:#}"));
+            let _asker_gone = asker.outcome.send(Err(error));
+            agent.look_at(path);
+            std::mem::replace(&mut agent.place, Place::Idle)
+        }
+    }
+}
+
+async fn next_event(place: &mut Place) -> Option<Event> {
+    match place {
+        Place::Up(network) => network.data.event().await,
+        Place::Joining(joining) => joining.ground.data.event().await,
+        Place::Idle | Place::Down(_) | Place::Unusable(_) => std::future::pending().await,
+    }
+}
+
+/// Waits until a moment on CLOCK_BOOTTIME. tokio's clock stands still in sleep; the one-second tick bounds the error.
+async fn until(deadline: Option<Moment>) {
+    match deadline {
+        Some(deadline) => sleep_until(Instant::now() + deadline.since(clock::moment())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a reader of the newest look holds.
+pub(super) type Look = Arc<super::view::Published>;

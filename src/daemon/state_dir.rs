@@ -1,0 +1,391 @@
+//! The state directory: who holds it, and one folder per network (design §11).
+//!
+//! Knows paths, the lock and what a folder must hold to be a network. Refuses to make up for what is damaged: a folder
+//! whose files are not good is left as it is and said so.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::{
+    failpoint,
+    kept_file::{Identity, Unreadable, decode_kept, encode_kept},
+    records_log::RecordsLog,
+    rows::RowsFile,
+    slot_file::{LoadSlotError, SlotFile},
+};
+use crate::{
+    ids::{JoinId, NetworkId},
+    node::{input::Row, kept::Kept},
+    wire::record::Record,
+};
+
+/// The directory, held by this agent alone while this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStateDirError {
+    /// It cannot be made or its rights cannot be set.
+    #[error("cannot use the state directory {0}: give another with --state-dir, or run as root")]
+    Unusable(PathBuf, #[source] io::Error),
+    /// Another agent holds its lock.
+    #[error("another agent runs on {0}: stop it, or give this one another --state-dir")]
+    Held(PathBuf),
+}
+
+/// The files of one network, open.
+#[derive(Debug)]
+pub(super) struct NetworkFolder {
+    path: PathBuf,
+    pub(super) identity: Identity,
+    state: SlotFile,
+    pub(super) records: RecordsLog,
+    pub(super) rows: RowsFile,
+}
+
+/// What was found in a network's folder.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) kept: Kept,
+    pub(super) records: Vec<Record>,
+    pub(super) rows: Vec<Row>,
+}
+
+/// Why a network's folder cannot be used. Nothing in it was touched.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenNetworkError {
+    /// A two-slot file is not good.
+    #[error(transparent)]
+    Slot(#[from] LoadSlotError),
+    /// A two-slot file is good and its body is not.
+    #[error("{0}")]
+    Body(PathBuf, #[source] Unreadable),
+    /// There is no identity.
+    #[error("{0} is missing")]
+    NoIdentity(PathBuf),
+    /// The disk said no.
+    #[error("cannot open {0}")]
+    Open(PathBuf, #[source] io::Error),
+}
+
+impl StateDir {
+    /// Makes the directory (0700) if it is not there, and takes its lock.
+    ///
+    /// # Errors
+    /// It cannot be made, or another agent holds it.
+    pub fn open(path: &Path) -> Result<Self, OpenStateDirError> {
+        let unusable = |error| OpenStateDirError::Unusable(path.to_owned(), error);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(unusable)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(unusable)?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                Err(OpenStateDirError::Held(path.to_owned()))
+            }
+            Err((_, errno)) => Err(unusable(errno.into())),
+        }
+    }
+
+    /// The folders of networks, by name. Foundings that never ended are removed: nobody was told of them.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(super) fn network_folders(&self) -> io::Result<Vec<PathBuf>> {
+        let mut folders = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with("founding-") {
+                std::fs::remove_dir_all(entry.path())?;
+            } else if is_network_name(name) && entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+        folders.sort();
+        Ok(folders)
+    }
+
+    /// Makes the folder of a network that is being founded; [`StateDir::settle`] gives it its name.
+    ///
+    /// # Errors
+    /// What was made so far is removed at the next start.
+    pub(super) fn found(
+        &self,
+        network: NetworkId,
+        identity: Identity,
+    ) -> anyhow::Result<NetworkFolder> {
+        let path = self.path.join(format!("founding-{}", short_name(network)));
+        if path.exists() {
+            std::fs::remove_dir_all(&path)?;
+        }
+        NetworkFolder::create(path, identity, "founding-identity")
+    }
+
+    /// The folder of a join, found again if this token was tried before: the same token, the same identity.
+    ///
+    /// # Errors
+    /// Nothing was sent yet, so nothing is lost.
+    pub(super) fn join(&self, id: JoinId, fresh: Identity) -> anyhow::Result<NetworkFolder> {
+        let path = self.path.join(format!("joining-{id}"));
+        if path.exists() {
+            match NetworkFolder::open(path.clone()) {
+                Ok((folder, _)) => return Ok(folder),
+                Err(OpenNetworkError::NoIdentity(_)) => std::fs::remove_dir_all(&path)?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        NetworkFolder::create(path, fresh, "join-identity")
+    }
+
+    /// Gives a folder that was being founded or joined the name of its network.
+    ///
+    /// # Errors
+    /// It keeps the name it has.
+    pub(super) fn settle(&self, folder: &mut NetworkFolder, network: NetworkId) -> io::Result<()> {
+        failpoint::reach("settle.before");
+        let path = self.path.join(short_name(network));
+        std::fs::rename(&folder.path, &path)?;
+        File::open(&self.path)?.sync_all()?;
+        failpoint::reach("settle.after");
+        folder.rename(path);
+        Ok(())
+    }
+
+    /// Removes a network's folder for good.
+    ///
+    /// # Errors
+    /// A part of it may be left, without its name: it is no network any more.
+    pub(super) fn remove(&self, folder: NetworkFolder) -> io::Result<()> {
+        let grave = self.path.join("founding-left");
+        if grave.exists() {
+            std::fs::remove_dir_all(&grave)?;
+        }
+        std::fs::rename(&folder.path, &grave)?;
+        drop(folder);
+        std::fs::remove_dir_all(&grave)
+    }
+}
+
+impl NetworkFolder {
+    /// Opens a folder and reads all that is in it.
+    ///
+    /// # Errors
+    /// Nothing in it was touched, except that the damaged tail of the record log may be cut.
+    pub(super) fn open(path: PathBuf) -> Result<(Self, Found), OpenNetworkError> {
+        let (_, identity) = SlotFile::load(&path, "identity")?;
+        let identity =
+            identity.ok_or_else(|| OpenNetworkError::NoIdentity(path.join("identity")))?;
+        let identity = Identity::decode(&identity)
+            .map_err(|error| OpenNetworkError::Body(path.join("identity"), error))?;
+        let (state, body) = SlotFile::load(&path, "state")?;
+        let kept = match body {
+            Some(body) => decode_kept(&body)
+                .map_err(|error| OpenNetworkError::Body(path.join("state"), error))?,
+            None => Kept::default(),
+        };
+        let unopened = |name: &str| {
+            let path = path.join(name);
+            move |error| OpenNetworkError::Open(path, error)
+        };
+        let (records, found) =
+            RecordsLog::open(&path, |bytes| decode_record(bytes).map(|r| r.slot()))
+                .map_err(unopened("records.log"))?;
+        let (rows, found_rows) = RowsFile::open(&path).map_err(unopened("rows"))?;
+        let found = Found {
+            kept,
+            records: found
+                .iter()
+                .filter_map(|bytes| decode_record(bytes))
+                .collect(),
+            rows: found_rows,
+        };
+        let folder = Self {
+            path,
+            identity,
+            state,
+            records,
+            rows,
+        };
+        Ok((folder, found))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the whole kept state and waits for the disk. `point` names the write for tests that crash in it.
+    ///
+    /// # Errors
+    /// The state written before counts.
+    pub(super) fn store_kept(&mut self, kept: &Kept, point: &str) -> io::Result<()> {
+        self.state.store(&encode_kept(kept), point)
+    }
+
+    fn create(path: PathBuf, identity: Identity, point: &str) -> anyhow::Result<Self> {
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let (mut file, _) = SlotFile::load(&path, "identity")?;
+        file.store(&identity.encode(), point)?;
+        if let Some(parent) = path.parent() {
+            File::open(parent)?.sync_all()?;
+        }
+        Ok(Self::open(path)?.0)
+    }
+
+    fn rename(&mut self, path: PathBuf) {
+        self.state.rename(&path);
+        self.records.rename(&path);
+        self.path = path;
+    }
+}
+
+fn decode_record(bytes: &[u8]) -> Option<Record> {
+    Record::decode(bytes).ok()
+}
+
+fn short_name(network: NetworkId) -> String {
+    let mut name = network.to_string();
+    name.truncate(16);
+    name
+}
+
+fn is_network_name(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A new empty folder of a test's own.
+    pub(crate) fn scratch(what: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!(
+            "webmesh-{what}-{:016x}",
+            rand_core::RngCore::next_u64(&mut rand_core::OsRng)
+        ));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn identity() -> Identity {
+        Identity {
+            node_seed: [5; 32],
+            tunnel_seed: [6; 32],
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_second_agent_on_the_same_directory_is_refused() {
+        let path = scratch("dir").join("state");
+        let first = StateDir::open(&path).unwrap();
+        let error = StateDir::open(&path).unwrap_err();
+        assert!(matches!(error, OpenStateDirError::Held(_)));
+        drop(first);
+        StateDir::open(&path).unwrap();
+    }
+
+    #[test]
+    fn nobody_else_may_read_the_directory_or_a_file_in_it() {
+        let path = scratch("dir").join("state");
+        let dir = StateDir::open(&path).unwrap();
+        let mut folder = dir.found(NetworkId([1; 32]), identity()).unwrap();
+        folder.store_kept(&Kept::default(), "test").unwrap();
+        dir.settle(&mut folder, NetworkId([1; 32])).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&folder.path), 0o700);
+        for entry in std::fs::read_dir(&folder.path).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(mode(&path), 0o600, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_settled_network_is_found_with_its_state_and_an_unfinished_one_is_gone() {
+        let path = scratch("dir").join("state");
+        let dir = StateDir::open(&path).unwrap();
+        let mut folder = dir.found(NetworkId([1; 32]), identity()).unwrap();
+        dir.found(NetworkId([2; 32]), identity()).unwrap();
+        dir.settle(&mut folder, NetworkId([1; 32])).unwrap();
+        let kept = Kept {
+            floor_s: 7,
+            ..Kept::default()
+        };
+        folder.store_kept(&kept, "test").unwrap();
+        let folders = dir.network_folders().unwrap();
+        assert_eq!(folders, [path.join("0101010101010101")]);
+        let (again, found) = NetworkFolder::open(folders[0].clone()).unwrap();
+        assert_eq!(again.identity, identity());
+        assert_eq!(found.kept, kept);
+        assert!(!path.join("founding-0202020202020202").exists());
+    }
+
+    #[test]
+    fn the_same_token_finds_the_same_identity_again() {
+        let dir = StateDir::open(&scratch("dir").join("state")).unwrap();
+        drop(dir.join(JoinId([3; 8]), identity()).unwrap());
+        let other = Identity {
+            node_seed: [8; 32],
+            tunnel_seed: [9; 32],
+        };
+        assert_eq!(
+            dir.join(JoinId([3; 8]), other).unwrap().identity,
+            identity()
+        );
+    }
+
+    #[test]
+    fn a_damaged_identity_is_said_and_left_alone() {
+        let dir = StateDir::open(&scratch("dir").join("state")).unwrap();
+        let mut folder = dir.found(NetworkId([1; 32]), identity()).unwrap();
+        dir.settle(&mut folder, NetworkId([1; 32])).unwrap();
+        std::fs::write(folder.path.join("identity.a"), b"WMSTjunk").unwrap();
+        let error = NetworkFolder::open(folder.path.clone()).unwrap_err();
+        assert!(matches!(
+            error,
+            OpenNetworkError::Slot(LoadSlotError::Damaged(_))
+        ));
+        assert_eq!(
+            std::fs::read(folder.path.join("identity.a")).unwrap(),
+            b"WMSTjunk"
+        );
+    }
+
+    #[test]
+    fn a_left_network_is_gone() {
+        let path = scratch("dir").join("state");
+        let dir = StateDir::open(&path).unwrap();
+        let mut folder = dir.found(NetworkId([1; 32]), identity()).unwrap();
+        dir.settle(&mut folder, NetworkId([1; 32])).unwrap();
+        dir.remove(folder).unwrap();
+        assert!(dir.network_folders().unwrap().is_empty());
+    }
+}

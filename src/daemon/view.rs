@@ -1,0 +1,387 @@
+//! What the node and the shell know, as the API tells it. Conversion only: nothing is decided here.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::network::{Facts, Network};
+use crate::{
+    api,
+    config::{Config, DnsMode},
+    node::status::{
+        Health, InstanceView, OwnView, PeerState, PeerView, Role, ServiceView, Snapshot,
+    },
+    tables::Transport,
+    time::{Moment, Now},
+};
+
+/// What one look at the agent shows; readers get it whole and never wait for the loop.
+#[derive(Clone, Debug)]
+pub(super) struct Published {
+    /// `webmesh status`.
+    pub(super) status: api::Status,
+    /// The nodes behind the peers' names, by name.
+    pub(super) peers: BTreeMap<String, api::PeerDetails>,
+    /// How others reach this machine.
+    pub(super) reach: api::Reach,
+    /// In sync with somebody, or alone.
+    pub(super) is_settled: bool,
+}
+
+impl Published {
+    /// This machine is in no network; `health` says what is wrong, if anything is.
+    pub(super) fn nothing(health: Vec<api::Health>) -> Self {
+        Self {
+            status: api::Status {
+                api: api::VERSION,
+                version: VERSION.to_owned(),
+                state: api::State::None,
+                network: None,
+                own: None,
+                peers: Vec::new(),
+                services: Vec::new(),
+                dns: api::Dns {
+                    domain: None,
+                    servers: Vec::new(),
+                    search: Vec::new(),
+                    backend: api::DnsBackend::None,
+                    state: api::DnsState::Off,
+                },
+                drops: BTreeMap::new(),
+                offloads: BTreeMap::new(),
+                health,
+            },
+            peers: BTreeMap::new(),
+            reach: UNREACHED,
+            is_settled: false,
+        }
+    }
+
+    /// A network of which `down` was said.
+    pub(super) fn down(snapshot: &Snapshot) -> Self {
+        let mut published = Self::nothing(Vec::new());
+        let status = &mut published.status;
+        status.state = api::State::Down;
+        status.network = Some(network(snapshot));
+        status.own = Some(own(&snapshot.own, 0));
+        status.dns.domain = Some(snapshot.domain.clone());
+        status.peers = snapshot.peers.iter().map(idle_peer).collect();
+        status.services = snapshot.services.iter().map(|view| service(snapshot, view)).collect();
+        published.peers = details(snapshot);
+        published
+    }
+
+    /// A network that is up.
+    pub(super) fn up(now: Now, network_up: &Network, config: &Config) -> Self {
+        let snapshot = network_up.node.status(now);
+        let mut health: Vec<api::Health> = snapshot.health.iter().map(|line| node_health(line, &snapshot)).collect();
+        health.extend(shell_health(&network_up.facts));
+        let dns = dns(&snapshot, config);
+        if dns.state == api::DnsState::NotResolving {
+            health.push(names_not_resolving());
+        }
+        let status = api::Status {
+            api: api::VERSION,
+            version: VERSION.to_owned(),
+            state: api::State::Up,
+            network: Some(network(&snapshot)),
+            own: Some(own(&snapshot.own, network_up.facts.port)),
+            peers: snapshot.peers.iter().map(|view| peer(now, network_up, view)).collect(),
+            services: snapshot.services.iter().map(|view| service(&snapshot, view)).collect(),
+            dns,
+            drops: drops(network_up, &snapshot),
+            offloads: BTreeMap::new(),
+            health,
+        };
+        Self {
+            status,
+            peers: details(&snapshot),
+            reach: reach(&snapshot.own),
+            is_settled: network_up.node.is_settled(now),
+        }
+    }
+}
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const UNREACHED: api::Reach = api::Reach {
+    kind: api::ReachKind::Untried,
+    address: None,
+};
+
+fn network(snapshot: &Snapshot) -> api::Network {
+    api::Network {
+        id: snapshot.network.to_string(),
+        name: snapshot.name.clone(),
+        domain: snapshot.domain.clone(),
+    }
+}
+
+fn own(view: &OwnView, port: u16) -> api::Own {
+    api::Own {
+        id: view.id.to_string(),
+        name: view.name.clone(),
+        role: role(view.role),
+        ipv4: view.ipv4.map(|v4| v4.to_string()),
+        ipv6: view.ipv6.to_string(),
+        port,
+        nat: api::Nat::Unknown,
+        certificate_until: view.certificate_until,
+    }
+}
+
+/// Nobody has been asked to dial back yet, so what can be said is where this machine is.
+fn reach(view: &OwnView) -> api::Reach {
+    api::Reach {
+        kind: api::ReachKind::Untried,
+        address: view.addresses.first().map(ToString::to_string),
+    }
+}
+
+/// The API's word for a role.
+pub(super) fn role(role: Role) -> api::Role {
+    match role {
+        Role::Admin => api::Role::Admin,
+        Role::Member => api::Role::Member,
+        Role::Leaf => api::Role::Leaf,
+    }
+}
+
+fn idle_peer(view: &PeerView) -> api::Peer {
+    api::Peer {
+        id: view.id.to_string(),
+        name: view.name.clone(),
+        ipv4: view.ipv4.map(|v4| v4.to_string()),
+        ipv6: view.ipv6.to_string(),
+        state: peer_state(view.state),
+        path: None,
+        rtt_ms: None,
+        tx_bytes: 0,
+        rx_bytes: 0,
+        last_handshake_s: None,
+        last_heard_s: None,
+        transport: None,
+    }
+}
+
+fn peer(now: Now, network: &Network, view: &PeerView) -> api::Peer {
+    let carried = network.carried_with(view.peer);
+    let ago = |at: Option<Moment>| at.map(|at| now.at.since(at).as_secs_f64());
+    let before = u64::from(view.last_session_s);
+    let in_earlier_run = (before != 0).then(|| now.unix_s().saturating_sub(before) as f64);
+    let is_up = view.state == PeerState::Up;
+    let path = view.endpoint.filter(|_| is_up).map(|endpoint| api::Path {
+        kind: api::PathKind::Direct,
+        endpoint: Some(endpoint.to_string()),
+        via: None,
+        why: None,
+    });
+    api::Peer {
+        path,
+        rtt_ms: view.rtt.filter(|_| is_up).map(|rtt| rtt.as_secs_f64() * 1000.0),
+        tx_bytes: carried.tx_bytes,
+        rx_bytes: carried.rx_bytes,
+        last_handshake_s: ago(carried.handshake),
+        last_heard_s: ago(carried.heard.max(view.heard)).or(in_earlier_run),
+        transport: is_up.then_some(api::Cipher::WireGuard),
+        ..idle_peer(view)
+    }
+}
+
+fn peer_state(state: PeerState) -> api::PeerState {
+    match state {
+        PeerState::Up => api::PeerState::Up,
+        PeerState::Idle => api::PeerState::Idle,
+        PeerState::Away => api::PeerState::Away,
+        PeerState::Revoked => api::PeerState::Revoked,
+    }
+}
+
+fn service(snapshot: &Snapshot, view: &ServiceView) -> api::Service {
+    let instances: Vec<api::Instance> = view
+        .instances
+        .iter()
+        .map(|instance| api::Instance {
+            peer: instance.peer.clone(),
+            instance: instance.instance.clone(),
+            state: instance_state(snapshot, instance),
+            target: instance.target.clone(),
+        })
+        .collect();
+    let up = instances.iter().filter(|instance| instance.state == api::InstanceState::Up).count();
+    api::Service {
+        name: view.name.clone(),
+        domain_name: view.domain_name.clone(),
+        protocol: protocol(view.transport),
+        port: view.port,
+        up: u32::try_from(up).unwrap_or(u32::MAX),
+        instances,
+    }
+}
+
+/// Until health is checked, an instance is up while its peer says that it is there.
+fn instance_state(snapshot: &Snapshot, instance: &InstanceView) -> api::InstanceState {
+    if instance.own {
+        return api::InstanceState::Up;
+    }
+    let server = snapshot.peers.iter().find(|peer| peer.name == instance.peer);
+    match server.map(|peer| peer.state) {
+        Some(PeerState::Up | PeerState::Idle) => api::InstanceState::Up,
+        Some(PeerState::Away | PeerState::Revoked) => api::InstanceState::Down,
+        None => api::InstanceState::Unknown,
+    }
+}
+
+/// The API's word for a transport protocol.
+pub(super) fn protocol(transport: Transport) -> api::Protocol {
+    match transport {
+        Transport::Tcp => api::Protocol::Tcp,
+        Transport::Udp => api::Protocol::Udp,
+    }
+}
+
+fn details(snapshot: &Snapshot) -> BTreeMap<String, api::PeerDetails> {
+    let served_by = |peer: &str| -> Vec<String> {
+        let serves = |view: &&ServiceView| view.instances.iter().any(|instance| instance.peer == peer);
+        snapshot.services.iter().filter(serves).map(|view| view.name.clone()).collect()
+    };
+    snapshot
+        .peers
+        .iter()
+        .map(|view| {
+            let details = api::PeerDetails {
+                domain_name: format!("{}.{}", view.name, snapshot.domain),
+                role: role(view.role),
+                groups: view.groups.clone(),
+                admitted_at: view.admitted_at,
+                certificate_until: view.certificate_until,
+                version: None,
+                endpoints: view.addresses.iter().map(ToString::to_string).collect(),
+                services: served_by(&view.name),
+            };
+            (view.name.clone(), details)
+        })
+        .collect()
+}
+
+fn dns(snapshot: &Snapshot, config: &Config) -> api::Dns {
+    let servers = [IpAddr::V4(snapshot.resolvers.0), IpAddr::V6(snapshot.resolvers.1)];
+    let asks_us = std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| names_any(&text, &servers));
+    let (backend, state) = match (config.dns.mode, asks_us) {
+        (DnsMode::Off, _) => (api::DnsBackend::None, api::DnsState::Off),
+        (DnsMode::Auto, true) => (api::DnsBackend::Forward, api::DnsState::Resolving),
+        (DnsMode::Auto, false) => (api::DnsBackend::None, api::DnsState::NotResolving),
+    };
+    api::Dns {
+        domain: Some(snapshot.domain.clone()),
+        servers: servers.iter().map(ToString::to_string).collect(),
+        search: vec![snapshot.domain.clone(), format!("svc.{}", snapshot.domain)],
+        backend,
+        state,
+    }
+}
+
+fn names_any(resolv_conf: &str, servers: &[IpAddr]) -> bool {
+    resolv_conf
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .filter_map(|rest| rest.trim().parse::<IpAddr>().ok())
+        .any(|server| servers.contains(&server))
+}
+
+fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
+    let shell = network.facts.counters.iter().map(|(reason, count)| (*reason, *count));
+    let node = snapshot.counters.iter().copied();
+    let mut drops = BTreeMap::new();
+    for (reason, count) in network.data.drops().into_iter().chain(shell).chain(node) {
+        *drops.entry(reason.to_owned()).or_default() += count;
+    }
+    drops
+}
+
+fn line(level: api::Level, code: &str, message: impl Into<String>, remedy: Option<&str>) -> api::Health {
+    api::Health {
+        level,
+        code: code.to_owned(),
+        message: message.into(),
+        remedy: remedy.map(str::to_owned),
+    }
+}
+
+fn names_not_resolving() -> api::Health {
+    let remedy = "sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or name our resolver in /etc/resolv.conf";
+    line(api::Level::Warning, "names_not_resolving", "names do not resolve here yet", Some(remedy))
+}
+
+fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
+    use api::Level::{Error, Info, Warning};
+    let name = &snapshot.name;
+    match health {
+        Health::OneAdmin { admin, candidate } => {
+            let remedy = candidate.as_ref().map(|peer| format!("sudo webmesh admin add {peer}"));
+            let message = format!("{name} has one admin. If {admin}'s machine is lost nobody can be added");
+            line(Warning, "one_admin", message, remedy.as_deref())
+        }
+        Health::NameLost { name: given } => {
+            let message = format!("another machine of {name} has this one's name; here it is called {given}");
+            line(Warning, "name_lost", message, Some("an admin that is up gives it a name of its own"))
+        }
+        Health::Ipv4Lost => {
+            let message = "another machine has this one's IPv4 address; here only IPv6 is used";
+            line(Warning, "ipv4_lost", message, Some("an admin that is up gives it an address of its own"))
+        }
+        Health::ClockCorrected => {
+            let message = "this machine's clock is far off; the network's time is used";
+            line(Warning, "clock_corrected", message, Some("set the clock, or install an NTP client"))
+        }
+        Health::CertificateEnding { until } => {
+            let message = format!("this machine's certificate ends on {} and was not renewed", api::words::date(*until));
+            line(Warning, "certificate_ending", message, Some("switch an admin's machine on"))
+        }
+        Health::ExpirySuspended => {
+            let message = "certificates have ended and are honoured, since no admin was seen that could renew them";
+            line(Warning, "expiry_suspended", message, Some("switch an admin's machine on"))
+        }
+        Health::Cloned { name } => {
+            let message = format!("two machines run with the key of {name}: a cloned disk");
+            line(Error, "cloned", message, Some("on the copy: remove /var/lib/webmesh and join anew"))
+        }
+        Health::Revoked => {
+            let message = format!("this machine was revoked from {name}");
+            line(Info, "revoked", message, Some("ask an admin for a new invite, after: sudo webmesh leave"))
+        }
+    }
+}
+
+fn shell_health(facts: &Facts) -> Vec<api::Health> {
+    use api::Level::{Error, Info, Warning};
+    let mut health = Vec::new();
+    if facts.port_changed {
+        let message = format!("the default UDP port is busy; {} is used", facts.port);
+        health.push(line(Info, "port_changed", message, Some("set [network] port")));
+    }
+    if let Some(why) = &facts.ipv4_blocked {
+        let message = format!("only IPv6 is used here: {why}");
+        health.push(line(Warning, "ipv4_blocked", message, None));
+    }
+    if let Some(why) = &facts.unsaved {
+        let message = format!("state cannot be written: {why}");
+        health.push(line(Error, "state_unsaved", message, Some("make room on the disk of the state directory")));
+    }
+    for what in &facts.unserved {
+        let message = format!("a service's target cannot be served: {what}");
+        health.push(line(Error, "splice_failed", message, None));
+    }
+    health
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_nameserver_line_with_our_address_counts_as_asking_us() {
+        let servers = [IpAddr::from([100, 71, 255, 53])];
+        assert!(names_any("search home.internal\nnameserver 100.71.255.53\n", &servers));
+        assert!(!names_any("# nameserver 100.71.255.53\nnameserver 1.1.1.1\n", &servers));
+        assert!(!names_any("", &servers));
+    }
+}

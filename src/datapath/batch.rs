@@ -1,0 +1,116 @@
+//! Buffers for what goes out: filled in place by sealing and opening, sent many at a time, never freed.
+
+/// Bytes of one buffer: a datagram as long as the socket takes in, so that opening one always has room.
+pub(super) const CAPACITY: usize = crate::platform::udp::DATAGRAM_MAX;
+
+/// How many buffers there may be. A turn needs 64; a burst of timers or queues needs more, and beyond this it drops.
+const BUFFERS_MAX: usize = 1024;
+
+/// Datagrams or packets on their way out, each with where it goes.
+#[derive(Debug)]
+pub(super) struct Batch<T> {
+    slots: Vec<Slot<T>>,
+    used: usize,
+}
+
+#[derive(Debug)]
+struct Slot<T> {
+    bytes: Box<[u8; CAPACITY]>,
+    len: usize,
+    to: Option<T>,
+}
+
+impl<T: Copy> Batch<T> {
+    /// Makes one with this many buffers; more are made when they are needed.
+    pub(super) fn new(buffers: usize) -> Self {
+        let mut batch = Self {
+            slots: Vec::with_capacity(buffers),
+            used: 0,
+        };
+        for _ in 0..buffers {
+            batch.grow();
+        }
+        batch
+    }
+
+    /// The next free buffer, whole. What is in it counts for nothing until [`Batch::commit`].
+    pub(super) fn room(&mut self) -> Option<&mut [u8]> {
+        if self.used == self.slots.len() && self.used < BUFFERS_MAX {
+            self.grow();
+        }
+        let slot = self.slots.get_mut(self.used)?;
+        Some(&mut slot.bytes[..])
+    }
+
+    /// Adds the first `len` bytes of the next free buffer to the batch.
+    pub(super) fn commit(&mut self, len: usize, to: T) {
+        if let Some(slot) = self.slots.get_mut(self.used) {
+            slot.len = len.min(CAPACITY);
+            slot.to = Some(to);
+            self.used += 1;
+        }
+    }
+
+    /// Copies bytes into the batch; false when there is no buffer.
+    #[must_use]
+    pub(super) fn push(&mut self, bytes: &[u8], to: T) -> bool {
+        let Some(target) = self.room().and_then(|room| room.get_mut(..bytes.len())) else {
+            return false;
+        };
+        target.copy_from_slice(bytes);
+        self.commit(bytes.len(), to);
+        true
+    }
+
+    /// All that was added, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (T, &[u8])> {
+        self.slots[..self.used]
+            .iter()
+            .filter_map(|slot| Some((slot.to?, &slot.bytes[..slot.len])))
+    }
+
+    /// How many were added.
+    pub(super) fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether nothing was added.
+    pub(super) fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Forgets what was added; the buffers stay.
+    pub(super) fn clear(&mut self) {
+        self.used = 0;
+    }
+
+    fn grow(&mut self) {
+        self.slots.push(Slot {
+            bytes: Box::new([0; CAPACITY]),
+            len: 0,
+            to: None,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_committed_is_not_sent() {
+        let mut batch = Batch::new(1);
+        batch.room().unwrap()[0] = 9;
+        assert!(batch.push(b"one", 1));
+        assert!(batch.push(b"two", 2));
+        let seen: Vec<_> = batch.iter().collect();
+        assert_eq!(seen, [(1, &b"one"[..]), (2, &b"two"[..])]);
+    }
+
+    #[test]
+    fn a_flood_ends_at_the_bound() {
+        let mut batch = Batch::new(1);
+        let taken = (0..5000).filter(|_| batch.push(b"x", ())).count();
+        assert_eq!(taken, BUFFERS_MAX);
+    }
+}

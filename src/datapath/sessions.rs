@@ -1,0 +1,307 @@
+//! The WireGuard states of this shard, found by whom they are for, by receiver index, and by endpoint.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use crate::{
+    addr::Underlay,
+    ids::{JoinIx, PeerIx, SessionId},
+    time::Moment,
+    wireguard::session::{Session, Standing},
+};
+
+use super::command::SessionCounters;
+
+/// What an address that no Pong has proven may be sent in all (protocol §3).
+const UNPROVEN_BYTES: usize = 64 << 10;
+
+/// What of it is kept for control frames, so that the Ping that proves the address always fits.
+const UNPROVEN_CONTROL_BYTES: usize = 4 << 10;
+
+/// A state without an authenticated packet ends after this (protocol §2).
+const UNHEARD: Duration = Duration::from_secs(10);
+
+/// How often one state says that its peer talks from elsewhere.
+const NEW_PATH: Duration = Duration::from_millis(250);
+
+/// How many answered initiations a state remembers: those that may still be confirmed.
+const ANSWERED: usize = 4;
+
+/// One state and what the datapath knows about it.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) id: SessionId,
+    pub(super) session: Session,
+    pub(super) index: u32,
+    pub(super) endpoint: Option<Underlay>,
+    pub(super) counters: Arc<SessionCounters>,
+    pub(super) rekey: Option<Rekey>,
+    proof: Proof,
+    since: Moment,
+    answered: [Option<(u32, Underlay)>; ANSWERED],
+    newest: (u32, u64),
+    new_path: Moment,
+}
+
+/// Whether the endpoint is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// By a Pong.
+    Proven,
+    /// Not, and this many bytes went there.
+    Open(usize),
+}
+
+/// A new handshake that WireGuard's timers began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rekey {
+    /// When its initiation went out.
+    pub(super) sent: Moment,
+    /// Whether a Knock was asked for.
+    pub(super) knock: Knocking,
+}
+
+/// Whether a Knock was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Knocking {
+    /// Not yet.
+    Later,
+    /// It was.
+    Asked,
+}
+
+/// What bytes are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A packet of a program.
+    Packet,
+    /// A control frame or what WireGuard itself sends.
+    Control,
+}
+
+impl State {
+    pub(super) fn new(now: Moment, id: SessionId, session: Session, index: u32) -> Self {
+        Self {
+            id,
+            session,
+            index,
+            endpoint: None,
+            counters: Arc::default(),
+            rekey: None,
+            proof: Proof::Open(0),
+            since: now,
+            answered: [None; ANSWERED],
+            newest: (0, 0),
+            new_path: Moment(0),
+        }
+    }
+
+    pub(super) fn is_standing(&self) -> bool {
+        self.session.standing() == Standing::Up
+    }
+
+    /// Whether it has been without an authenticated packet for too long.
+    pub(super) fn is_unheard(&self, now: Moment) -> bool {
+        self.counters.heard().is_none() && now.since(self.since) >= UNHEARD
+    }
+
+    /// Begins an attempt anew: a try of ours goes out.
+    pub(super) fn touch(&mut self, now: Moment) {
+        self.since = now;
+    }
+
+    /// Notes that an initiation from `source` was answered under this local index.
+    pub(super) fn note_answered(&mut self, index: u32, source: Underlay) {
+        self.answered.rotate_right(1);
+        self.answered[0] = Some((index, source));
+    }
+
+    /// Where the initiation came from that was answered under this local index.
+    pub(super) fn answered(&self, index: u32) -> Option<Underlay> {
+        let found = self.answered.iter().flatten().find(|(i, _)| *i == index)?;
+        Some(found.1)
+    }
+
+    /// Moves data to an address that a Pong has proven.
+    pub(super) fn prove(&mut self, endpoint: Underlay) {
+        self.endpoint = Some(endpoint);
+        self.proof = Proof::Proven;
+    }
+
+    /// Whether this many bytes may go to the endpoint; they are counted if so.
+    pub(super) fn try_spend(&mut self, bytes: usize, purpose: Purpose) -> bool {
+        let Proof::Open(spent) = &mut self.proof else {
+            return true;
+        };
+        let limit = match purpose {
+            Purpose::Packet => UNPROVEN_BYTES - UNPROVEN_CONTROL_BYTES,
+            Purpose::Control => UNPROVEN_BYTES,
+        };
+        let fits = *spent + bytes <= limit;
+        if fits {
+            *spent += bytes;
+        }
+        fits
+    }
+
+    /// Notes an authenticated packet; tells whether it is the newest yet under its index, and whether that index is new.
+    pub(super) fn note_heard(&mut self, now: Moment, index: u32, counter: u64) -> Heard {
+        self.counters.heard.store(now.0, Ordering::Relaxed);
+        let (newest_index, newest) = self.newest;
+        if newest_index != index {
+            self.newest = (index, counter);
+            self.counters.handshake.store(now.0, Ordering::Relaxed);
+            return Heard::NewKeys;
+        }
+        if counter <= newest {
+            return Heard::Old;
+        }
+        self.newest = (index, counter);
+        Heard::Newest
+    }
+
+    /// Notes that a response was taken.
+    pub(super) fn note_handshake(&mut self, now: Moment) {
+        self.counters.heard.store(now.0, Ordering::Relaxed);
+        self.counters.handshake.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether to say that the peer talks from `source`.
+    pub(super) fn is_new_path(&mut self, now: Moment, source: Underlay) -> bool {
+        if self.endpoint == Some(source) || now.since(self.new_path) < NEW_PATH {
+            return false;
+        }
+        self.new_path = now;
+        true
+    }
+
+    /// Counts an IP packet that was sent.
+    pub(super) fn count_sent(&self, now: Moment, bytes: usize) {
+        add(&self.counters.tx_bytes, bytes);
+        self.counters.user.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Counts an IP packet that was received.
+    pub(super) fn count_received(&self, now: Moment, bytes: usize) {
+        add(&self.counters.rx_bytes, bytes);
+        self.counters.user.store(now.0, Ordering::Relaxed);
+    }
+}
+
+/// Where a packet stands among those of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The first under its keys.
+    NewKeys,
+    /// The newest yet.
+    Newest,
+    /// A newer one came before it.
+    Old,
+}
+
+fn add(counter: &std::sync::atomic::AtomicU64, bytes: usize) {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    let before = counter.load(Ordering::Relaxed);
+    counter.store(before.wrapping_add(bytes), Ordering::Relaxed);
+}
+
+/// All states. A place is a number that stays the same while the state lives.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    states: Vec<Option<State>>,
+    pairs: Vec<Option<usize>>,
+    joins: BTreeMap<JoinIx, usize>,
+    by_index: HashMap<u32, usize>,
+}
+
+impl Sessions {
+    /// The place of the state for somebody.
+    pub(super) fn place(&self, id: SessionId) -> Option<usize> {
+        match id {
+            SessionId::Pair(PeerIx(peer)) => *self.pairs.get(peer as usize)?,
+            SessionId::Join(join) => self.joins.get(&join).copied(),
+        }
+    }
+
+    /// The place of the state with this receiver index.
+    pub(super) fn place_of_index(&self, receiver: u32) -> Option<usize> {
+        self.by_index.get(&(receiver >> 8)).copied()
+    }
+
+    /// The place of a state whose endpoint this is; the pair's before a join session's.
+    pub(super) fn place_of_endpoint(&self, source: Underlay) -> Option<usize> {
+        let of = |wanted: fn(SessionId) -> bool| {
+            self.states.iter().position(|state| {
+                state
+                    .as_ref()
+                    .is_some_and(|state| state.endpoint == Some(source) && wanted(state.id))
+            })
+        };
+        of(|id| matches!(id, SessionId::Pair(_))).or_else(|| of(|_| true))
+    }
+
+    /// The state at a place.
+    pub(super) fn at(&mut self, place: usize) -> Option<&mut State> {
+        self.states.get_mut(place)?.as_mut()
+    }
+
+    /// Whether an index is free.
+    pub(super) fn is_free(&self, index: u32) -> bool {
+        !self.by_index.contains_key(&index)
+    }
+
+    /// Adds a state; one under the same id gives way.
+    pub(super) fn insert(&mut self, state: State) -> usize {
+        self.remove(state.id);
+        let (id, index) = (state.id, state.index);
+        let place = match self.states.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.states.push(None);
+                self.states.len() - 1
+            }
+        };
+        self.states[place] = Some(state);
+        self.by_index.insert(index, place);
+        match id {
+            SessionId::Pair(PeerIx(peer)) => {
+                let peer = peer as usize;
+                if self.pairs.len() <= peer {
+                    self.pairs.resize(peer + 1, None);
+                }
+                self.pairs[peer] = Some(place);
+            }
+            SessionId::Join(join) => {
+                self.joins.insert(join, place);
+            }
+        }
+        place
+    }
+
+    /// Takes a state out.
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<State> {
+        let place = self.place(id)?;
+        let state = self.states.get_mut(place)?.take()?;
+        self.by_index.remove(&state.index);
+        match id {
+            SessionId::Pair(PeerIx(peer)) => self.pairs[peer as usize] = None,
+            SessionId::Join(join) => {
+                self.joins.remove(&join);
+            }
+        }
+        Some(state)
+    }
+
+    /// How many places there are; some may be free.
+    pub(super) fn places(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Whether there is no state.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_index.is_empty()
+    }
+}

@@ -1,0 +1,304 @@
+//! The core of a data thread: everything it decides, with bytes in and batches out. It owns no descriptor, so tests
+//! drive it with slices.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use rand_chacha::{
+    ChaCha12Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
+use crate::{
+    addr::Underlay,
+    ids::SessionId,
+    packet::{
+        icmp::{self, Unreachable},
+        ip::Header,
+    },
+    tables::Tables,
+    time::{Moment, Now},
+    wireguard::session::{Keys, Session, Tick},
+};
+
+use super::{
+    batch::Batch,
+    command::{Event, SessionKeys},
+    door::Door,
+    drops::{DropReason, Drops},
+    handshakes::Handshakes,
+    queue::{Place, Waiting},
+    sessions::{Knocking, Purpose, Rekey, Sessions, State},
+    turnaround::View,
+};
+
+/// An initiation of a rekey that is unanswered for this long goes again behind a Knock (protocol §2).
+const KNOCK_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A peer unheard for this long gets a Knock at once with an initiation (protocol §2).
+const UNHEARD: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How many buffers of each kind stand ready.
+const BUFFERS: usize = 128;
+
+/// One shard of the datapath.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) view: View,
+    pub(super) sessions: Sessions,
+    pub(super) waiting: Waiting,
+    pub(super) handshakes: Handshakes,
+    pub(super) door: Door,
+    pub(super) drops: Arc<Drops>,
+    pub(super) out: Outbox,
+    pub(super) mtu: usize,
+    pub(super) scratch: Vec<u8>,
+    pub(super) answer: Vec<u8>,
+    random: ChaCha12Rng,
+}
+
+/// What a shard wants done, in three kinds; each kind in its order.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    /// To be sent from the main sockets.
+    pub(super) datagrams: Batch<Underlay>,
+    /// To be written into the TUN.
+    pub(super) packets: Batch<()>,
+    /// To be told to the control plane.
+    pub(super) events: VecDeque<Event>,
+}
+
+impl Shard {
+    /// Makes one without a session. `mtu` is the device's.
+    pub(super) fn new(seed: [u8; 32], tables: Arc<Tables>, mtu: u16, drops: Arc<Drops>) -> Self {
+        Self {
+            view: View::new(tables),
+            sessions: Sessions::default(),
+            waiting: Waiting::default(),
+            handshakes: Handshakes::new(),
+            door: Door::default(),
+            drops,
+            out: Outbox {
+                datagrams: Batch::new(BUFFERS),
+                packets: Batch::new(BUFFERS),
+                events: VecDeque::with_capacity(BUFFERS),
+            },
+            mtu: usize::from(mtu),
+            scratch: Vec::with_capacity(super::batch::CAPACITY),
+            answer: Vec::with_capacity(super::batch::CAPACITY),
+            random: ChaCha12Rng::from_seed(seed),
+        }
+    }
+
+    /// Takes in the tables if they are not those it has.
+    pub(super) fn apply_tables(&mut self, tables: &Arc<Tables>) {
+        if !Arc::ptr_eq(&self.view.tables, tables) {
+            self.view = View::new(Arc::clone(tables));
+        }
+    }
+
+    /// Whether anything waits for [`Shard::handle_timers`].
+    pub(super) fn is_idle(&self) -> bool {
+        self.sessions.is_empty() && self.waiting.is_empty() && !self.handshakes.has_parked()
+    }
+
+    /// Runs all timers; call it about every 250 ms while the shard is not idle.
+    pub(super) fn handle_timers(&mut self, now: Moment) {
+        for place in 0..self.sessions.places() {
+            self.run_timers(now, place);
+        }
+        while let Some(parked) = self.handshakes.poll_overdue(now) {
+            self.on_unjudged(now, parked);
+        }
+        while let Some(packets) = self.waiting.poll_forgotten(now) {
+            for packet in packets {
+                self.on_waited_in_vain(&packet);
+            }
+        }
+    }
+
+    /// Makes a state and adds it; None while the clock is before 1970.
+    pub(super) fn make_state(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        keys: &SessionKeys,
+    ) -> Option<usize> {
+        let index = loop {
+            let index = self.random.next_u32() >> 8;
+            if self.sessions.is_free(index) {
+                break index;
+            }
+        };
+        let keys = Keys {
+            local_secret: &keys.local_secret,
+            remote_public: &keys.remote_public,
+            psk: keys.psk,
+        };
+        match Session::new(now, &keys, index) {
+            Ok(session) => Some(self.sessions.insert(State::new(now.at, id, session, index))),
+            Err(_before_1970) => {
+                self.drops.count(DropReason::ClockBefore1970);
+                None
+            }
+        }
+    }
+
+    /// A state has come to stand: says so and sends what waited.
+    pub(super) fn on_standing(&mut self, now: Moment, place: usize, endpoint: Underlay) {
+        let Some(state) = self.sessions.at(place) else {
+            return;
+        };
+        let endpoint = *state.endpoint.get_or_insert(endpoint);
+        state.rekey = None;
+        let id = state.id;
+        self.out.events.push_back(Event::Up {
+            session: id,
+            endpoint,
+            counters: Arc::clone(&state.counters),
+        });
+        let SessionId::Pair(peer) = id else {
+            return;
+        };
+        for packet in self.waiting.take(peer) {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&packet);
+            self.scratch.resize(packet.len() + 16, 0);
+            let mut buffer = std::mem::take(&mut self.scratch);
+            self.seal_packet(now, place, &mut buffer, packet.len());
+            self.scratch = buffer;
+        }
+    }
+
+    /// Seals a packet that stands in `buffer`, which has room for padding, to the endpoint of a state that stands.
+    pub(super) fn seal_packet(&mut self, now: Moment, place: usize, buffer: &mut [u8], len: usize) {
+        let Some(state) = self.sessions.at(place) else {
+            return;
+        };
+        let Some(endpoint) = state.endpoint else {
+            return;
+        };
+        let padded = len
+            .next_multiple_of(16)
+            .min(self.mtu.max(len))
+            .min(buffer.len());
+        buffer[len..padded].fill(0);
+        if !state.try_spend(padded, Purpose::Packet) {
+            self.drops.count(DropReason::OutUnproven);
+            return;
+        }
+        let Some(room) = self.out.datagrams.room() else {
+            self.drops.count(DropReason::NoBuffer);
+            return;
+        };
+        match state.session.encapsulate(&buffer[..padded], room) {
+            Some(sealed) => {
+                self.out.datagrams.commit(sealed, endpoint);
+                state.count_sent(now, len);
+            }
+            None => self.drops.count(DropReason::OutTooLong),
+        }
+    }
+
+    /// Queues a packet for which no session stands, and says that one is wanted.
+    pub(super) fn enqueue(&mut self, now: Moment, peer: crate::ids::PeerIx, packet: &[u8]) {
+        match self.waiting.push(now, peer, packet) {
+            Place::First => self.out.events.push_back(Event::Wanted { peer }),
+            Place::Behind => {}
+            Place::Full => self.drops.count(DropReason::OutQueueFull),
+            Place::Blocked => {
+                self.drops.count(DropReason::OutUnreachable);
+                self.answer_unreachable(packet, Unreachable::Host);
+            }
+        }
+    }
+
+    /// Answers a packet of this host by an ICMP error from the resolver's address, where one may be sent.
+    pub(super) fn answer_unreachable(&mut self, packet: &[u8], why: Unreachable) {
+        let Ok(header) = Header::parse(packet) else {
+            return;
+        };
+        let source = self.view.resolver(header.source);
+        if icmp::build(&mut self.scratch, source, (&header, packet), why) {
+            self.write_scratch();
+        }
+    }
+
+    /// A packet waited and its attempt ended.
+    pub(super) fn on_waited_in_vain(&mut self, packet: &[u8]) {
+        self.drops.count(DropReason::OutQueueEnded);
+        self.answer_unreachable(packet, Unreachable::Host);
+    }
+
+    /// Writes what stands in the scratch buffer into the TUN.
+    pub(super) fn write_scratch(&mut self) {
+        if !self.out.packets.push(&self.scratch, ()) {
+            self.drops.count(DropReason::NoBuffer);
+        }
+    }
+
+    /// Random bits.
+    pub(super) fn random(&mut self) -> u32 {
+        self.random.next_u32()
+    }
+
+    fn run_timers(&mut self, now: Moment, place: usize) {
+        let Some(state) = self.sessions.at(place) else {
+            return;
+        };
+        let id = state.id;
+        if state.is_unheard(now) {
+            self.end(id);
+            return;
+        }
+        if !state.is_standing() {
+            return;
+        }
+        let Some(room) = self.out.datagrams.room() else {
+            return;
+        };
+        let tick = state.session.tick(room);
+        let is_over = tick == Tick::Expired || !state.is_standing();
+        match (tick, state.endpoint) {
+            _ if is_over => {
+                self.end(id);
+                return;
+            }
+            (Tick::Initiation(len), Some(endpoint)) => {
+                self.out.datagrams.commit(len, endpoint);
+                state.rekey = Some(Rekey {
+                    sent: now,
+                    knock: Knocking::Later,
+                });
+            }
+            (Tick::Keepalive(len), Some(endpoint)) if state.try_spend(len, Purpose::Control) => {
+                self.out.datagrams.commit(len, endpoint);
+            }
+            (Tick::Initiation(_) | Tick::Keepalive(_) | Tick::Quiet | Tick::Expired, _) => {}
+        }
+        self.ask_for_knock(now, place);
+    }
+
+    fn ask_for_knock(&mut self, now: Moment, place: usize) {
+        let Some(state) = self.sessions.at(place) else {
+            return;
+        };
+        let unheard = state
+            .counters
+            .heard()
+            .is_none_or(|at| now.since(at) > UNHEARD);
+        let Some(rekey) = &mut state.rekey else {
+            return;
+        };
+        let is_late = unheard || now.since(rekey.sent) >= KNOCK_AFTER;
+        if rekey.knock == Knocking::Later && is_late {
+            rekey.knock = Knocking::Asked;
+            let session = state.id;
+            self.out.events.push_back(Event::NeedsKnock { session });
+        }
+    }
+
+    fn end(&mut self, session: SessionId) {
+        self.sessions.remove(session);
+        self.out.events.push_back(Event::Down { session });
+    }
+}

@@ -1,0 +1,276 @@
+//! This peer says that it is there: its Lease, its Peer record, and the daily duties of a member (protocol §7, §8).
+
+use std::time::Duration;
+
+use rand_core::RngCore;
+
+use crate::{
+    addr::Underlay,
+    ids::PeerIx,
+    keys::Word,
+    members::{Standing as Membership, admission},
+    node::{
+        Node, Timer,
+        talking::{FEATURES, Goodbye, WIRE_MAX, WIRE_MIN},
+    },
+    time::Now,
+    wire::{
+        message::Message,
+        record::{self, Body, Draft, Kind, slot_of},
+    },
+};
+
+/// A wall clock beyond this (year 6429) makes no seq; protocol §7 refuses 2⁴⁷ and more.
+const MAX_SEQ: u64 = (1 << 47) - 2;
+
+/// How long a lease is in force (protocol §7).
+const LEASE_LIFE_S: u64 = 12 * 3600;
+/// How often it is sent again, give or take a tenth.
+const LEASE_AGAIN: Duration = Duration::from_secs(4 * 3600);
+/// The own lease is published after the first Hello, or this long after the start.
+const LEASE_WITHOUT_HELLO: Duration = Duration::from_secs(10);
+/// How often daily duties are looked at.
+const DAILY: Duration = Duration::from_secs(24 * 3600);
+/// A Peer record is sent on change, at most once in this time (protocol §7); the first four go at once.
+const PEER_AGAIN: Duration = Duration::from_secs(600);
+/// How many changes of the Peer record go at once.
+const PEER_BURST: u32 = 4;
+
+impl Node {
+    /// Arms the first deadlines and knocks where a session stood in the last 10 minutes. The Peer record waits for the
+    /// shell to tell the addresses.
+    pub(super) fn start(&mut self, now: Now) {
+        self.timers
+            .set(Timer::Lease, now.at.after(LEASE_WITHOUT_HELLO));
+        self.timers
+            .set(Timer::Daily, now.at.after(Duration::from_secs(60)));
+        self.schedule_expiry(now);
+        self.schedule_burst(now);
+        self.publication.stale = true;
+        self.announce_splices();
+        self.publish_kept_services(now);
+        self.finish_turn(now);
+    }
+
+    fn schedule_burst(&mut self, now: Now) {
+        let recent: Vec<PeerIx> = self
+            .rows
+            .values()
+            .filter(|row| row.node != self.me)
+            .filter(|row| now.unix_s().saturating_sub(u64::from(row.last_session_s)) < 600)
+            .map(|row| row.node)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|node| self.ids.intern(node))
+            .collect();
+        for peer in recent {
+            let spread = Duration::from_millis(u64::from(self.rng.next_u32() % 500));
+            self.timers.set(Timer::Burst(peer), now.at.after(spread));
+        }
+    }
+
+    pub(super) fn has_lease(&self) -> bool {
+        self.registry
+            .lease(self.me)
+            .is_some_and(|lease| lease.incarnation == self.identity.boot)
+    }
+
+    pub(super) fn publish_lease(&mut self, now: Now) {
+        let jitter_s = u64::from(self.rng.next_u32()) % (LEASE_AGAIN.as_secs() / 5);
+        let again = LEASE_AGAIN - LEASE_AGAIN / 10 + Duration::from_secs(jitter_s);
+        self.timers.set(Timer::Lease, now.at.after(again));
+        self.publish_lease_state(now, LeaseState::Up);
+    }
+
+    fn publish_lease_state(&mut self, now: Now, state: LeaseState) {
+        let lease = record::Lease {
+            incarnation: self.identity.boot,
+            expires: self.mesh_s(now) + LEASE_LIFE_S,
+            left: state == LeaseState::Left,
+        };
+        self.publish_own(now, Body::Lease(lease));
+    }
+
+    /// Tells the network that this peer leaves, and closes every session.
+    pub fn say_left(&mut self, now: Now) {
+        self.timers.clear(&Timer::Lease);
+        self.kept.floor_s = self.mesh_time.floor_s(now);
+        self.persist_kept(None);
+        self.publish_lease_state(now, LeaseState::Left);
+        self.drain_cores(now);
+        let open: Vec<PeerIx> = self.pairs.keys().copied().collect();
+        for peer in open {
+            self.close_pair(now, peer, Goodbye::Stopping);
+        }
+        self.finish_turn(now);
+    }
+
+    pub(super) fn on_addresses(&mut self, now: Now, addresses: Vec<Underlay>) {
+        self.candidates.handle_interfaces(&addresses);
+        self.publish_peer(now);
+    }
+
+    /// Publishes the own Peer record if it says something new, as often as protocol §7 allows.
+    pub(super) fn publish_peer(&mut self, now: Now) {
+        let addresses = self.candidates.own();
+        let body = record::Peer {
+            tunnel: self.identity.tunnel.public(),
+            cross: self.identity.tunnel.cross_sign(self.me, &self.network.0),
+            wire_min: WIRE_MIN,
+            wire_max: WIRE_MAX,
+            features: FEATURES,
+            flags: PEER_FULL,
+            addresses: Some(addresses).filter(|addresses| !addresses.is_empty()),
+        };
+        if self.members.peer(self.me) == Some(&body) {
+            return;
+        }
+        if self.peer_changes.is_spent(now.at) {
+            self.timers.set(Timer::Peer, self.peer_changes.next(now.at));
+            return;
+        }
+        self.peer_changes.spend(now.at);
+        self.publish_own(now, Body::Peer(body));
+    }
+
+    /// Signs a record about this peer and puts it where all records go.
+    pub(super) fn publish_own(&mut self, now: Now, body: Body) {
+        self.publish_about(now, self.me.0, body, 0);
+    }
+
+    /// Signs a record with a number above what is held in its slot and above `above`, and takes it.
+    pub(super) fn publish_about(&mut self, now: Now, subject: [u8; 32], body: Body, above: u64) {
+        let Some(kind) = body.kind() else { return };
+        let held = self.registry.get(slot_of(kind, &subject, &body.key()));
+        let last = held.map_or(0, |held| held.record.seq()).max(above);
+        let seq = (last + 1).max(now.unix_ms.min(MAX_SEQ));
+        let draft = Draft {
+            seq,
+            subject,
+            signer: self.me.0,
+            body,
+        };
+        match draft.sign_with(|bytes| {
+            self.identity
+                .key
+                .sign(Word::Record, &self.network.0, &[bytes])
+        }) {
+            Ok(record) => self.take_own(now, record),
+            Err(_) => self.counters.count("record_unsignable"),
+        }
+    }
+
+    pub(super) fn do_daily(&mut self, now: Now) {
+        self.timers.set(Timer::Daily, now.at.after(DAILY));
+        if self.members.is_admin(self.me) {
+            self.publish_heartbeat(now);
+            self.renew_own_as_admin(now);
+        }
+        let linked: Vec<PeerIx> = self.pairs.keys().copied().collect();
+        for peer in linked {
+            self.renew_if_due(now, peer);
+        }
+    }
+
+    fn publish_heartbeat(&mut self, now: Now) {
+        let mut count = 0;
+        let mut bytes = Vec::new();
+        for revoke in self.registry.of_kind(Kind::Revoke) {
+            count += 1;
+            bytes.extend_from_slice(&revoke.record.id());
+        }
+        let body = record::Heartbeat {
+            time: self.mesh_s(now),
+            count,
+            hash: crate::hash::hash(crate::hash::Use::Record, &[&bytes]),
+            policy: 0,
+        };
+        self.publish_own(now, Body::Heartbeat(body));
+    }
+
+    fn is_renewal_due(&self, now: Now) -> bool {
+        self.members
+            .certificate(self.me)
+            .is_some_and(|certificate| admission::is_renewal_due(certificate, self.mesh_s(now)))
+    }
+
+    fn renew_own_as_admin(&mut self, now: Now) {
+        if self.is_renewal_due(now) {
+            self.renew(now, self.me);
+        }
+    }
+
+    /// Asks an admin for a new certificate when the own one nears its end.
+    pub(super) fn renew_if_due(&mut self, now: Now, peer: PeerIx) {
+        if self.is_renewal_due(now)
+            && self.members.is_admin(self.ids.node(peer))
+            && !self.members.is_admin(self.me)
+        {
+            self.send(crate::ids::SessionId::Pair(peer), Message::Renew);
+        }
+    }
+
+    /// Whether a session with this node may stand: a member in force, or one that comes to an admin for renewal.
+    pub(super) fn may_open(&self, now: Now, node: crate::ids::NodeId) -> bool {
+        match self.membership(now, node) {
+            Membership::InForce | Membership::Honoured => true,
+            Membership::Ended => self.members.is_admin(self.me) || self.members.is_admin(node),
+            Membership::Stranger | Membership::Revoked => false,
+        }
+    }
+
+    pub(super) fn membership(&self, now: Now, node: crate::ids::NodeId) -> Membership {
+        self.members
+            .standing(node, self.mesh_s(now), self.admin_seen_s())
+    }
+
+    /// When the newest lease of any admin was made, unix s.
+    fn admin_seen_s(&self) -> u64 {
+        self.members
+            .admins()
+            .filter_map(|admin| self.registry.lease_made_s(admin))
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+/// Flags of the Peer record: bit 0, this peer holds the whole registry.
+const PEER_FULL: u64 = 1;
+
+/// What an own lease says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeaseState {
+    Up,
+    Left,
+}
+
+/// The token bucket of protocol §7 for the own Peer record.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PeerChanges {
+    recent: std::collections::VecDeque<crate::time::Moment>,
+}
+
+impl PeerChanges {
+    fn is_spent(&self, now: crate::time::Moment) -> bool {
+        let recent = self
+            .recent
+            .iter()
+            .filter(|at| now.since(**at) < PEER_AGAIN)
+            .count();
+        recent >= PEER_BURST as usize
+    }
+
+    fn next(&self, now: crate::time::Moment) -> crate::time::Moment {
+        self.recent
+            .front()
+            .map_or(now, |first| first.after(PEER_AGAIN))
+            .max(now)
+    }
+
+    fn spend(&mut self, now: crate::time::Moment) {
+        self.recent.push_back(now);
+        if self.recent.len() > PEER_BURST as usize {
+            self.recent.pop_front();
+        }
+    }
+}

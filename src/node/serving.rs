@@ -1,0 +1,291 @@
+//! Services are published (design §10): the definition is kept, a Service record says it to all, and where the program
+//! listens elsewhere a splice is asked of the shell.
+
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+use rand_core::RngCore;
+
+use crate::{
+    ids::NodeId,
+    members::label,
+    node::{Node, output::Output},
+    registry::Held,
+    services::{Published, Splice, choose_vip4, draw_splice_port},
+    tables::Transport,
+    time::Now,
+    wire::record::{self, Body, Kind, slot_of},
+};
+
+/// What `webmesh service add` asks for, checked by the shell as far as the host is concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceWish {
+    /// Its name.
+    pub name: String,
+    /// The instance; None: the peer's name.
+    pub instance: Option<String>,
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// The port others dial.
+    pub port: u16,
+    /// Where the program listens, if not on that port of the mesh address.
+    pub target: Option<SocketAddr>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Weight.
+    pub weight: u32,
+}
+
+/// Why a service is not published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServiceRefused {
+    /// The name is no label of design §3.
+    #[error("{0:?} cannot be a service's name")]
+    Name(String),
+    /// Two services of one peer cannot have one port until services have addresses of their own.
+    #[error("port {port} of this machine is {service}'s already")]
+    PortTaken {
+        /// The port.
+        port: u16,
+        /// Whose it is.
+        service: String,
+    },
+    /// This peer serves as many as protocol §7 allows.
+    #[error("this machine publishes 64 services already")]
+    TooMany,
+}
+
+/// How many services a peer may publish (protocol §7).
+const MOST_SERVICES: usize = 64;
+
+/// One service as the network knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// The peer that serves.
+    pub node: NodeId,
+    /// The service's name.
+    pub service: String,
+    /// The instance's name.
+    pub instance: String,
+    /// The ports it is served on.
+    pub ports: Vec<(Transport, u16)>,
+    /// Whether the peer's certificate lets it use the network-wide name.
+    pub offered: bool,
+}
+
+impl Node {
+    /// Publishes a service, or changes one that has this name and instance.
+    ///
+    /// # Errors
+    /// Nothing changes when it is refused.
+    pub fn service_add(
+        &mut self,
+        now: Now,
+        wish: ServiceWish,
+    ) -> Result<Published, ServiceRefused> {
+        if !is_service_name(&wish.name) {
+            return Err(ServiceRefused::Name(wish.name));
+        }
+        let instance = wish
+            .instance
+            .clone()
+            .unwrap_or_else(|| self.name_of(self.me));
+        let is_same =
+            |service: &Published| service.name == wish.name && service.instance == instance;
+        let taken = self.kept.services.iter().find(|service| {
+            !is_same(service) && service.transport == wish.transport && service.port == wish.port
+        });
+        if let Some(other) = taken {
+            return Err(ServiceRefused::PortTaken {
+                port: wish.port,
+                service: other.name.clone(),
+            });
+        }
+        let before = self.kept.services.iter().position(is_same);
+        if before.is_none() && self.kept.services.len() >= MOST_SERVICES {
+            return Err(ServiceRefused::TooMany);
+        }
+        let drawn = before
+            .and_then(|at| self.kept.services.get(at))
+            .and_then(|service| service.splice_port);
+        let splice_port = wish
+            .target
+            .and_then(|_| drawn.or_else(|| self.draw_splice_port()));
+        let published = Published {
+            name: wish.name,
+            instance,
+            transport: wish.transport,
+            port: wish.port,
+            target: wish.target,
+            splice_port,
+            tags: wish.tags,
+            weight: wish.weight,
+        };
+        match before {
+            Some(at) => self.kept.services[at] = published.clone(),
+            None => self.kept.services.push(published.clone()),
+        }
+        self.choose_vip(&published.name);
+        self.persist_kept(None);
+        self.publish_service(now, &published);
+        self.announce_splices();
+        self.publication.stale = true;
+        self.finish_turn(now);
+        Ok(published)
+    }
+
+    /// Takes every instance of a service of this machine back. False: there was none.
+    pub fn service_remove(&mut self, now: Now, name: &str) -> bool {
+        let (gone, stay): (Vec<Published>, Vec<Published>) = self
+            .kept
+            .services
+            .drain(..)
+            .partition(|service| service.name == name);
+        self.kept.services = stay;
+        if gone.is_empty() {
+            return false;
+        }
+        self.kept.vips.retain(|(service, _)| service != name);
+        self.persist_kept(None);
+        for service in &gone {
+            self.publish_service_ports(now, service, &[]);
+        }
+        self.announce_splices();
+        self.publication.stale = true;
+        self.finish_turn(now);
+        true
+    }
+
+    /// The services of this machine.
+    pub fn own_services(&self) -> &[Published] {
+        &self.kept.services
+    }
+
+    /// Whether this machine's certificate lets it use a service name network-wide.
+    pub fn may_offer(&self, service: &str) -> bool {
+        self.members.may_offer(self.me, service)
+    }
+
+    /// All instances of all services that are in force, by name, then peer.
+    pub fn instances(&self, now: Now) -> Vec<Instance> {
+        let mesh_s = self.mesh_s(now);
+        let mut all: Vec<Instance> = self
+            .registry
+            .of_kind(Kind::Service)
+            .filter(|held| self.registry.in_force(held.record.node(), mesh_s))
+            .filter(|held| self.may_be_told(now, held.record.node()))
+            .filter_map(|held| self.instance(held))
+            .collect();
+        all.sort_by(|a, b| {
+            (&a.service, a.node, &a.instance).cmp(&(&b.service, b.node, &b.instance))
+        });
+        all
+    }
+
+    fn instance(&self, held: &Held) -> Option<Instance> {
+        let Body::Service(service) = &held.body else {
+            return None;
+        };
+        let node = held.record.node();
+        let ports: Vec<(Transport, u16)> = service
+            .ports
+            .iter()
+            .filter_map(|port| decode_port(*port))
+            .collect();
+        if ports.is_empty() || !is_service_name(&service.service) {
+            return None;
+        }
+        Some(Instance {
+            node,
+            service: service.service.clone(),
+            instance: service.instance.clone(),
+            ports,
+            offered: self.members.may_offer(node, &service.service),
+        })
+    }
+
+    /// Publishes again what was kept: a new run, or a name that changed.
+    pub(super) fn publish_kept_services(&mut self, now: Now) {
+        for service in self.kept.services.clone() {
+            self.publish_service(now, &service);
+        }
+    }
+
+    fn publish_service(&mut self, now: Now, service: &Published) {
+        let port = u64::from(service.transport.number()) << 16 | u64::from(service.port);
+        self.publish_service_ports(now, service, &[port]);
+    }
+
+    fn publish_service_ports(&mut self, now: Now, service: &Published, ports: &[u64]) {
+        let body = Body::Service(record::Service {
+            service: service.name.clone(),
+            instance: service.instance.clone(),
+            ports: ports.to_vec(),
+            spliced: service.target.is_some(),
+            tags: Some(service.tags.clone()).filter(|tags| !tags.is_empty()),
+            weight: Some(u64::from(service.weight)).filter(|weight| *weight != 100),
+            zone: None,
+            meta: None,
+        });
+        let held = self
+            .registry
+            .get(slot_of(Kind::Service, &self.me.0, &body.key()));
+        if held.map(|held| &held.body) != Some(&body) {
+            self.publish_own(now, body);
+        }
+    }
+
+    pub(super) fn announce_splices(&mut self) {
+        let splices = self.kept.services.iter().filter_map(|service| {
+            let (target, listen_port) = (service.target?, service.splice_port?);
+            Some(Splice {
+                transport: service.transport,
+                listen_port,
+                target,
+            })
+        });
+        self.outbox.push_back(Output::Splice(splices.collect()));
+    }
+
+    fn draw_splice_port(&mut self) -> Option<u16> {
+        let taken: BTreeSet<u16> = self
+            .kept
+            .services
+            .iter()
+            .filter_map(|service| service.splice_port)
+            .collect();
+        draw_splice_port(self.rng.next_u32(), &taken)
+    }
+
+    /// Chooses the IPv4 address under which this host reaches a service of its own; kept over restarts.
+    fn choose_vip(&mut self, service: &str) {
+        let Some(plan) = self.members.plan() else {
+            return;
+        };
+        if self.kept.vips.iter().any(|(name, _)| name == service) {
+            return;
+        }
+        let taken: BTreeSet<Ipv4Addr> =
+            self.kept.vips.iter().map(|(_, address)| *address).collect();
+        if let Some(address) = choose_vip4(&plan, self.rng.next_u32(), &taken) {
+            self.kept.vips.push((service.to_owned(), address));
+        }
+    }
+}
+
+fn is_service_name(name: &str) -> bool {
+    label::parse_service(name).is_ok()
+}
+
+fn decode_port(port: u64) -> Option<(Transport, u16)> {
+    let number = u16::try_from(port & 0xffff)
+        .ok()
+        .filter(|number| *number != 0)?;
+    match port >> 16 {
+        6 => Some((Transport::Tcp, number)),
+        17 => Some((Transport::Udp, number)),
+        _ => None,
+    }
+}

@@ -1,0 +1,290 @@
+//! A session stands, speaks and ends: Hello, Ping, Pong, Bye (protocol §4, §5).
+
+use std::time::Duration;
+
+use crate::{
+    addr::Underlay,
+    ids::{PeerIx, SessionId},
+    node::{
+        Node, Timer,
+        input::{Row, SessionEvent},
+        output::Output,
+    },
+    time::{Moment, Now},
+    wire::message::{Bye, Hello, Message, Ping, Pong},
+};
+
+/// The lowest protocol version this build speaks.
+pub(super) const WIRE_MIN: u64 = 1;
+/// The highest protocol version this build speaks.
+pub(super) const WIRE_MAX: u64 = 1;
+/// No feature of protocol §11 is built yet; bit 0 will be transport1.
+pub(super) const FEATURES: u64 = 0;
+
+/// Hello is repeated this often until one came (protocol §4).
+const HELLO_AGAIN: Duration = Duration::from_secs(1);
+
+/// The state this machine has, or is making, with one peer.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
+    /// When the state was made.
+    pub(super) made: Moment,
+    /// When the last Knock of theirs was let in.
+    pub(super) admitted_at: Option<Moment>,
+    /// Since when it stands, and where the other side is.
+    pub(super) up: Option<Up>,
+}
+
+/// A state that stands.
+#[derive(Clone, Debug)]
+pub(super) struct Up {
+    /// Where the other side is.
+    pub(super) endpoint: Underlay,
+    /// Whether our Hello went out in this state.
+    pub(super) said_hello: bool,
+    /// Theirs.
+    pub(super) hello: Option<Hello>,
+    /// When the last authenticated packet came.
+    pub(super) heard: Moment,
+}
+
+impl Pair {
+    pub(super) fn new(now: Moment) -> Self {
+        Self {
+            made: now,
+            admitted_at: None,
+            up: None,
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn on_session(&mut self, now: Now, session: SessionId, event: SessionEvent) {
+        match (session, event) {
+            (SessionId::Pair(peer), SessionEvent::Up { endpoint }) => {
+                self.on_pair_up(now, peer, endpoint)
+            }
+            (SessionId::Pair(peer), SessionEvent::Down) => self.on_pair_gone(now, peer),
+            (SessionId::Pair(peer), SessionEvent::NeedsKnock) => self.knock_for_rekey(now, peer),
+            (SessionId::Join(join), SessionEvent::Up { endpoint }) => {
+                self.on_join_up(now, join, endpoint)
+            }
+            (SessionId::Join(join), SessionEvent::Down) => self.forget_join(join),
+            (SessionId::Join(_), SessionEvent::NeedsKnock) => {}
+        }
+    }
+
+    fn on_pair_up(&mut self, now: Now, peer: PeerIx, endpoint: Underlay) {
+        let node = self.ids.node(peer);
+        if !self.may_open(now, node) {
+            return self.close_pair(now, peer, Goodbye::Revoked);
+        }
+        let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
+        pair.up = Some(Up {
+            endpoint,
+            said_hello: false,
+            hello: None,
+            heard: now.at,
+        });
+        self.attempts.handle_up(peer);
+        self.candidates.handle_proven(now, peer, endpoint);
+        self.proofs.handle_up(now, SessionId::Pair(peer), endpoint);
+        self.note_session_time(now, peer);
+        self.say_hello(now, peer);
+        self.drop_join_sessions_of(node);
+    }
+
+    fn note_session_time(&mut self, now: Now, peer: PeerIx) {
+        let node = self.ids.node(peer);
+        let last_session_s = u32::try_from(now.unix_s()).unwrap_or(u32::MAX);
+        let row = self
+            .rows
+            .get(&node)
+            .copied()
+            .unwrap_or_else(|| Row::of_one_never_heard(node));
+        self.write_row(Row {
+            last_session_s,
+            ..row
+        });
+    }
+
+    /// The state with a peer ended, by whomever: every core hears it.
+    pub(super) fn on_pair_gone(&mut self, now: Now, peer: PeerIx) {
+        if self.pairs.remove(&peer).is_none() {
+            return;
+        }
+        self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
+        self.proofs.handle_down(SessionId::Pair(peer));
+        self.gossip.handle_unlinked(peer);
+        self.links.handle_closed(now, peer);
+        self.candidates.handle_observer_gone(peer);
+        self.mesh_time.forget_link(self.ids.node(peer));
+    }
+
+    /// Says Bye, and forgets the state.
+    pub(super) fn close_pair(&mut self, now: Now, peer: PeerIx, goodbye: Goodbye) {
+        let session = SessionId::Pair(peer);
+        if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
+            self.send(
+                session,
+                Message::Bye(Bye {
+                    reason: goodbye.reason(),
+                }),
+            );
+        }
+        self.outbox.push_back(Output::Close { session });
+        self.on_pair_gone(now, peer);
+    }
+
+    pub(super) fn own_hello(&self, now: Now, heard: bool, observed: Underlay) -> Hello {
+        Hello {
+            wire_min: WIRE_MIN,
+            wire_max: WIRE_MAX,
+            features: FEATURES,
+            role: 0,
+            boot: self.identity.boot,
+            time_ms: now.unix_ms,
+            digest: self.registry.digest16(self.mesh_s(now)),
+            heard,
+            observed: Some(observed),
+        }
+    }
+
+    fn say_hello(&mut self, now: Now, peer: PeerIx) {
+        let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) else {
+            return;
+        };
+        up.said_hello = true;
+        let (heard, endpoint) = (up.hello.is_some(), up.endpoint);
+        let session = SessionId::Pair(peer);
+        if !heard {
+            self.timers
+                .set(Timer::Hello(session), now.at.after(HELLO_AGAIN));
+        }
+        let hello = self.own_hello(now, heard, endpoint);
+        self.send(session, Message::Hello(hello));
+    }
+
+    pub(super) fn repeat_hello(&mut self, now: Now, session: SessionId) {
+        match session {
+            SessionId::Pair(peer) => self.say_hello(now, peer),
+            SessionId::Join(join) => self.say_join_hello(now, join),
+        }
+    }
+
+    pub(super) fn on_message(
+        &mut self,
+        now: Now,
+        peer: PeerIx,
+        source: Underlay,
+        message: Message,
+    ) {
+        let Some(up) = self.pairs.get(&peer).and_then(|pair| pair.up.as_ref()) else {
+            return self.counters.count("message_without_session");
+        };
+        let greeted = up.hello.is_some();
+        match message {
+            Message::Hello(hello) => self.on_hello(now, peer, hello),
+            Message::Ping(ping) => self.on_ping(SessionId::Pair(peer), source, &ping),
+            Message::Pong(pong) => self.on_pong(now, SessionId::Pair(peer), source, &pong),
+            Message::Bye(_) => {
+                self.outbox.push_back(Output::Close {
+                    session: SessionId::Pair(peer),
+                });
+                self.on_pair_gone(now, peer);
+            }
+            other if !greeted => {
+                drop(other);
+                self.counters.count("message_before_hello");
+            }
+            Message::Renew => self.on_renew(now, peer),
+            Message::Link(link) => self.links.handle_link(now, peer, link.yes),
+            Message::Unlink(unlink) => self.links.handle_unlink(now, peer, unlink.reason),
+            Message::Introduced(_) | Message::Redeem(_) => self.counters.count("message_unused"),
+            Message::Refused(_) => self.counters.count("renewal_refused"),
+            gossip @ (Message::Records(_)
+            | Message::Advert(_)
+            | Message::Want(_)
+            | Message::Digest(_)
+            | Message::Slots(_)
+            | Message::Granted(_)) => self.on_gossip(now, peer, gossip),
+        }
+    }
+
+    fn on_hello(&mut self, now: Now, peer: PeerIx, hello: Hello) {
+        let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) else {
+            return;
+        };
+        let first = up.hello.is_none();
+        let answer = !hello.heard || !up.said_hello;
+        if let Some(observed) = hello.observed {
+            self.candidates.handle_observed(peer, up.endpoint, observed);
+        }
+        self.mesh_time
+            .handle_hello(now, self.ids.node(peer), hello.time_ms);
+        up.hello = Some(hello);
+        self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
+        if answer {
+            self.say_hello(now, peer);
+        }
+        if first {
+            self.on_greeted(now, peer);
+        }
+    }
+
+    /// Both sides may speak: links, renewals and the own lease begin here.
+    fn on_greeted(&mut self, now: Now, peer: PeerIx) {
+        let opener = self.opener_of(peer);
+        self.links.handle_open(now, peer, opener);
+        self.send_waiting_pings(now, peer);
+        if !self.has_lease() {
+            self.publish_lease(now);
+        }
+        self.renew_if_due(now, peer);
+    }
+
+    /// A Ping is answered where it came from.
+    pub(super) fn on_ping(&mut self, session: SessionId, source: Underlay, ping: &Ping) {
+        let pong = Pong {
+            nonce: ping.nonce,
+            path: ping.path,
+            observed: Some(source),
+        };
+        self.outbox.push_back(Output::Send {
+            session,
+            message: Message::Pong(pong),
+            via: Some(source),
+        });
+    }
+
+    pub(super) fn on_heard(&mut self, now: Now, peer: PeerIx, heard: Moment, user: Moment) {
+        if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
+            up.heard = up.heard.max(heard);
+            self.links.handle_heard(now, peer, heard, user);
+        }
+    }
+}
+
+/// Why a session is closed by this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goodbye {
+    /// A link fell silent or is not wanted.
+    Closing,
+    /// Nobody used it.
+    Idle,
+    /// This agent stops.
+    Stopping,
+    /// The other side is out.
+    Revoked,
+}
+
+impl Goodbye {
+    fn reason(self) -> u64 {
+        match self {
+            Self::Closing => 0,
+            Self::Idle => 1,
+            Self::Stopping => 2,
+            Self::Revoked => 3,
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! When this machine's addresses and routes change, and under which addresses others may reach it.
+//!
+//! Knows rtnetlink's news and the default routes. Refuses to know who is told of them.
+#![expect(
+    unsafe_code,
+    reason = "tokio registers a descriptor on our word that it stays the same"
+)]
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+};
+
+use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_ROUTE};
+use tokio::io::unix::AsyncFd;
+
+use super::link::{Link, Links};
+use crate::addr::Underlay;
+
+/// Tells that links, addresses or routes of this network namespace changed.
+#[derive(Debug)]
+pub struct Monitor(AsyncFd<News>);
+
+impl Monitor {
+    /// Starts listening. Changes from here on are told.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its IO driver.
+    pub fn open() -> io::Result<Self> {
+        let news = News::open()?;
+        // SAFETY: `News` owns its socket, gives the same descriptor as long as it lives, and is not changed inside the
+        // `AsyncFd`.
+        let registered = unsafe { AsyncFd::register(news) };
+        registered.map(Self).map_err(io::Error::from)
+    }
+
+    /// Waits for the next change. Several that came together are told once.
+    pub async fn changed(&mut self) -> io::Result<()> {
+        loop {
+            let mut guard = self.0.readable_mut().await?;
+            match guard.try_io(|news| news.get_ref().drain()) {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => return Err(error),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// The addresses under which others may dial this machine, with `port` added: those of the interfaces that have a
+/// default route, or of all that are up where there is none. Never the loopback's, link-local ones, or those of `tun`.
+pub fn default_route_addresses(port: u16, tun: Option<&str>) -> io::Result<Vec<Underlay>> {
+    let mut links = Links::open()?;
+    let candidates: Vec<Link> = links
+        .list()?
+        .into_iter()
+        .filter(|link| link.up && !link.loopback && Some(link.name.as_str()) != tun)
+        .collect();
+    let leading: Vec<u32> = links
+        .routes()?
+        .into_iter()
+        .filter(|route| route.to.prefix_len() == 0)
+        .filter_map(|route| route.link)
+        .filter(|index| candidates.iter().any(|link| link.index == *index))
+        .collect();
+    let wanted = |index: u32| match leading.as_slice() {
+        [] => candidates.iter().any(|link| link.index == index),
+        some => some.contains(&index),
+    };
+    let mut addresses: Vec<Underlay> = links
+        .addresses()?
+        .into_iter()
+        .filter(|address| address.usable && wanted(address.link) && is_dialable(address.net.addr()))
+        .map(|address| Underlay::new(SocketAddr::new(address.net.addr(), port)))
+        .collect();
+    addresses.dedup();
+    Ok(addresses)
+}
+
+fn is_dialable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => !ip.is_link_local() && !ip.is_loopback() && !ip.is_unspecified(),
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_loopback() && !ip.is_unspecified(),
+    }
+}
+
+/// A non-blocking socket in the multicast groups of links, addresses and routes.
+#[derive(Debug)]
+struct News(Socket);
+
+impl News {
+    fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind(&NetlinkAddr::new(0, 0))?;
+        socket.set_non_blocking(true)?;
+        for group in [
+            libc::RTNLGRP_LINK,
+            libc::RTNLGRP_IPV4_IFADDR,
+            libc::RTNLGRP_IPV4_ROUTE,
+            libc::RTNLGRP_IPV6_IFADDR,
+            libc::RTNLGRP_IPV6_ROUTE,
+        ] {
+            socket.add_membership(group)?;
+        }
+        Ok(Self(socket))
+    }
+
+    /// Empties the socket; what it said is looked up anew by whoever asks. Fails with `WouldBlock` when it was empty.
+    fn drain(&self) -> io::Result<()> {
+        let mut buffer = Vec::with_capacity(32 * 1024);
+        let mut outcome = Err(io::ErrorKind::WouldBlock.into());
+        loop {
+            buffer.clear();
+            match self.0.recv(&mut buffer, 0) {
+                Ok(_) => outcome = Ok(()),
+                // News were lost, which is news.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => outcome = Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return outcome,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for News {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for News {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn link_local_and_loopback_addresses_are_never_dialable() {
+        let dialable = |text: &str| is_dialable(text.parse().unwrap());
+        assert!(dialable("192.168.1.2") && dialable("2001:db8::1") && dialable("fd00::2"));
+        assert!(
+            !dialable("169.254.1.1")
+                && !dialable("fe80::1")
+                && !dialable("127.0.0.1")
+                && !dialable("::1")
+        );
+    }
+
+    #[test]
+    fn every_address_told_carries_the_port_asked_for() {
+        for address in default_route_addresses(41820, None).unwrap() {
+            assert_eq!(address.socket().port(), 41820);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! One netlink socket that asks and waits for the answer.
+//!
+//! Knows how requests, dumps and batches are framed and acknowledged. Refuses to know what they ask.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
+};
+use netlink_sys::{Socket, SocketAddr};
+
+/// The kernel cuts a dump into datagrams of at most 32 KiB; a smaller buffer would lose messages.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// A netlink socket of one protocol, in the network namespace that its thread was in when it was opened.
+#[derive(Debug)]
+pub(crate) struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+/// One message of a batch and the flags it goes with.
+pub(crate) type Flagged<T> = (T, u16);
+
+impl Netlink {
+    /// Opens and binds a socket; `protocol` is one of [`netlink_sys::protocols`].
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
+    }
+
+    /// Sends one request and waits for its acknowledgement.
+    pub(crate) fn request<T>(&mut self, message: T, flags: u16) -> io::Result<()>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable,
+    {
+        self.batch(vec![(message, flags | NLM_F_ACK)])
+    }
+
+    /// Sends messages in one datagram and waits for the acknowledgement of each that has `NLM_F_ACK`.
+    ///
+    /// # Errors
+    /// The first refusal of the kernel. Further answers may still wait in the socket: it is to be dropped.
+    pub(crate) fn batch<T>(&mut self, messages: Vec<Flagged<T>>) -> io::Result<()>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let mut bytes = Vec::new();
+        let mut awaited = 0;
+        let first = self.sequence.wrapping_add(1);
+        for (message, flags) in messages {
+            bytes.extend(self.frame(message, flags));
+            awaited += usize::from(flags & NLM_F_ACK != 0);
+        }
+        self.socket.send(&bytes, 0)?;
+        while awaited > 0 {
+            for answer in self.receive::<T>()? {
+                if answer.header.sequence_number < first {
+                    continue;
+                }
+                if let NetlinkPayload::Error(error) = answer.payload {
+                    refusal(&error)?;
+                    awaited -= 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for everything that `message` names.
+    pub(crate) fn dump<T>(&mut self, message: T) -> io::Result<Vec<T>>
+    where
+        T: NetlinkSerializable + NetlinkDeserializable,
+    {
+        let bytes = self.frame(message, NLM_F_DUMP);
+        self.socket.send(&bytes, 0)?;
+        let mut found = Vec::new();
+        loop {
+            for answer in self.receive::<T>()? {
+                if answer.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match answer.payload {
+                    NetlinkPayload::Done(_) => return Ok(found),
+                    NetlinkPayload::Error(error) => refusal(&error)?,
+                    NetlinkPayload::InnerMessage(one) => found.push(one),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn frame<T: NetlinkSerializable>(&mut self, message: T, flags: u16) -> Vec<u8> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut framed = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        framed.finalize();
+        let mut bytes = vec![0; framed.buffer_len()];
+        framed.serialize(&mut bytes);
+        bytes.resize(bytes.len().next_multiple_of(ALIGN), 0);
+        bytes
+    }
+
+    fn receive<T: NetlinkDeserializable>(&self) -> io::Result<Vec<NetlinkMessage<T>>> {
+        let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+        self.socket.recv(&mut buffer, 0)?;
+        let mut rest = buffer.as_slice();
+        let mut found = Vec::new();
+        while rest.len() >= HEADER_BYTES {
+            let one = NetlinkMessage::<T>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            let length = usize::try_from(one.header.length).unwrap_or(usize::MAX);
+            rest = rest
+                .get(length.next_multiple_of(ALIGN)..)
+                .unwrap_or_default();
+            found.push(one);
+        }
+        Ok(found)
+    }
+}
+
+impl AsFd for Netlink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn refusal(error: &netlink_packet_core::ErrorMessage) -> io::Result<()> {
+    match error.code {
+        None => Ok(()),
+        Some(_) => Err(error.to_io()),
+    }
+}
+
+/// `NLMSG_ALIGNTO`.
+const ALIGN: usize = 4;
+
+/// `sizeof(struct nlmsghdr)`.
+const HEADER_BYTES: usize = 16;

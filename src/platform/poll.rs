@@ -1,0 +1,131 @@
+//! Waiting for several descriptors at once, and waking a thread that waits: epoll and eventfd.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::sys::{
+    epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout},
+    eventfd::{EfdFlags, EventFd},
+};
+
+/// Waits for descriptors to become readable.
+#[derive(Debug)]
+pub struct Poll(Epoll);
+
+/// One descriptor that has something to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Readiness {
+    /// The number it was added under.
+    pub token: u64,
+    /// Whether it reported an error or a hang-up.
+    pub health: Health,
+}
+
+/// Whether a descriptor is in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It can be read.
+    Fine,
+    /// It reported an error or a hang-up; reading tells which.
+    Broken,
+}
+
+/// How many descriptors one wait reports. A data thread has four.
+const READY_MAX: usize = 8;
+
+impl Poll {
+    /// Makes one that watches nothing yet.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
+    }
+
+    /// Watches a descriptor for reading. It is forgotten when it is closed.
+    pub fn add(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        Ok(self
+            .0
+            .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
+    }
+
+    /// Waits until a descriptor is ready or `timeout` is over (none: for ever), and tells each. A signal ends the wait.
+    pub fn wait(
+        &self,
+        timeout: Option<Duration>,
+        mut tell: impl FnMut(Readiness),
+    ) -> io::Result<()> {
+        let timeout = match timeout {
+            None => EpollTimeout::NONE,
+            Some(timeout) => EpollTimeout::try_from(timeout).unwrap_or(EpollTimeout::MAX),
+        };
+        let mut events = [EpollEvent::empty(); READY_MAX];
+        let ready = match self.0.wait(&mut events, timeout) {
+            Ok(ready) => ready,
+            Err(nix::errno::Errno::EINTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for event in events.iter().take(ready) {
+            let broken = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
+            let health = if event.events().intersects(broken) {
+                Health::Broken
+            } else {
+                Health::Fine
+            };
+            tell(Readiness {
+                token: event.data(),
+                health,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Wakes a thread that waits in [`Poll::wait`]. Clones wake the same one.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<EventFd>);
+
+impl Waker {
+    /// Makes one.
+    pub fn new() -> io::Result<Self> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        Ok(Self(Arc::new(EventFd::from_flags(flags)?)))
+    }
+
+    /// Wakes. A counter that is full wakes as well, so there is nothing to report.
+    pub fn wake(&self) {
+        let _ = self.0.write(1);
+    }
+
+    /// Takes back all wakes so far.
+    pub fn clear(&self) {
+        let _ = self.0.read();
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_is_seen_once() {
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new().unwrap();
+        poll.add(&waker, 7).unwrap();
+        waker.wake();
+        waker.wake();
+        let mut seen = Vec::new();
+        poll.wait(None, |ready| seen.push(ready.token)).unwrap();
+        waker.clear();
+        poll.wait(Some(Duration::ZERO), |ready| seen.push(ready.token))
+            .unwrap();
+        assert_eq!(seen, [7]);
+    }
+}

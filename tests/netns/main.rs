@@ -1,0 +1,18 @@
+//! Real agents in network namespaces: real TUN devices, real NAT, real programs.
+//!
+//! They run as root, or as an ordinary user where the kernel allows user namespaces and `/dev/net/tun` is 0666.
+//! Where neither is so they fail and say what they need.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these tests run in real time"
+)]
+
+mod harness;
+
+mod crashing;
+mod demo;
+mod host;
+mod joining;
+mod lab;
+mod reaching;
+mod wire;
