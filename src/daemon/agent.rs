@@ -91,12 +91,14 @@ impl Agent {
         let published = match &self.place {
             Place::Idle | Place::Joining(_) => Published::nothing(Vec::new()),
             Place::Up(network) => Published::up(clock::now(), network, &self.config),
-            Place::Down(downed) => Published::down(&downed.snapshot),
+            Place::Down(downed) => Published::down(&downed.snapshot, &self.config),
             Place::Unusable(why) => Published::nothing(vec![api::Health {
                 level: api::Level::Error,
                 code: "state_unusable".to_owned(),
                 message: format!("the network on this disk cannot be used: {why}"),
-                remedy: Some("restore the state directory, or move the folder away and join anew".to_owned()),
+                remedy: Some(
+                    "restore the state directory, or move the folder away and join anew".to_owned(),
+                ),
             }]),
         };
         self.published.send_replace(Arc::new(published));
@@ -124,10 +126,15 @@ impl Agent {
             Place::Idle => Ok(()),
             Place::Joining(joining) => Err(ApiError::could_not(
                 api::Code::AlreadyInNetwork,
-                format!("this machine is joining {}'s network right now", joining.issuer_name()),
+                format!(
+                    "this machine is joining {}'s network right now",
+                    joining.issuer_name()
+                ),
             )
             .remedy("wait until that ends")),
-            Place::Up(network) => Err(ApiError::already_in(&network.node.status(clock::now()).name)),
+            Place::Up(network) => Err(ApiError::already_in(
+                &network.node.status(clock::now()).name,
+            )),
             Place::Down(downed) => Err(ApiError::already_in(&downed.snapshot.name)),
             Place::Unusable(why) => Err(ApiError::state_unusable(why)),
         }
@@ -229,7 +236,8 @@ impl Agent {
             return self.give_up("its record log does not say which network it is");
         };
         let identity = starting::identity_of(&folder.identity);
-        let (node, _) = starting::make_node(&self.config, &identity, id, &restored(found), Ipv4Use::On);
+        let (node, _) =
+            starting::make_node(&self.config, &identity, id, &restored(found), Ipv4Use::On);
         self.place = Place::Down(Box::new(Downed {
             path: folder.path().to_owned(),
             snapshot: node.status(clock::now()),
@@ -237,7 +245,10 @@ impl Agent {
     }
 
     fn give_up(&mut self, why: &str) {
-        tracing::error!(why, "Network on the disk cannot be used; nothing of it was touched");
+        tracing::error!(
+            why,
+            "Network on the disk cannot be used; nothing of it was touched"
+        );
         self.place = Place::Unusable(why.to_owned());
     }
 }

@@ -24,7 +24,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// # Errors
 /// The network went down meanwhile.
 pub(super) async fn probe(caller: &Caller, service: &Published) -> Result<Door, ApiError> {
-    let own = caller.ask(|agent: &mut Agent| Ok(agent.network()?.side.addresses())).await?;
+    let own = caller
+        .ask(|agent: &mut Agent| Ok(agent.network()?.side.addresses()))
+        .await?;
     match (service.transport, service.target) {
         (Transport::Udp, target) => Ok(bound(&own, target, service.port)),
         (Transport::Tcp, Some(target)) => {
@@ -62,7 +64,9 @@ fn direct(answer: Option<DoorAnswer>, port: u16, own: &[IpAddr]) -> Door {
         Some(Said::Accepted) => DoorVerdict::Accepted,
         Some(Said::Refused) => match sock_diag::listening(Port::Tcp(port), own) {
             Ok(Listening::LoopbackOnly(_)) => DoorVerdict::LoopbackOnly,
-            Ok(Listening::Nobody | Listening::Elsewhere(_) | Listening::Here) | Err(_) => DoorVerdict::Closed,
+            Ok(Listening::Nobody | Listening::Elsewhere(_) | Listening::Here) | Err(_) => {
+                DoorVerdict::Closed
+            }
         },
         None => DoorVerdict::Dropped,
     };

@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     agent::{Agent, Place},
     calls::Call,
+    control::Server,
     joining::{Admitted, Ended, Joined},
     network::Drained,
 };
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// How long a look at the agent may be old while things change: what a person takes for at once.
-const FRESH: Duration = Duration::from_millis(100);
+const FRESH: Duration = Duration::from_millis(20);
 
 /// Peers above which looks are made once a second only: each costs some µs per peer.
 const MANY_PEERS: usize = 256;
@@ -57,6 +58,8 @@ enum Wake {
 /// The agent and all that wakes it.
 #[derive(Debug)]
 pub(super) struct EventLoop {
+    /// Goes first: the socket's file is removed while the lock of the state directory is held.
+    _server: Server,
     agent: Agent,
     calls: mpsc::Receiver<Call>,
     monitor: Monitor,
@@ -80,10 +83,15 @@ impl EventLoop {
     ///
     /// # Errors
     /// The kernel gives no netlink socket or no signals.
-    pub(super) fn new(agent: Agent, calls: mpsc::Receiver<Call>) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        agent: Agent,
+        calls: mpsc::Receiver<Call>,
+        server: Server,
+    ) -> anyhow::Result<Self> {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
+            _server: server,
             agent,
             calls,
             monitor: Monitor::open().context("cannot listen for changes of addresses")?,
@@ -167,7 +175,9 @@ impl EventLoop {
                     network.on_second();
                 }
             }
-            Wake::Reload => tracing::info!("Reload: every setting is read at the start only, tunnels stay"),
+            Wake::Reload => {
+                tracing::info!("Reload: every setting is read at the start only, tunnels stay");
+            }
             Wake::Stop => {}
         }
         self.is_stale = true;
@@ -208,8 +218,10 @@ impl EventLoop {
         self.agent.place = match std::mem::replace(&mut self.agent.place, Place::Idle) {
             Place::Joining(joining) => match joining.drain() {
                 Ok(joining) => Place::Joining(joining),
-                Err(Ended::Granted(admitted)) => take_membership(&mut self.agent, *admitted),
-                Err(Ended::Not) => Place::Idle,
+                Err(ended) => {
+                    (self.is_stale, self.published_at) = (true, Moment(0));
+                    after_join(&mut self.agent, ended)
+                }
             },
             other @ (Place::Idle | Place::Up(_) | Place::Down(_) | Place::Unusable(_)) => other,
         };
@@ -236,8 +248,14 @@ impl EventLoop {
 
     fn freshness(&self) -> Duration {
         match &self.agent.place {
-            Place::Up(network) if network.tables.load().peers6.len() > MANY_PEERS => Duration::from_secs(1),
-            Place::Up(_) | Place::Idle | Place::Joining(_) | Place::Down(_) | Place::Unusable(_) => FRESH,
+            Place::Up(network) if network.tables.load().peers6.len() > MANY_PEERS => {
+                Duration::from_secs(1)
+            }
+            Place::Up(_)
+            | Place::Idle
+            | Place::Joining(_)
+            | Place::Down(_)
+            | Place::Unusable(_) => FRESH,
         }
     }
 
@@ -245,7 +263,9 @@ impl EventLoop {
         if self.is_behind {
             return Some(Moment(0));
         }
-        let publish = self.is_stale.then(|| self.published_at.after(self.freshness()));
+        let publish = self
+            .is_stale
+            .then(|| self.published_at.after(self.freshness()));
         let place = match &self.agent.place {
             Place::Up(network) => network.poll_timeout(),
             Place::Joining(joining) => Some(joining.poll_timeout()),
@@ -263,6 +283,13 @@ impl EventLoop {
             Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
         }
         tracing::info!("Agent stopped");
+    }
+}
+
+fn after_join(agent: &mut Agent, ended: Ended) -> Place {
+    match ended {
+        Ended::Granted(admitted) => take_membership(agent, *admitted),
+        Ended::Not => Place::Idle,
     }
 }
 
@@ -292,7 +319,9 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
             std::mem::replace(&mut agent.place, Place::Idle)
         }
         Err(error) => {
-            let error = ApiError::internal(format!("this machine is a member, and cannot come up: {error:#}"));
+            let error = ApiError::internal(format!(
+                "this machine is a member, and cannot come up: {error:#}"
+            ));
             let _asker_gone = asker.outcome.send(Err(error));
             agent.look_at(path);
             std::mem::replace(&mut agent.place, Place::Idle)

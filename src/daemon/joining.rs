@@ -212,10 +212,17 @@ impl Joining {
     }
 
     fn found(&self, endpoint: Underlay, after: Duration) -> String {
-        let before = self.token.hints.iter().take_while(|hint| **hint != endpoint);
+        let before = self
+            .token
+            .hints
+            .iter()
+            .take_while(|hint| **hint != endpoint);
         let silent: String = before.map(|hint| format!("{hint} no · ")).collect();
         let issuer = &self.token.name;
-        format!("Looking for {issuer}: {silent}{endpoint} yes, {} ms", after.as_millis())
+        format!(
+            "Looking for {issuer}: {silent}{endpoint} yes, {} ms",
+            after.as_millis()
+        )
     }
 
     fn dial(&mut self, to: &[Underlay], stamp: u64) {
@@ -229,7 +236,12 @@ impl Joining {
             tunnel: self.token.issuer,
             psk: self.token.secret.psk(),
         };
-        let sealed = |address: &Underlay| (*address, sealing::seal_first(&self.identity, &[0; 32], &first));
+        let sealed = |address: &Underlay| {
+            (
+                *address,
+                sealing::seal_first(&self.identity, &[0; 32], &first),
+            )
+        };
         self.ground.data.tell(Command::Initiate {
             session: JOINER,
             keys: session_keys(&self.identity, &remote),
@@ -248,7 +260,9 @@ impl Joining {
         };
         let stored = || -> std::io::Result<()> {
             for record in &grant.records {
-                folder.records.append(record.slot(), record.bytes(), "join-record")?;
+                folder
+                    .records
+                    .append(record.slot(), record.bytes(), "join-record")?;
             }
             folder.records.sync()?;
             folder.rows.write(own_row)?;

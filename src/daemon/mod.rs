@@ -85,8 +85,8 @@ async fn serve(options: Options, state_dir: StateDir) -> anyhow::Result<()> {
     };
     agent.resume()?;
     agent.publish();
-    let event_loop = EventLoop::new(agent, calls)?;
-    let _server = control::serve(&options.socket, control)?;
+    let server = control::serve(&options.socket, control)?;
+    let event_loop = EventLoop::new(agent, calls, server)?;
     let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(socket = %options.socket.display(), "Agent runs");
     event_loop.run().await

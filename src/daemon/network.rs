@@ -169,7 +169,9 @@ impl Network {
                 self.traffic.end(session);
                 self.on_session(now, session, SessionEvent::Down);
             }
-            Event::NeedsKnock { session } => self.on_session(now, session, SessionEvent::NeedsKnock),
+            Event::NeedsKnock { session } => {
+                self.on_session(now, session, SessionEvent::NeedsKnock);
+            }
             Event::Control {
                 session,
                 source,
@@ -177,7 +179,8 @@ impl Network {
             } => self.on_frame(now, session, source, &frame),
             Event::Wanted { peer } => self.node.handle_input(now, Input::Wanted { peer }),
             Event::NewPath { session, source } => {
-                self.node.handle_input(now, Input::NewPath { session, source });
+                self.node
+                    .handle_input(now, Input::NewPath { session, source });
             }
             Event::Door {
                 probe,
@@ -246,7 +249,8 @@ impl Network {
     /// The mesh addresses, ports and sockets that are the agent's own, which no service may be spliced to.
     pub(super) fn is_own_socket(&self, target: SocketAddr) -> bool {
         let splice = |splice: &Splice| splice.listen_port == target.port();
-        let is_listener = self.wanted_splices.iter().any(splice) || target.port() == self.resolver.port();
+        let is_listener =
+            self.wanted_splices.iter().any(splice) || target.port() == self.resolver.port();
         is_listener && self.side.addresses().contains(&target.ip())
     }
 
@@ -290,7 +294,11 @@ impl Network {
             } => {
                 self.next_message = self.next_message.wrapping_add(1);
                 let frame = frame::encode(&message, self.next_message);
-                self.data.tell(Command::Send { session, frame, via });
+                self.data.tell(Command::Send {
+                    session,
+                    frame,
+                    via,
+                });
             }
             Output::Dial {
                 session,
@@ -334,9 +342,20 @@ impl Network {
         }
     }
 
-    fn dial(&mut self, session: SessionId, remote: &Remote, to: Vec<Underlay>, first: &FirstContact) {
+    fn dial(
+        &mut self,
+        session: SessionId,
+        remote: &Remote,
+        to: Vec<Underlay>,
+        first: &FirstContact,
+    ) {
         let network = self.node.network_id().0;
-        let sealed = |address| (address, sealing::seal_first(&self.identity, &network, first));
+        let sealed = |address| {
+            (
+                address,
+                sealing::seal_first(&self.identity, &network, first),
+            )
+        };
         self.data.tell(Command::Initiate {
             session,
             keys: session_keys(&self.identity, remote),
@@ -354,7 +373,9 @@ impl Network {
         let refused = self.splices.apply(&self.wanted_splices);
         self.facts.unserved = refused
             .iter()
-            .map(|(splice, error)| format!("{} on port {}: {error}", splice.target, splice.listen_port))
+            .map(|(splice, error)| {
+                format!("{} on port {}: {error}", splice.target, splice.listen_port)
+            })
             .collect();
     }
 
@@ -415,7 +436,8 @@ impl Network {
     }
 
     fn on_session(&mut self, now: Now, session: SessionId, event: SessionEvent) {
-        self.node.handle_input(now, Input::Session { session, event });
+        self.node
+            .handle_input(now, Input::Session { session, event });
     }
 
     fn on_frame(&mut self, now: Now, session: SessionId, source: Underlay, frame: &[u8]) {
@@ -462,7 +484,9 @@ pub(super) fn session_keys(identity: &Identity, remote: &Remote) -> SessionKeys 
 fn log_notice(notice: &Notice) {
     match notice {
         Notice::Joined { name } => tracing::debug!(name, "Peer joined"),
-        Notice::Cloned { node } => tracing::warn!(%node, "Two machines run with one key: a cloned disk"),
+        Notice::Cloned { node } => {
+            tracing::warn!(%node, "Two machines run with one key: a cloned disk");
+        }
         Notice::Revoked => tracing::warn!("This machine was revoked"),
     }
 }

@@ -49,7 +49,9 @@ pub(super) fn write(folder: &mut NetworkFolder, write: &Write, urgency: Urgency)
                 | Kind::Heartbeat
                 | Kind::Unknown(_) => "record",
             };
-            folder.records.append(record.slot(), record.bytes(), point)?;
+            folder
+                .records
+                .append(record.slot(), record.bytes(), point)?;
             match urgency {
                 Urgency::Awaited => folder.records.sync(),
                 Urgency::Plain => Ok(()),

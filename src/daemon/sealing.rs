@@ -9,11 +9,7 @@ use crate::{
     addr::Underlay,
     ids::{Boot, NodeId},
     keys::{InviteSecret, Word, verify},
-    node::{
-        Identity, Node, SealedKey,
-        input::Input,
-        output::FirstContact,
-    },
+    node::{Identity, Node, SealedKey, input::Input, output::FirstContact},
     time::Now,
     wire::sealed::{self, Header, Join, Kind, Knock, NotOpened, Opened, Sealed, SignedPart},
 };
@@ -179,8 +175,13 @@ fn seal_join(identity: &Identity, invite: &InviteSecret, issuer: &[u8; 32], stam
     join.signature = identity
         .key
         .sign(Word::Join, &invite.join_network(), &signed.parts(issuer));
-    sealed::seal(header, nonce, &invite.join_key(), &Sealed::Join(join).body())
-        .expect("a Join is far shorter than a datagram")
+    sealed::seal(
+        header,
+        nonce,
+        &invite.join_key(),
+        &Sealed::Join(join).body(),
+    )
+    .expect("a Join is far shorter than a datagram")
 }
 
 fn draw_nonce() -> [u8; 24] {

@@ -63,6 +63,9 @@ enum Slot {
     },
 }
 
+/// What a slot holds: CBOR, wiped on drop.
+type Body = Zeroizing<Vec<u8>>;
+
 impl SlotFile {
     /// Reads both slots of `name` in `folder`. `None` for the body: neither is there.
     ///
@@ -71,7 +74,7 @@ impl SlotFile {
     pub(super) fn load(
         folder: &Path,
         name: &'static str,
-    ) -> Result<(Self, Option<Zeroizing<Vec<u8>>>), LoadSlotError> {
+    ) -> Result<(Self, Option<Body>), LoadSlotError> {
         let path = folder.join(name);
         let read = |side: Side| {
             read_slot(&side.path(folder, name))

@@ -50,7 +50,9 @@ pub(super) fn identity_of(seeds: &Seeds) -> Identity {
 
 /// The network whose records these are, by its Network record.
 pub(super) fn network_of(records: &[Record]) -> Option<NetworkId> {
-    let record = records.iter().find(|record| record.kind() == Kind::Network)?;
+    let record = records
+        .iter()
+        .find(|record| record.kind() == Kind::Network)?;
     Some(NetworkId(hash(Use::Network, &[&record.subject()])))
 }
 
@@ -69,10 +71,15 @@ pub(super) fn break_ground(config: &Config) -> anyhow::Result<Ground> {
     };
     let port = pair.port().context("cannot read the UDP port")?;
     if changed {
-        tracing::warn!(port, busy = DEFAULT_PORT, "Default port is busy; another is used");
+        tracing::warn!(
+            port,
+            busy = DEFAULT_PORT,
+            "Default port is busy; another is used"
+        );
     }
     Ok(Ground {
-        data: DataPlane::start(pair, config.tun.mtu.bytes()).context("cannot start the data thread")?,
+        data: DataPlane::start(pair, config.tun.mtu.bytes())
+            .context("cannot start the data thread")?,
         port,
         changed,
     })
@@ -146,7 +153,13 @@ pub(super) fn make_node(
         dns_tcp_port: 0,
         built_s: 0,
     };
-    let mut node = Node::new(clock::now(), network, identity.clone(), settings, restored.clone());
+    let mut node = Node::new(
+        clock::now(),
+        network,
+        identity.clone(),
+        settings,
+        restored.clone(),
+    );
     let mut first = Vec::new();
     while let Some(output) = node.poll_output() {
         first.push(output);
@@ -183,14 +196,18 @@ fn open_device(config: &Config, own: &Own) -> Result<Tun, OpenTunError> {
 /// Why this host cannot use the pool: a route of its own lies in it (design §3).
 fn conflict_of(own: Option<Ipv4Addr>, pool4: Ipv4Net) -> Option<String> {
     own?;
-    let routes = link::Links::open().and_then(|mut links| links.routes()).ok()?;
+    let routes = link::Links::open()
+        .and_then(|mut links| links.routes())
+        .ok()?;
     let overlaps = |route: &link::Route| match route.to {
         IpNet::V4(to) => {
-            to.prefix_len() != 0
-                && (pool4.contains(&to.network()) || to.contains(&pool4.network()))
+            to.prefix_len() != 0 && (pool4.contains(&to.network()) || to.contains(&pool4.network()))
         }
         IpNet::V6(_) => false,
     };
     let route = routes.into_iter().find(overlaps)?;
-    Some(format!("a route of this host to {} overlaps {pool4}", route.to))
+    Some(format!(
+        "a route of this host to {} overlaps {pool4}",
+        route.to
+    ))
 }

@@ -90,8 +90,12 @@ impl Carried {
     fn add(&mut self, counters: &SessionCounters) {
         self.rx_bytes += counters.rx_bytes.load(Ordering::Relaxed);
         self.tx_bytes += counters.tx_bytes.load(Ordering::Relaxed);
-        self.heard = self.heard.max(moment(counters.heard.load(Ordering::Relaxed)));
-        self.handshake = self.handshake.max(moment(counters.handshake.load(Ordering::Relaxed)));
+        self.heard = self
+            .heard
+            .max(moment(counters.heard.load(Ordering::Relaxed)));
+        self.handshake = self
+            .handshake
+            .max(moment(counters.handshake.load(Ordering::Relaxed)));
     }
 }
 

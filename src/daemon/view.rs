@@ -1,11 +1,11 @@
 //! What the node and the shell know, as the API tells it. Conversion only: nothing is decided here.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
 use super::network::{Facts, Network};
 use crate::{
     api,
-    config::{Config, DnsMode},
+    config::{Config, DEFAULT_PORT, DnsMode},
     node::status::{
         Health, InstanceView, OwnView, PeerState, PeerView, Role, ServiceView, Snapshot,
     },
@@ -56,15 +56,22 @@ impl Published {
     }
 
     /// A network of which `down` was said.
-    pub(super) fn down(snapshot: &Snapshot) -> Self {
+    pub(super) fn down(snapshot: &Snapshot, config: &Config) -> Self {
         let mut published = Self::nothing(Vec::new());
         let status = &mut published.status;
         status.state = api::State::Down;
         status.network = Some(network(snapshot));
-        status.own = Some(own(&snapshot.own, 0));
+        status.own = Some(own(
+            &snapshot.own,
+            config.network.port.map_or(DEFAULT_PORT, NonZeroU16::get),
+        ));
         status.dns.domain = Some(snapshot.domain.clone());
         status.peers = snapshot.peers.iter().map(idle_peer).collect();
-        status.services = snapshot.services.iter().map(|view| service(snapshot, view)).collect();
+        status.services = snapshot
+            .services
+            .iter()
+            .map(|view| service(snapshot, view))
+            .collect();
         published.peers = details(snapshot);
         published
     }
@@ -72,7 +79,11 @@ impl Published {
     /// A network that is up.
     pub(super) fn up(now: Now, network_up: &Network, config: &Config) -> Self {
         let snapshot = network_up.node.status(now);
-        let mut health: Vec<api::Health> = snapshot.health.iter().map(|line| node_health(line, &snapshot)).collect();
+        let mut health: Vec<api::Health> = snapshot
+            .health
+            .iter()
+            .map(|line| node_health(line, &snapshot))
+            .collect();
         health.extend(shell_health(&network_up.facts));
         let dns = dns(&snapshot, config);
         if dns.state == api::DnsState::NotResolving {
@@ -84,8 +95,16 @@ impl Published {
             state: api::State::Up,
             network: Some(network(&snapshot)),
             own: Some(own(&snapshot.own, network_up.facts.port)),
-            peers: snapshot.peers.iter().map(|view| peer(now, network_up, view)).collect(),
-            services: snapshot.services.iter().map(|view| service(&snapshot, view)).collect(),
+            peers: snapshot
+                .peers
+                .iter()
+                .map(|view| peer(now, network_up, view))
+                .collect(),
+            services: snapshot
+                .services
+                .iter()
+                .map(|view| service(&snapshot, view))
+                .collect(),
             dns,
             drops: drops(network_up, &snapshot),
             offloads: BTreeMap::new(),
@@ -176,7 +195,10 @@ fn peer(now: Now, network: &Network, view: &PeerView) -> api::Peer {
     });
     api::Peer {
         path,
-        rtt_ms: view.rtt.filter(|_| is_up).map(|rtt| rtt.as_secs_f64() * 1000.0),
+        rtt_ms: view
+            .rtt
+            .filter(|_| is_up)
+            .map(|rtt| rtt.as_secs_f64() * 1000.0),
         tx_bytes: carried.tx_bytes,
         rx_bytes: carried.rx_bytes,
         last_handshake_s: ago(carried.handshake),
@@ -206,7 +228,10 @@ fn service(snapshot: &Snapshot, view: &ServiceView) -> api::Service {
             target: instance.target.clone(),
         })
         .collect();
-    let up = instances.iter().filter(|instance| instance.state == api::InstanceState::Up).count();
+    let up = instances
+        .iter()
+        .filter(|instance| instance.state == api::InstanceState::Up)
+        .count();
     api::Service {
         name: view.name.clone(),
         domain_name: view.domain_name.clone(),
@@ -222,7 +247,10 @@ fn instance_state(snapshot: &Snapshot, instance: &InstanceView) -> api::Instance
     if instance.own {
         return api::InstanceState::Up;
     }
-    let server = snapshot.peers.iter().find(|peer| peer.name == instance.peer);
+    let server = snapshot
+        .peers
+        .iter()
+        .find(|peer| peer.name == instance.peer);
     match server.map(|peer| peer.state) {
         Some(PeerState::Up | PeerState::Idle) => api::InstanceState::Up,
         Some(PeerState::Away | PeerState::Revoked) => api::InstanceState::Down,
@@ -240,8 +268,14 @@ pub(super) fn protocol(transport: Transport) -> api::Protocol {
 
 fn details(snapshot: &Snapshot) -> BTreeMap<String, api::PeerDetails> {
     let served_by = |peer: &str| -> Vec<String> {
-        let serves = |view: &&ServiceView| view.instances.iter().any(|instance| instance.peer == peer);
-        snapshot.services.iter().filter(serves).map(|view| view.name.clone()).collect()
+        let serves =
+            |view: &&ServiceView| view.instances.iter().any(|instance| instance.peer == peer);
+        snapshot
+            .services
+            .iter()
+            .filter(serves)
+            .map(|view| view.name.clone())
+            .collect()
     };
     snapshot
         .peers
@@ -263,8 +297,12 @@ fn details(snapshot: &Snapshot) -> BTreeMap<String, api::PeerDetails> {
 }
 
 fn dns(snapshot: &Snapshot, config: &Config) -> api::Dns {
-    let servers = [IpAddr::V4(snapshot.resolvers.0), IpAddr::V6(snapshot.resolvers.1)];
-    let asks_us = std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| names_any(&text, &servers));
+    let servers = [
+        IpAddr::V4(snapshot.resolvers.0),
+        IpAddr::V6(snapshot.resolvers.1),
+    ];
+    let asks_us =
+        std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| names_any(&text, &servers));
     let (backend, state) = match (config.dns.mode, asks_us) {
         (DnsMode::Off, _) => (api::DnsBackend::None, api::DnsState::Off),
         (DnsMode::Auto, true) => (api::DnsBackend::Forward, api::DnsState::Resolving),
@@ -288,7 +326,11 @@ fn names_any(resolv_conf: &str, servers: &[IpAddr]) -> bool {
 }
 
 fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
-    let shell = network.facts.counters.iter().map(|(reason, count)| (*reason, *count));
+    let shell = network
+        .facts
+        .counters
+        .iter()
+        .map(|(reason, count)| (*reason, *count));
     let node = snapshot.counters.iter().copied();
     let mut drops = BTreeMap::new();
     for (reason, count) in network.data.drops().into_iter().chain(shell).chain(node) {
@@ -297,7 +339,12 @@ fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
     drops
 }
 
-fn line(level: api::Level, code: &str, message: impl Into<String>, remedy: Option<&str>) -> api::Health {
+fn line(
+    level: api::Level,
+    code: &str,
+    message: impl Into<String>,
+    remedy: Option<&str>,
+) -> api::Health {
     api::Health {
         level,
         code: code.to_owned(),
@@ -308,7 +355,12 @@ fn line(level: api::Level, code: &str, message: impl Into<String>, remedy: Optio
 
 fn names_not_resolving() -> api::Health {
     let remedy = "sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or name our resolver in /etc/resolv.conf";
-    line(api::Level::Warning, "names_not_resolving", "names do not resolve here yet", Some(remedy))
+    line(
+        api::Level::Warning,
+        "names_not_resolving",
+        "names do not resolve here yet",
+        Some(remedy),
+    )
 }
 
 fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
@@ -316,37 +368,79 @@ fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
     let name = &snapshot.name;
     match health {
         Health::OneAdmin { admin, candidate } => {
-            let remedy = candidate.as_ref().map(|peer| format!("sudo webmesh admin add {peer}"));
-            let message = format!("{name} has one admin. If {admin}'s machine is lost nobody can be added");
+            let remedy = candidate
+                .as_ref()
+                .map(|peer| format!("sudo webmesh admin add {peer}"));
+            let message =
+                format!("{name} has one admin. If {admin}'s machine is lost nobody can be added");
             line(Warning, "one_admin", message, remedy.as_deref())
         }
         Health::NameLost { name: given } => {
-            let message = format!("another machine of {name} has this one's name; here it is called {given}");
-            line(Warning, "name_lost", message, Some("an admin that is up gives it a name of its own"))
+            let message =
+                format!("another machine of {name} has this one's name; here it is called {given}");
+            line(
+                Warning,
+                "name_lost",
+                message,
+                Some("an admin that is up gives it a name of its own"),
+            )
         }
         Health::Ipv4Lost => {
             let message = "another machine has this one's IPv4 address; here only IPv6 is used";
-            line(Warning, "ipv4_lost", message, Some("an admin that is up gives it an address of its own"))
+            line(
+                Warning,
+                "ipv4_lost",
+                message,
+                Some("an admin that is up gives it an address of its own"),
+            )
         }
         Health::ClockCorrected => {
             let message = "this machine's clock is far off; the network's time is used";
-            line(Warning, "clock_corrected", message, Some("set the clock, or install an NTP client"))
+            line(
+                Warning,
+                "clock_corrected",
+                message,
+                Some("set the clock, or install an NTP client"),
+            )
         }
         Health::CertificateEnding { until } => {
-            let message = format!("this machine's certificate ends on {} and was not renewed", api::words::date(*until));
-            line(Warning, "certificate_ending", message, Some("switch an admin's machine on"))
+            let message = format!(
+                "this machine's certificate ends on {} and was not renewed",
+                api::words::date(*until)
+            );
+            line(
+                Warning,
+                "certificate_ending",
+                message,
+                Some("switch an admin's machine on"),
+            )
         }
         Health::ExpirySuspended => {
             let message = "certificates have ended and are honoured, since no admin was seen that could renew them";
-            line(Warning, "expiry_suspended", message, Some("switch an admin's machine on"))
+            line(
+                Warning,
+                "expiry_suspended",
+                message,
+                Some("switch an admin's machine on"),
+            )
         }
         Health::Cloned { name } => {
             let message = format!("two machines run with the key of {name}: a cloned disk");
-            line(Error, "cloned", message, Some("on the copy: remove /var/lib/webmesh and join anew"))
+            line(
+                Error,
+                "cloned",
+                message,
+                Some("on the copy: remove /var/lib/webmesh and join anew"),
+            )
         }
         Health::Revoked => {
             let message = format!("this machine was revoked from {name}");
-            line(Info, "revoked", message, Some("ask an admin for a new invite, after: sudo webmesh leave"))
+            line(
+                Info,
+                "revoked",
+                message,
+                Some("ask an admin for a new invite, after: sudo webmesh leave"),
+            )
         }
     }
 }
@@ -356,7 +450,12 @@ fn shell_health(facts: &Facts) -> Vec<api::Health> {
     let mut health = Vec::new();
     if facts.port_changed {
         let message = format!("the default UDP port is busy; {} is used", facts.port);
-        health.push(line(Info, "port_changed", message, Some("set [network] port")));
+        health.push(line(
+            Info,
+            "port_changed",
+            message,
+            Some("set [network] port"),
+        ));
     }
     if let Some(why) = &facts.ipv4_blocked {
         let message = format!("only IPv6 is used here: {why}");
@@ -364,7 +463,12 @@ fn shell_health(facts: &Facts) -> Vec<api::Health> {
     }
     if let Some(why) = &facts.unsaved {
         let message = format!("state cannot be written: {why}");
-        health.push(line(Error, "state_unsaved", message, Some("make room on the disk of the state directory")));
+        health.push(line(
+            Error,
+            "state_unsaved",
+            message,
+            Some("make room on the disk of the state directory"),
+        ));
     }
     for what in &facts.unserved {
         let message = format!("a service's target cannot be served: {what}");
@@ -380,8 +484,14 @@ mod tests {
     #[test]
     fn only_a_nameserver_line_with_our_address_counts_as_asking_us() {
         let servers = [IpAddr::from([100, 71, 255, 53])];
-        assert!(names_any("search home.internal\nnameserver 100.71.255.53\n", &servers));
-        assert!(!names_any("# nameserver 100.71.255.53\nnameserver 1.1.1.1\n", &servers));
+        assert!(names_any(
+            "search home.internal\nnameserver 100.71.255.53\n",
+            &servers
+        ));
+        assert!(!names_any(
+            "# nameserver 100.71.255.53\nnameserver 1.1.1.1\n",
+            &servers
+        ));
         assert!(!names_any("", &servers));
     }
 }

@@ -89,10 +89,16 @@ impl Agent {
             let daemon = self.daemon.as_mut().expect("it was launched above");
             if let Some(status) = daemon.try_wait()? {
                 self.daemon = None;
-                return Err(io::Error::other(format!("the agent ended at its start with {status}:\n{}", self.log())));
+                return Err(io::Error::other(format!(
+                    "the agent ended at its start with {status}:\n{}",
+                    self.log()
+                )));
             }
             if began.elapsed() > START_LIMIT {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, format!("the agent is silent:\n{}", self.log())));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("the agent is silent:\n{}", self.log()),
+                ));
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -101,7 +107,10 @@ impl Agent {
 
     /// Starts it with further options and does not wait.
     pub fn launch(&mut self, options: &[&str]) -> io::Result<()> {
-        let log = OpenOptions::new().create(true).append(true).open(self.log_file())?;
+        let log = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_file())?;
         if !self.config().exists() {
             File::create(self.config())?;
         }
@@ -158,7 +167,9 @@ impl Agent {
     pub fn status(&self) -> io::Result<Value> {
         let output = self.webmesh(&["status", "--json"])?;
         if !output.status.success() {
-            return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
+            return Err(io::Error::other(
+                String::from_utf8_lossy(&output.stderr).into_owned(),
+            ));
         }
         Ok(serde_json::from_slice(&output.stdout)?)
     }
@@ -168,11 +179,16 @@ impl Agent {
         let status = self.status()?;
         let words = |key: &str| -> Vec<String> {
             let list = status["dns"][key].as_array().cloned().unwrap_or_default();
-            list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+            list.iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
         };
         let mut text = String::new();
         for server in words("servers") {
-            let address = server.parse::<std::net::SocketAddr>().map(|whole| whole.ip().to_string());
+            let address = server
+                .parse::<std::net::SocketAddr>()
+                .map(|whole| whole.ip().to_string());
             text += &format!("nameserver {}\n", address.unwrap_or(server));
         }
         let search = words("search").join(" ");
@@ -202,11 +218,21 @@ impl Drop for Agent {
 }
 
 /// What a program in a machine needs to find `webmesh` and its agent.
-pub(super) fn environment(program: &Path, socket: &Path) -> [(&'static str, std::ffi::OsString); 2] {
-    let mut path = program.parent().unwrap_or(Path::new("/")).as_os_str().to_owned();
+pub(super) fn environment(
+    program: &Path,
+    socket: &Path,
+) -> [(&'static str, std::ffi::OsString); 2] {
+    let mut path = program
+        .parent()
+        .unwrap_or(Path::new("/"))
+        .as_os_str()
+        .to_owned();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()));
-    [("PATH", path), ("WEBMESH_SOCKET", socket.as_os_str().to_owned())]
+    [
+        ("PATH", path),
+        ("WEBMESH_SOCKET", socket.as_os_str().to_owned()),
+    ]
 }
 
 /// Every machine has its own network namespace, so the name may be the same everywhere.

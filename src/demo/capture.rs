@@ -80,7 +80,10 @@ impl Capture {
 
 impl Seen {
     fn add(&mut self, frame: &[u8], ports: &[u16], needle: &[u8]) {
-        self.needles += frame.windows(needle.len().max(1)).filter(|window| *window == needle).count();
+        self.needles += frame
+            .windows(needle.len().max(1))
+            .filter(|window| *window == needle)
+            .count();
         match classify(frame) {
             Kind::Udp(source, destination) => {
                 self.datagrams += 1;
@@ -200,7 +203,10 @@ mod tests {
         let mut seen = Seen::default();
         seen.add(&udp4(41820, 7, b"sealed"), &[41820], b"hello");
         seen.add(&udp4(7, 41820, b"sealed"), &[41820], b"hello");
-        assert_eq!((seen.datagrams, seen.foreign_ports.len(), seen.needles), (2, 0, 0));
+        assert_eq!(
+            (seen.datagrams, seen.foreign_ports.len(), seen.needles),
+            (2, 0, 0)
+        );
         seen.add(&udp4(53, 1024, b"say hello, hello"), &[41820], b"hello");
         assert_eq!((seen.datagrams, seen.needles), (3, 2));
         assert_eq!(seen.foreign_ports.first(), Some(&(53, 1024)));

@@ -59,7 +59,11 @@ pub(super) fn directory() -> io::Result<PathBuf> {
 pub(super) fn keep(lab: &Lab) -> io::Result<()> {
     let kept = Kept {
         pid: Pid::this().as_raw(),
-        machines: lab.machines().into_iter().map(|one| (one.name, one.pid)).collect(),
+        machines: lab
+            .machines()
+            .into_iter()
+            .map(|one| (one.name, one.pid))
+            .collect(),
         directory: lab.directory().to_owned(),
         program: lab.program().to_owned(),
     };
@@ -69,7 +73,9 @@ pub(super) fn keep(lab: &Lab) -> io::Result<()> {
 /// A demo of this user that was kept and still runs.
 pub(super) fn find() -> io::Result<Option<Kept>> {
     for entry in fs::read_dir(directory()?)?.flatten() {
-        let Ok(text) = fs::read(entry.path().join(NOTE)) else { continue };
+        let Ok(text) = fs::read(entry.path().join(NOTE)) else {
+            continue;
+        };
         let kept: Kept = serde_json::from_slice(&text)?;
         if kill(Pid::from_raw(kept.pid), None).is_ok() {
             return Ok(Some(kept));
@@ -103,7 +109,10 @@ impl Kept {
         }
         let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
         Command::new(shell)
-            .envs(agent::environment(&self.program, &directory.join("webmesh.sock")))
+            .envs(agent::environment(
+                &self.program,
+                &directory.join("webmesh.sock"),
+            ))
             .env("PS1", format!("{name}$ "))
             .exec()
     }

@@ -76,7 +76,10 @@ impl Lab {
     /// # Errors
     /// [`LabError::Forbidden`] where only root may; nothing is left behind.
     pub fn build(program: &Path, directory: &Path) -> Result<Self, LabError> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
         let mut process = Command::new(program)
             .args(["demo", "hold", "world"])
             .arg(directory)
@@ -86,7 +89,12 @@ impl Lab {
             .spawn()?;
         let mut world = World {
             orders: process.stdin.take(),
-            answers: BufReader::new(process.stdout.take().expect("stdout was asked to be a pipe")),
+            answers: BufReader::new(
+                process
+                    .stdout
+                    .take()
+                    .expect("stdout was asked to be a pipe"),
+            ),
             process,
         };
         let pid = match world.answer() {
@@ -121,7 +129,13 @@ impl Lab {
     }
 
     /// A home router with a public side and a LAN side.
-    pub fn router(&self, name: &str, public: &[&str], lan: &str, nat: NatKind) -> Result<Machine, LabError> {
+    pub fn router(
+        &self,
+        name: &str,
+        public: &[&str],
+        lan: &str,
+        nat: NatKind,
+    ) -> Result<Machine, LabError> {
         let machine = self.machine(name)?;
         self.onto_wire(name, "wan", public)?;
         self.order(Order::Bridge {
@@ -138,7 +152,13 @@ impl Lab {
     }
 
     /// A machine in the LAN of a router, whose LAN address is `gateway`.
-    pub fn behind(&self, router: &str, name: &str, address: &str, gateway: &str) -> Result<Machine, LabError> {
+    pub fn behind(
+        &self,
+        router: &str,
+        name: &str,
+        address: &str,
+        gateway: &str,
+    ) -> Result<Machine, LabError> {
         let machine = self.machine(name)?;
         self.order(Order::Cable {
             near: Plug {
@@ -168,11 +188,16 @@ impl Lab {
             scratch: directory.join("scratch"),
         };
         fs::write(&order.resolv_conf, "")?;
-        fs::write(&order.nsswitch_conf, "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n")?;
+        fs::write(
+            &order.nsswitch_conf,
+            "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n",
+        )?;
         fs::create_dir(&order.scratch)?;
         let pid = match self.ask(&Order::Machine(order))? {
             Answer::Stands { pid } => pid,
-            other => return Err(unexpected(Ok(other))),
+            other @ (Answer::Done | Answer::Forbidden(_) | Answer::Refused(_)) => {
+                return Err(unexpected(Ok(other)));
+            }
         };
         let machine = Machine {
             name: name.to_owned(),
@@ -210,7 +235,9 @@ impl Lab {
     pub fn order(&self, order: Order) -> Result<(), LabError> {
         match self.ask(&order)? {
             Answer::Done => Ok(()),
-            other => Err(unexpected(Ok(other))),
+            other @ (Answer::Stands { .. } | Answer::Forbidden(_) | Answer::Refused(_)) => {
+                Err(unexpected(Ok(other)))
+            }
         }
     }
 
@@ -252,7 +279,10 @@ impl Lab {
             self.address(name, link, address)?;
         }
         for gateway in GATEWAY.map(plain) {
-            if addresses.iter().any(|address| plain(address).is_ipv4() == gateway.is_ipv4()) {
+            if addresses
+                .iter()
+                .any(|address| plain(address).is_ipv4() == gateway.is_ipv4())
+            {
                 self.default_route(name, gateway)?;
             }
         }
@@ -308,7 +338,11 @@ impl World {
     }
 }
 
-fn command_inside(program: &std::ffi::OsStr, namespaces: &Arc<Namespaces>, directory: &Path) -> io::Result<Command> {
+fn command_inside(
+    program: &std::ffi::OsStr,
+    namespaces: &Arc<Namespaces>,
+    directory: &Path,
+) -> io::Result<Command> {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).process_group(0);
     put_inside(&mut command, namespaces, directory)?;
@@ -319,7 +353,9 @@ fn unexpected(answer: Result<Answer, LabError>) -> LabError {
     match answer {
         Ok(Answer::Forbidden(why)) => LabError::Forbidden(why),
         Ok(Answer::Refused(why)) => LabError::Refused(why),
-        Ok(other @ (Answer::Done | Answer::Stands { .. })) => LabError::Refused(format!("an odd answer: {other:?}")),
+        Ok(other @ (Answer::Done | Answer::Stands { .. })) => {
+            LabError::Refused(format!("an odd answer: {other:?}"))
+        }
         Err(error) => error,
     }
 }
@@ -330,5 +366,7 @@ fn net_of(text: &str) -> IpNet {
 
 fn plain(text: &str) -> IpAddr {
     let address = text.split_once('/').map_or(text, |(address, _)| address);
-    address.parse().expect("labs are written with whole addresses")
+    address
+        .parse()
+        .expect("labs are written with whole addresses")
 }

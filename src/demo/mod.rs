@@ -54,7 +54,9 @@ pub struct DemoOptions {
 /// To be called before this process has made a thread or a tokio runtime.
 pub fn run(options: DemoOptions) -> ExitCode {
     if options.peers.is_some_and(|peers| peers != PEERS) {
-        complain(&format!("demo has {PEERS} machines for now: leave --peers out"));
+        complain(&format!(
+            "demo has {PEERS} machines for now: leave --peers out"
+        ));
         return ExitCode::from(2);
     }
     let stage = Stage::default();
@@ -87,7 +89,10 @@ pub fn shell(peer: &str) -> ExitCode {
         Err(error) => return could_not("look for a demo", &error),
     };
     if !found.has(peer) {
-        complain(&format!("the demo has no machine {peer}: it has {}", found.names().join(", ")));
+        complain(&format!(
+            "the demo has no machine {peer}: it has {}",
+            found.names().join(", ")
+        ));
         return ExitCode::from(1);
     }
     could_not(&format!("enter {peer}"), &found.enter(peer))
@@ -129,7 +134,10 @@ pub fn hold(words: &[String]) -> ExitCode {
             let rate = rate.parse().map_err(io::Error::other);
             rate.and_then(|rate| stand_in::fetch(url, Path::new(file), rate))
         }
-        ["await-port", port] => port.parse().map_err(io::Error::other).and_then(stand_in::await_port),
+        ["await-port", port] => port
+            .parse()
+            .map_err(io::Error::other)
+            .and_then(stand_in::await_port),
         _ => Err(io::ErrorKind::InvalidInput.into()),
     };
     match outcome {
@@ -158,11 +166,15 @@ fn play(lab: &Lab, stage: Stage, keep: bool) -> Result<(), Broken> {
     };
     let say = |text: &str| Stage::default().say(text);
     if !keep {
-        say(&format!("All {held} held. Look around: webmesh demo --keep, then  webmesh demo shell bo"));
+        say(&format!(
+            "All {held} held. Look around: webmesh demo --keep, then  webmesh demo shell bo"
+        ));
         return Ok(());
     }
     kept::keep(lab)?;
-    say(&format!("All {held} held. Look around: webmesh demo shell bo      End it: Ctrl-C, or webmesh demo stop"));
+    say(&format!(
+        "All {held} held. Look around: webmesh demo shell bo      End it: Ctrl-C, or webmesh demo stop"
+    ));
     loop {
         // A signal ends this process; the world then clears up.
         nix::unistd::pause();

@@ -25,13 +25,26 @@ impl Snapshot {
     /// The network namespace of this thread and the `/etc` that it sees.
     pub fn take() -> io::Result<Self> {
         let mut links = Links::open()?;
-        let mut addresses: Vec<String> = links.list()?.iter().map(|link| format!("{link:?}")).collect();
-        addresses.extend(links.addresses()?.iter().map(|address| format!("{address:?}")));
+        let mut addresses: Vec<String> = links
+            .list()?
+            .iter()
+            .map(|link| format!("{link:?}"))
+            .collect();
+        addresses.extend(
+            links
+                .addresses()?
+                .iter()
+                .map(|address| format!("{address:?}")),
+        );
         let mut etc = (0, 0);
         walk(Path::new("/etc"), &mut etc);
         Ok(Self {
             addresses,
-            routes: links.routes()?.iter().map(|route| format!("{route:?}")).collect(),
+            routes: links
+                .routes()?
+                .iter()
+                .map(|route| format!("{route:?}"))
+                .collect(),
             tables: nat::tables().ok(),
             etc,
         })
@@ -49,8 +62,16 @@ impl Snapshot {
                 "nft table",
             ),
         ] {
-            found.extend(now.iter().filter(|one| !then.contains(one)).map(|one| format!("new {what} {one}")));
-            found.extend(then.iter().filter(|one| !now.contains(one)).map(|one| format!("lost {what} {one}")));
+            found.extend(
+                now.iter()
+                    .filter(|one| !then.contains(one))
+                    .map(|one| format!("new {what} {one}")),
+            );
+            found.extend(
+                then.iter()
+                    .filter(|one| !now.contains(one))
+                    .map(|one| format!("lost {what} {one}")),
+            );
         }
         if self.etc != before.etc {
             found.push("/etc is not as it was".to_owned());
@@ -61,16 +82,26 @@ impl Snapshot {
 
 /// Adds up what can be read; what cannot be read cannot have been written either.
 fn walk(directory: &Path, sum: &mut (u64, u64)) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return;
+    };
     for entry in entries.flatten() {
         let Ok(seen) = entry.metadata() else { continue };
         // A sum, not a chain: the order in which a directory is read is not fixed.
-        let name = entry.path().as_os_str().as_encoded_bytes().iter().fold(FNV_BASIS, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
-        });
-        let times = seen.mtime().cast_unsigned() ^ seen.mtime_nsec().cast_unsigned().rotate_left(32);
+        let name = entry
+            .path()
+            .as_os_str()
+            .as_encoded_bytes()
+            .iter()
+            .fold(FNV_BASIS, |hash, byte| {
+                (hash ^ u64::from(*byte)).wrapping_mul(FNV_PRIME)
+            });
+        let times =
+            seen.mtime().cast_unsigned() ^ seen.mtime_nsec().cast_unsigned().rotate_left(32);
         sum.0 += 1;
-        sum.1 = sum.1.wrapping_add((name ^ times ^ seen.len()).wrapping_mul(FNV_PRIME));
+        sum.1 = sum
+            .1
+            .wrapping_add((name ^ times ^ seen.len()).wrapping_mul(FNV_PRIME));
         if seen.is_dir() {
             walk(&entry.path(), sum);
         }
@@ -89,7 +120,13 @@ mod tests {
     fn a_host_left_alone_is_as_it_was() {
         let before = Snapshot::take().unwrap();
         assert_eq!(Snapshot::take().unwrap().differences(&before), [""; 0]);
-        assert!(before.etc.0 > 0 && before.addresses.iter().any(|line| line.contains("127.0.0.1")));
+        assert!(
+            before.etc.0 > 0
+                && before
+                    .addresses
+                    .iter()
+                    .any(|line| line.contains("127.0.0.1"))
+        );
     }
 
     #[test]
@@ -105,6 +142,9 @@ mod tests {
             routes: vec!["r".to_owned()],
             ..before.clone()
         };
-        assert_eq!(after.differences(&before), ["lost address a", "new route r"]);
+        assert_eq!(
+            after.differences(&before),
+            ["lost address a", "new route r"]
+        );
     }
 }

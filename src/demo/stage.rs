@@ -90,7 +90,10 @@ impl Stage {
     /// Prints `who$ command` with its seconds, and below it what it said. `number` is empty for what only prepares.
     pub(super) fn show(&self, number: &str, who: &str, command: &str, took: Duration) {
         let prompt = format!("{who}$");
-        self.say(&format!("{number:>2} {prompt:<6} {command:<52} {:.1} s", took.as_secs_f64()));
+        self.say(&format!(
+            "{number:>2} {prompt:<6} {command:<52} {:.1} s",
+            took.as_secs_f64()
+        ));
     }
 
     /// Prints what a command said.

@@ -33,7 +33,11 @@ fn answer(mut stream: TcpStream, directory: &Path) -> io::Result<()> {
             break;
         }
     }
-    let name = match first.split(' ').nth(1).map(|path| path.trim_start_matches('/')) {
+    let name = match first
+        .split(' ')
+        .nth(1)
+        .map(|path| path.trim_start_matches('/'))
+    {
         Some("") | None => "index.html",
         Some(name) => name,
     };
@@ -41,7 +45,10 @@ fn answer(mut stream: TcpStream, directory: &Path) -> io::Result<()> {
     match File::open(directory.join(name)) {
         Ok(mut file) if is_plain => {
             let length = file.metadata()?.len();
-            write!(stream, "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
+            write!(
+                stream,
+                "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n"
+            )?;
             io::copy(&mut file, &mut stream)?;
         }
         Ok(_) | Err(_) => write!(stream, "HTTP/1.0 404 Not Found\r\n\r\n")?,

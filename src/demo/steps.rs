@@ -37,11 +37,12 @@ const PORT: u16 = 41820;
 /// How long a download or a returning session may take at most before the step counts as broken.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The three machines, and what the host looked like before.
+/// The three machines, and what the host and bo's machine looked like before.
 pub(super) struct Play<'a> {
     lab: &'a Lab,
     stage: Stage,
     host: Snapshot,
+    idle: Snapshot,
     vps: Agent,
     anna: Agent,
     bo: Agent,
@@ -61,6 +62,7 @@ impl<'a> Play<'a> {
         let host = Snapshot::take()?;
         let began = Instant::now();
         let mut machines = build(lab).map_err(|error| io::Error::other(error.to_string()))?;
+        let idle = snapshot_of(&machines[2], lab)?;
         let [vps, anna, bo] = &mut machines;
         for agent in [vps, anna, bo] {
             agent.start()?;
@@ -81,6 +83,7 @@ impl<'a> Play<'a> {
             lab,
             stage,
             host,
+            idle,
             vps,
             anna,
             bo,
@@ -104,7 +107,9 @@ impl<'a> Play<'a> {
             .map(|agent| {
                 let log = agent.log();
                 let lines: Vec<&str> = log.lines().collect();
-                let tail = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default();
+                let tail = lines
+                    .get(lines.len().saturating_sub(20)..)
+                    .unwrap_or_default();
                 format!("log of {}:\n{}\n", agent.machine().name, tail.join("\n"))
             })
             .concat()
@@ -119,19 +124,29 @@ impl<'a> Play<'a> {
         let token = self.invite()?;
         let shown = short(&token);
         let said = Said::of(|| self.anna.webmesh(&["join", &token]))?.success("anna joins")?;
-        self.stage.show("2", "anna", &format!("webmesh join {shown}"), said.took);
+        self.stage
+            .show("2", "anna", &format!("webmesh join {shown}"), said.took);
         self.stage.quote(&said.text);
         self.stage.hold();
 
         let said = Said::of(|| self.bo.webmesh(&["join", &token]))?;
-        self.stage.show("3", "bo", &format!("webmesh join {shown}"), said.took);
+        self.stage
+            .show("3", "bo", &format!("webmesh join {shown}"), said.took);
         self.stage.quote(&said.text);
         if said.code != Some(1) || !said.text.contains("was used") || !said.text.contains("anna") {
-            return Err(Broken::step("a refusal: anna has used this token", &said.text));
+            return Err(Broken::step(
+                "a refusal: anna has used this token",
+                &said.text,
+            ));
         }
         let token = self.invite()?;
         let said = Said::of(|| self.bo.webmesh(&["join", &token]))?.success("bo joins")?;
-        self.stage.show("", "bo", &format!("webmesh join {}", short(&token)), said.took);
+        self.stage.show(
+            "",
+            "bo",
+            &format!("webmesh join {}", short(&token)),
+            said.took,
+        );
         self.stage.quote(&said.text);
         self.stage.hold();
         for agent in [&self.vps, &self.anna, &self.bo] {
@@ -159,17 +174,29 @@ impl<'a> Play<'a> {
         fs::write(pages.join("big"), noise(DOWNLOAD_BYTES))?;
         self.server = Some(self.serve(&pages)?);
         self.await_port("8080")?;
-        let add = ["service", "add", "web", "--port", "80", "--target", "127.0.0.1:8080"];
+        let add = [
+            "service",
+            "add",
+            "web",
+            "--port",
+            "80",
+            "--target",
+            "127.0.0.1:8080",
+        ];
         let said = Said::of(|| self.vps.webmesh(&add))?.success("a published service")?;
         let server = match self.programs.python {
             true => "python3 -m http.server -b 127.0.0.1 8080 &",
             false => "(plain sockets on 127.0.0.1:8080) &",
         };
         self.stage.show("4", "vps", server, began.elapsed());
-        self.stage.show("", "vps", &format!("webmesh {}", add.join(" ")), said.took);
+        self.stage
+            .show("", "vps", &format!("webmesh {}", add.join(" ")), said.took);
         self.stage.quote(&said.text);
         self.stage.hold();
-        let said = Said::of(|| self.bo.webmesh(&["wait", "--service", "web", "--timeout", "10s"]))?;
+        let said = Said::of(|| {
+            self.bo
+                .webmesh(&["wait", "--service", "web", "--timeout", "10s"])
+        })?;
         said.success("bo hears of the service within 10 s")?;
         Ok(())
     }
@@ -178,10 +205,19 @@ impl<'a> Play<'a> {
         let capture = Capture::start(self.lab, "router-bo")?;
         let page = self.bo.machine().directory.join("page");
         let url = "http://web.svc.demo.internal/";
-        let fetched = Said::of(|| self.fetch(url, &page, u64::MAX)?.output())?.success("the page by the service's name")?;
+        let fetched = Said::of(|| self.fetch(url, &page, u64::MAX)?.output())?
+            .success("the page by the service's name")?;
         let text = fs::read_to_string(&page)?;
-        let client = if self.programs.curl { "curl" } else { "(plain sockets)" };
-        let line = format!("{client} {url}   {:?}   first byte {}", text.trim_end(), milliseconds(&fetched.stderr));
+        let client = if self.programs.curl {
+            "curl"
+        } else {
+            "(plain sockets)"
+        };
+        let line = format!(
+            "{client} {url}   {:?}   first byte {}",
+            text.trim_end(),
+            milliseconds(&fetched.stderr)
+        );
         self.stage.show("5", "bo", &line, fetched.took);
         if text.trim_end() != PAGE {
             return Err(Broken::step(PAGE, text));
@@ -192,10 +228,18 @@ impl<'a> Play<'a> {
         self.stage.say(&format!(
             " 7 on the wire between the routers: {} datagrams, {}, the page's text {} times",
             seen.datagrams,
-            if seen.foreign_ports.is_empty() { "one UDP port only" } else { "several UDP ports" },
+            if seen.foreign_ports.is_empty() {
+                "one UDP port only"
+            } else {
+                "several UDP ports"
+            },
             seen.needles,
         ));
-        if seen.datagrams == 0 || !seen.foreign_ports.is_empty() || seen.other_packets > 0 || seen.needles > 0 {
+        if seen.datagrams == 0
+            || !seen.foreign_ports.is_empty()
+            || seen.other_packets > 0
+            || seen.needles > 0
+        {
             return Err(Broken::step(
                 "some datagrams, all of them from or to the agents' port, and no plain text",
                 format!("{seen:?}"),
@@ -206,24 +250,35 @@ impl<'a> Play<'a> {
     }
 
     fn crash_in_a_download(&mut self) -> Result<(), Broken> {
-        let idle = self.untouched()?;
         let file = self.bo.machine().directory.join("big");
         let mut download = self.fetch("http://web.svc.demo.internal/big", &file, DOWNLOAD_RATE)?;
-        let mut download = download.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        until(|| Ok(size(&file) > DOWNLOAD_BYTES / 8), "the download begins")?;
+        let mut download = download
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        until(
+            || Ok(size(&file) > DOWNLOAD_BYTES / 8),
+            "the download begins",
+        )?;
 
         let crashed = Instant::now();
         self.bo.kill()?;
-        let left = self.snapshot_of_bo()?;
+        let left = snapshot_of(&self.bo, self.lab)?;
         self.bo.start()?;
         let wait = ["wait", "--peer", "vps", "--timeout", "10s"];
-        Said::of(|| self.bo.webmesh(&wait))?.success("bo's session with vps stands again within 10 s")?;
+        Said::of(|| self.bo.webmesh(&wait))?
+            .success("bo's session with vps stands again within 10 s")?;
         let whole = crashed.elapsed();
         let is_midway = size(&file) < DOWNLOAD_BYTES;
 
         let ended = await_child(&mut download)?;
-        let is_right = ended.success() && digest(&fs::read(&file)?) == digest(&noise(DOWNLOAD_BYTES));
-        let residue = [left.differences(&idle), Snapshot::take()?.differences(&self.host)].concat();
+        let is_right =
+            ended.success() && digest(&fs::read(&file)?) == digest(&noise(DOWNLOAD_BYTES));
+        let residue = [
+            left.differences(&self.idle),
+            Snapshot::take()?.differences(&self.host),
+        ]
+        .concat();
         self.stage.say(&format!(
             " 8 kill -9 bo's agent in a download: whole again after {:.1} s, SHA-256 {}; host before {} host after ({})",
             whole.as_secs_f64(),
@@ -232,29 +287,19 @@ impl<'a> Play<'a> {
             self.compared(),
         ));
         if !is_midway {
-            return Err(Broken::step("a crash within the download", "it was over before the agent was back"));
+            return Err(Broken::step(
+                "a crash within the download",
+                "it was over before the agent was back",
+            ));
         }
         if !is_right || !residue.is_empty() {
-            return Err(Broken::step("the whole file and nothing left behind", format!("{ended}, {residue:?}")));
+            return Err(Broken::step(
+                "the whole file and nothing left behind",
+                format!("{ended}, {residue:?}"),
+            ));
         }
         self.stage.hold();
         Ok(())
-    }
-
-    /// How bo's machine looks without an agent: the agent is stopped cleanly for a moment.
-    fn untouched(&mut self) -> Result<Snapshot, Broken> {
-        self.bo.stop()?;
-        let idle = self.snapshot_of_bo()?;
-        self.bo.start()?;
-        let wait = ["wait", "--peer", "vps", "--timeout", "10s"];
-        Said::of(|| self.bo.webmesh(&wait))?.success("bo's session with vps stands after a restart")?;
-        Ok(idle)
-    }
-
-    fn snapshot_of_bo(&self) -> Result<Snapshot, Broken> {
-        let mut command = self.bo.command(self.lab.program())?;
-        let said = Said::of(|| command.args(["demo", "hold", "snapshot"]).output())?.success("a look at bo's machine")?;
-        Ok(serde_json::from_str(&said.stdout).map_err(io::Error::from)?)
     }
 
     /// What step 8 could compare: the host's nf_tables are for root's eyes.
@@ -268,19 +313,28 @@ impl<'a> Play<'a> {
     fn serve(&self, pages: &Path) -> Result<Child, Broken> {
         let mut command = if self.programs.python {
             let mut command = self.vps.command("python3")?;
-            command.args(["-m", "http.server", "-b", "127.0.0.1", "-d"]).arg(pages).arg("8080");
+            command
+                .args(["-m", "http.server", "-b", "127.0.0.1", "-d"])
+                .arg(pages)
+                .arg("8080");
             command
         } else {
             let mut command = self.vps.command(self.lab.program())?;
-            command.args(["demo", "hold", "serve", "127.0.0.1:8080"]).arg(pages);
+            command
+                .args(["demo", "hold", "serve", "127.0.0.1:8080"])
+                .arg(pages);
             command
         };
-        Ok(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?)
+        Ok(command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?)
     }
 
     fn await_port(&self, port: &str) -> Result<(), Broken> {
         let mut command = self.vps.command(self.lab.program())?;
-        Said::of(|| command.args(["demo", "hold", "await-port", port]).output())?.success("a listening web server")?;
+        Said::of(|| command.args(["demo", "hold", "await-port", port]).output())?
+            .success("a listening web server")?;
         Ok(())
     }
 
@@ -290,14 +344,19 @@ impl<'a> Play<'a> {
         if self.programs.curl {
             command = self.bo.command("curl")?;
             command.args(["--silent", "--fail", "--noproxy", "*", "--max-time", "20"]);
-            command.args(["--write-out", "%{stderr}%{time_starttransfer}", "--output"]).arg(file);
+            command
+                .args(["--write-out", "%{stderr}%{time_starttransfer}", "--output"])
+                .arg(file);
             if rate < u64::MAX {
                 command.args(["--limit-rate", &rate.to_string()]);
             }
             command.arg(url);
         } else {
             command = self.bo.command(self.lab.program())?;
-            command.args(["demo", "hold", "fetch", url]).arg(file).arg(rate.to_string());
+            command
+                .args(["demo", "hold", "fetch", url])
+                .arg(file)
+                .arg(rate.to_string());
         }
         Ok(command)
     }
@@ -317,7 +376,10 @@ impl Drop for Play<'_> {
 fn build(lab: &Lab) -> Result<[Agent; 3], LabError> {
     let vps = lab.public("vps", &["203.0.113.10/24"])?;
     let mut homes = Vec::new();
-    for (name, router, public) in [("anna", "router-anna", "203.0.113.5/24"), ("bo", "router-bo", "203.0.113.6/24")] {
+    for (name, router, public) in [
+        ("anna", "router-anna", "203.0.113.5/24"),
+        ("bo", "router-bo", "203.0.113.6/24"),
+    ] {
         lab.router(router, &[public], "192.168.1.1/24", NatKind::Masquerade)?;
         homes.push(lab.behind(router, name, "192.168.1.2/24", "192.168.1.1")?);
     }
@@ -325,9 +387,24 @@ fn build(lab: &Lab) -> Result<[Agent; 3], LabError> {
     Ok([vps, anna, bo].map(|machine| Agent::new(machine, lab.program())))
 }
 
+/// How a machine looks, but for `/etc`: there the demo itself has written whom to ask for names, and the rest is the
+/// host's.
+fn snapshot_of(agent: &Agent, lab: &Lab) -> Result<Snapshot, Broken> {
+    let mut command = agent.command(lab.program())?;
+    let said = Said::of(|| command.args(["demo", "hold", "snapshot"]).output())?
+        .success("a look at a machine")?;
+    let mut taken: Snapshot = serde_json::from_str(&said.stdout).map_err(io::Error::from)?;
+    taken.etc = (0, 0);
+    Ok(taken)
+}
+
 /// The lines before the first step.
 pub(super) fn picture(is_root: bool) -> String {
-    let who = if is_root { "" } else { " You are not root: fine." };
+    let who = if is_root {
+        ""
+    } else {
+        " You are not root: fine."
+    };
     let example = IpAddr::from([192, 168, 1, 2]);
     format!(
         "internet ─┬─ vps 203.0.113.10          three machines, two home routers, in namespaces of this process;\n\
@@ -365,11 +442,15 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 fn digest(bytes: &[u8]) -> Vec<u8> {
-    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().to_vec()
+    ring::digest::digest(&ring::digest::SHA256, bytes)
+        .as_ref()
+        .to_vec()
 }
 
 fn size(file: &Path) -> usize {
-    let length = File::open(file).and_then(|file| file.metadata()).map_or(0, |seen| seen.len());
+    let length = File::open(file)
+        .and_then(|file| file.metadata())
+        .map_or(0, |seen| seen.len());
     usize::try_from(length).unwrap_or(usize::MAX)
 }
 

@@ -51,11 +51,11 @@ pub(super) fn run(directory: &Path) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let ended = World::new(user).and_then(|mut world| {
+    let ended = World::new(user).map(|mut world| {
         say(&Answer::Stands {
             pid: std::process::id(),
         });
-        world.serve()
+        world.serve();
     });
     if let Err(error) = &ended {
         say(&refusal(error));
@@ -73,8 +73,14 @@ pub(super) fn hold_machine(user: UserNamespace, order: &MachineOrder) -> ExitCod
         Links::open()
             .and_then(|mut links| links.up("lo"))
             .map_err(|error| LeaveError::at("netlink", error))?;
-        mount::use_names(&order.resolv_conf, &order.nsswitch_conf, &order.scratch)
-            .map_err(|error| kernel("mount", io::Error::new(error.source.kind(), error.to_string())))
+        mount::use_names(&order.resolv_conf, &order.nsswitch_conf, &order.scratch).map_err(
+            |error| {
+                kernel(
+                    "mount",
+                    io::Error::new(error.source.kind(), error.to_string()),
+                )
+            },
+        )
     };
     if let Err(error) = settle() {
         say(&refusal(&error));
@@ -129,16 +135,15 @@ impl World {
         })
     }
 
-    fn serve(&mut self) -> Result<(), OrderError> {
+    fn serve(&mut self) {
         for line in io::stdin().lines() {
-            let Ok(line) = line else { return Ok(()) };
+            let Ok(line) = line else { return };
             let answer = match serde_json::from_str::<Order>(&line) {
                 Ok(order) => self.apply(order).unwrap_or_else(|error| refusal(&error)),
                 Err(error) => Answer::Refused(format!("an order nobody here knows: {error}")),
             };
             say(&answer);
         }
-        Ok(())
     }
 
     fn apply(&mut self, order: Order) -> Result<Answer, OrderError> {
@@ -150,16 +155,24 @@ impl World {
             })?,
             Order::Cable { near, far } => self.lay(&near, &far)?,
             Order::Unplug { at, link } => self.change(&at, &link, |links| links.remove(&link))?,
-            Order::Mtu { at, link, mtu } => self.change(&at, &link, |links| links.set_mtu(&link, mtu))?,
-            Order::Address { at, link, net } => self.change(&at, &link, |links| links.add_address(&link, net))?,
+            Order::Mtu { at, link, mtu } => {
+                self.change(&at, &link, |links| links.set_mtu(&link, mtu))?;
+            }
+            Order::Address { at, link, net } => {
+                self.change(&at, &link, |links| links.add_address(&link, net))?;
+            }
             Order::RemoveAddress { at, link, net } => {
                 self.change(&at, &link, |links| links.remove_address(&link, net))?;
             }
-            Order::Route { at, to, via } => self.change(&at, "route", |links| links.add_route(to, via))?,
+            Order::Route { at, to, via } => {
+                self.change(&at, "route", |links| links.add_route(to, via))?;
+            }
             Order::Router { at, wan, nat: kind } => self
                 .place(&at)?
                 .namespaces
-                .within_network(|| link::forward().and_then(|()| nat::masquerade(&wan, kind.into())))
+                .within_network(|| {
+                    link::forward().and_then(|()| nat::masquerade(&wan, kind.into()))
+                })
                 .and_then(|done| done)
                 .map_err(|source| kernel(&format!("router {at}"), source))?,
         }
@@ -208,18 +221,20 @@ impl World {
         };
         made.map_err(|source| kernel(&format!("cable {} – {}", near.link, far.link), source))?;
         for plug in [near, far] {
-            self.change(&plug.at, &plug.link, |links| {
-                if let Some(bridge) = &plug.bridge {
-                    links.plug(&plug.link, bridge)?;
-                }
-                links.up(&plug.link)
+            self.change(&plug.at, &plug.link, |links| match &plug.bridge {
+                Some(bridge) => links
+                    .plug(&plug.link, bridge)
+                    .and_then(|()| links.up(&plug.link)),
+                None => links.up(&plug.link),
             })?;
         }
         Ok(())
     }
 
     fn place(&self, name: &str) -> Result<&Place, OrderError> {
-        self.places.get(name).ok_or_else(|| OrderError::Unknown(name.to_owned()))
+        self.places
+            .get(name)
+            .ok_or_else(|| OrderError::Unknown(name.to_owned()))
     }
 
     fn change(
@@ -286,7 +301,10 @@ fn kernel(what: &str, source: io::Error) -> OrderError {
 fn refusal(error: &OrderError) -> Answer {
     match error {
         OrderError::Leave(LeaveError::Forbidden { .. }) => Answer::Forbidden(error.to_string()),
-        _ => Answer::Refused(error.to_string()),
+        OrderError::Leave(LeaveError::Refused { .. })
+        | OrderError::Unknown(_)
+        | OrderError::Holder { .. }
+        | OrderError::Kernel { .. } => Answer::Refused(error.to_string()),
     }
 }
 

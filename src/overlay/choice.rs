@@ -38,7 +38,11 @@ impl Links {
         }
         let walk = self.ring_walk(&around);
         walk.into_iter()
-            .filter(|peer| self.contacts.get(peer).is_some_and(|contact| !contact.is_failing()))
+            .filter(|peer| {
+                self.contacts
+                    .get(peer)
+                    .is_some_and(|contact| !contact.is_failing())
+            })
             .collect()
     }
 
@@ -70,8 +74,17 @@ impl Links {
         found
     }
 
-    fn fill_at_random(&self, now: Moment, mut around: Vec<(PeerIx, &Contact)>, targets: &mut BTreeSet<PeerIx>) {
-        let counted = |peer: &PeerIx| self.contacts.get(peer).is_some_and(|contact| !contact.is_failing());
+    fn fill_at_random(
+        &self,
+        now: Moment,
+        mut around: Vec<(PeerIx, &Contact)>,
+        targets: &mut BTreeSet<PeerIx>,
+    ) {
+        let counted = |peer: &PeerIx| {
+            self.contacts
+                .get(peer)
+                .is_some_and(|contact| !contact.is_failing())
+        };
         let have = targets.iter().filter(|peer| counted(peer)).count();
         around.retain(|(peer, _)| !targets.contains(peer) && self.may_ask(now, *peer));
         around.sort_by_key(|(_, contact)| contact.drawn);
@@ -81,7 +94,10 @@ impl Links {
 }
 
 /// The first `count` peers within reach, and the first few out of reach before the last of them.
-fn walk<'a>(peers: impl Iterator<Item = &'a (PeerIx, &'a Contact)>, count: usize) -> BTreeSet<PeerIx> {
+fn walk<'a>(
+    peers: impl Iterator<Item = &'a (PeerIx, &'a Contact)>,
+    count: usize,
+) -> BTreeSet<PeerIx> {
     let mut found = BTreeSet::new();
     let (mut reachable, mut hopeless) = (0, 0);
     for (peer, contact) in peers {

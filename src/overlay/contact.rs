@@ -61,7 +61,9 @@ impl Contact {
     }
 
     pub(super) fn is_linked(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.link == LinkState::Linked)
+        self.session
+            .as_ref()
+            .is_some_and(|session| session.link == LinkState::Linked)
     }
 
     /// Whether it is in the running for a link at all.

@@ -86,11 +86,20 @@ pub struct Limits {
 
 impl Limits {
     /// Links to everyone up to 64; sessions close after 5 min idle.
-    pub const EVERYONE: Self = Self { wanted: 64, cap: 64, open: 256, idle_close: Duration::from_secs(300) };
+    pub const EVERYONE: Self = Self {
+        wanted: 64,
+        cap: 64,
+        open: 256,
+        idle_close: Duration::from_secs(300),
+    };
     /// As `[test] links` and `[test] idle_close` say.
     #[must_use]
     pub fn with_links(self, links: usize) -> Self {
-        Self { wanted: links, cap: links, ..self }
+        Self {
+            wanted: links,
+            cap: links,
+            ..self
+        }
     }
 }
 
@@ -338,7 +347,10 @@ impl Links {
 
     /// The peer gossips in a session that is no link to us: an Unlink of ours was lost, and is said again.
     pub fn handle_stray(&mut self, peer: PeerIx) {
-        if self.session(peer).is_some_and(|session| session.link == LinkState::None) {
+        if self
+            .session(peer)
+            .is_some_and(|session| session.link == LinkState::None)
+        {
             let reason = UnlinkReason::NotWanted;
             self.outputs.push_back(Output::Unlink { peer, reason });
         }
@@ -354,7 +366,8 @@ impl Links {
             session.heard = heard;
             session.pings = 0;
             if session.link == LinkState::Linked {
-                self.timers.set((peer, Wake::Silence), heard.after(SILENT_AFTER));
+                self.timers
+                    .set((peer, Wake::Silence), heard.after(SILENT_AFTER));
             }
         }
     }
@@ -403,7 +416,10 @@ impl Links {
 
     /// How many sessions stand.
     pub fn open_count(&self) -> usize {
-        self.contacts.values().filter(|contact| contact.session.is_some()).count()
+        self.contacts
+            .values()
+            .filter(|contact| contact.session.is_some())
+            .count()
     }
 
     fn session(&self, peer: PeerIx) -> Option<&Session> {
@@ -426,7 +442,11 @@ impl Links {
                 None if !is_target => self.timers.clear(&key),
                 None if contact.is_dialling || self.timers.at(&key).is_some() => {}
                 None => {
-                    let wait = if self.own < contact.node { Duration::ZERO } else { HIGHER_WAITS };
+                    let wait = if self.own < contact.node {
+                        Duration::ZERO
+                    } else {
+                        HIGHER_WAITS
+                    };
                     let is_first = contact.failures == 0;
                     let earliest = if is_first { now.after(wait) } else { now };
                     self.timers.set(key, earliest.max(contact.redial_at));
@@ -450,18 +470,28 @@ impl Links {
     fn ask_again(&mut self, now: Moment, peer: PeerIx) {
         if self.targets(now).contains(&peer) {
             self.ask(now, peer);
-        } else if let Some(session) = self.session_mut(peer).filter(|session| session.link == LinkState::Asked) {
+        } else if let Some(session) = self
+            .session_mut(peer)
+            .filter(|session| session.link == LinkState::Asked)
+        {
             session.link = LinkState::None;
         }
     }
 
     fn ask(&mut self, now: Moment, peer: PeerIx) {
-        let Some(session) = self.session_mut(peer).filter(|session| session.link != LinkState::Linked) else {
+        let Some(session) = self
+            .session_mut(peer)
+            .filter(|session| session.link != LinkState::Linked)
+        else {
             return;
         };
         session.link = LinkState::Asked;
         session.asks = session.asks.saturating_add(1);
-        let wait = if session.asks < ASKS_QUICK { ASK_AGAIN } else { ASK_SLOWLY };
+        let wait = if session.asks < ASKS_QUICK {
+            ASK_AGAIN
+        } else {
+            ASK_SLOWLY
+        };
         self.timers.set((peer, Wake::Ask), now.after(wait));
         self.outputs.push_back(Output::Ask(peer));
     }
@@ -480,7 +510,8 @@ impl Links {
         contact.refusals = 0;
         self.timers.clear(&(peer, Wake::Ask));
         self.timers.clear(&(peer, Wake::Idle));
-        self.timers.set((peer, Wake::Silence), now.after(SILENT_AFTER));
+        self.timers
+            .set((peer, Wake::Silence), now.after(SILENT_AFTER));
         self.outputs.push_back(Output::Linked(peer));
         self.plan(now);
     }
@@ -508,7 +539,8 @@ impl Links {
         let linked = self.linked().count();
         let ring = self.ring();
         if !ring.contains(&peer) {
-            let is_awaited = |other: &&PeerIx| !self.is_linked(**other) && self.may_ask(now, **other);
+            let is_awaited =
+                |other: &&PeerIx| !self.is_linked(**other) && self.may_ask(now, **other);
             return linked + ring.iter().filter(is_awaited).count() < self.limits.cap;
         }
         if linked < self.limits.cap {
@@ -549,7 +581,8 @@ impl Links {
             return;
         }
         session.pings += 1;
-        self.timers.set((peer, Wake::Silence), now.after(PING_EVERY));
+        self.timers
+            .set((peer, Wake::Silence), now.after(PING_EVERY));
         self.outputs.push_back(Output::Ping(peer));
     }
 

@@ -1,6 +1,10 @@
 //! Links, addresses and routes of one network namespace, by rtnetlink.
 //!
 //! Knows how they are made and listed. Refuses to know what they are for.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the kernel's lists of attributes are open, and long"
+)]
 
 use std::{
     fs, io,

@@ -1,10 +1,6 @@
 //! The operating system: TUN, UDP batches, netlink, namespaces, sock_diag, clocks. The only room with `unsafe`.
 //!
 //! Knows Linux and underlay addresses. Refuses to know what a peer, a network or a session is.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this room is where clocks and sockets come from"
-)]
 
 pub mod clock;
 pub mod credentials;

@@ -40,8 +40,16 @@ pub fn make_private() -> io::Result<()> {
 /// Shows `resolv_conf` and `nsswitch_conf` at their places in `/etc` and hides the sockets of local resolvers.
 ///
 /// `scratch` is an own, empty directory for the case that `/etc` lacks one of them.
-pub fn use_names(resolv_conf: &Path, nsswitch_conf: &Path, scratch: &Path) -> Result<(), CoverError> {
-    for directory in SHORTCUTS.map(Path::new).into_iter().filter(|path| path.is_dir()) {
+pub fn use_names(
+    resolv_conf: &Path,
+    nsswitch_conf: &Path,
+    scratch: &Path,
+) -> Result<(), CoverError> {
+    for directory in SHORTCUTS
+        .map(Path::new)
+        .into_iter()
+        .filter(|path| path.is_dir())
+    {
         hide(directory).map_err(|source| CoverError {
             from: "tmpfs".into(),
             over: directory.into(),
@@ -58,7 +66,11 @@ pub fn use_names(resolv_conf: &Path, nsswitch_conf: &Path, scratch: &Path) -> Re
         source,
     };
     // All stand-ins come before the first file: the overlay would hide what lies over /etc already.
-    let missing: Vec<&Path> = files.map(|(_, over)| over).into_iter().filter(|over| !over.exists()).collect();
+    let missing: Vec<&Path> = files
+        .map(|(_, over)| over)
+        .into_iter()
+        .filter(|over| !over.exists())
+        .collect();
     if let [first, ..] = missing.as_slice() {
         stand_in(&missing, scratch).map_err(|source| refused((scratch, first), source))?;
     }
@@ -99,7 +111,11 @@ fn stand_in(missing: &[&Path], scratch: &Path) -> io::Result<()> {
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
     fs::create_dir(&upper)?;
     fs::create_dir(&work)?;
-    let options = format!("lowerdir=/etc,upperdir={},workdir={}", upper.display(), work.display());
+    let options = format!(
+        "lowerdir=/etc,upperdir={},workdir={}",
+        upper.display(),
+        work.display()
+    );
     // Inside a user namespace overlayfs must not use trusted attributes; as real root `userxattr` does no harm.
     mount(
         Some("overlay"),

@@ -61,10 +61,14 @@ pub enum LeaveError {
 impl LeaveError {
     /// Sorts what the kernel said at the step `what`.
     pub fn at(what: &'static str, source: io::Error) -> Self {
-        match source.kind() {
-            // Storage is "full" where the sysctl user.max_user_namespaces is 0.
-            io::ErrorKind::PermissionDenied | io::ErrorKind::StorageFull => Self::Forbidden { what, source },
-            _ => Self::Refused { what, source },
+        // Storage is "full" where the sysctl user.max_user_namespaces is 0.
+        if matches!(
+            source.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::StorageFull
+        ) {
+            Self::Forbidden { what, source }
+        } else {
+            Self::Refused { what, source }
         }
     }
 }

@@ -63,14 +63,12 @@ impl Netlink {
         }
         self.socket.send(&bytes, 0)?;
         while awaited > 0 {
-            for answer in self.receive::<T>()? {
-                if answer.header.sequence_number < first {
-                    continue;
-                }
-                if let NetlinkPayload::Error(error) = answer.payload {
-                    refusal(&error)?;
-                    awaited -= 1;
-                }
+            let answers = self.receive::<T>()?;
+            for answer in answers
+                .into_iter()
+                .filter(|one| one.header.sequence_number >= first)
+            {
+                awaited -= usize::from(is_acknowledged(&answer.payload)?);
             }
         }
         Ok(())
@@ -84,19 +82,19 @@ impl Netlink {
         let bytes = self.frame(message, NLM_F_DUMP);
         self.socket.send(&bytes, 0)?;
         let mut found = Vec::new();
-        loop {
-            for answer in self.receive::<T>()? {
-                if answer.header.sequence_number != self.sequence {
-                    continue;
-                }
-                match answer.payload {
-                    NetlinkPayload::Done(_) => return Ok(found),
-                    NetlinkPayload::Error(error) => refusal(&error)?,
-                    NetlinkPayload::InnerMessage(one) => found.push(one),
-                    _ => {}
-                }
+        let mut is_whole = false;
+        while !is_whole {
+            let answers = self.receive::<T>()?;
+            for answer in answers
+                .into_iter()
+                .filter(|one| one.header.sequence_number == self.sequence)
+            {
+                is_acknowledged(&answer.payload)?;
+                is_whole |= matches!(answer.payload, NetlinkPayload::Done(_));
+                found.extend(content(answer.payload));
             }
         }
+        Ok(found)
     }
 
     fn frame<T: NetlinkSerializable>(&mut self, message: T, flags: u16) -> Vec<u8> {
@@ -136,9 +134,21 @@ impl AsFd for Netlink {
     }
 }
 
-fn refusal(error: &netlink_packet_core::ErrorMessage) -> io::Result<()> {
+fn content<T>(payload: NetlinkPayload<T>) -> Option<T> {
+    if let NetlinkPayload::InnerMessage(one) = payload {
+        Some(one)
+    } else {
+        None
+    }
+}
+
+/// Whether this is the kernel's yes; its no is the error.
+fn is_acknowledged<T>(payload: &NetlinkPayload<T>) -> io::Result<bool> {
+    let NetlinkPayload::Error(error) = payload else {
+        return Ok(false);
+    };
     match error.code {
-        None => Ok(()),
+        None => Ok(true),
         Some(_) => Err(error.to_io()),
     }
 }

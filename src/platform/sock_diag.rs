@@ -7,7 +7,7 @@ use std::{io, net::IpAddr};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP},
-    inet::{ExtensionFlags, InetRequest, InetResponseHeader, SocketId, StateFlags},
+    inet::{ExtensionFlags, InetRequest, SocketId, StateFlags},
 };
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 
@@ -89,16 +89,16 @@ fn listeners(port: Port) -> io::Result<Vec<IpAddr>> {
             states: states.clone(),
             socket_id,
         }))?;
-        addresses.extend(found.into_iter().filter_map(|message| match message {
-            SockDiagMessage::InetResponse(response) => waits_on(&response.header, number),
-            _ => None,
-        }));
+        addresses.extend(found.iter().filter_map(|message| waits_on(message, number)));
     }
     Ok(addresses)
 }
 
-fn waits_on(header: &InetResponseHeader, port: u16) -> Option<IpAddr> {
-    let id = &header.socket_id;
+fn waits_on(message: &SockDiagMessage, port: u16) -> Option<IpAddr> {
+    let SockDiagMessage::InetResponse(response) = message else {
+        return None;
+    };
+    let id = &response.header.socket_id;
     (id.source_port == port && id.destination_port == 0).then(|| id.source_address.to_canonical())
 }
 

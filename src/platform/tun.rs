@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
@@ -17,7 +17,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
-use super::netlink::Netlink;
+use super::{link::Links, netlink::Netlink};
 
 /// What the device is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +110,6 @@ impl Tun {
         let mut builder = tun_rs::DeviceBuilder::new()
             .name(&shape.name)
             .mtu(shape.mtu)
-            .ipv6(shape.v6.0, 128)
             .with(|guard| {
                 guard.offload(false).multi_queue(false).tx_queue_len(QUEUE);
             });
@@ -126,6 +125,11 @@ impl Tun {
         };
         device.set_nonblocking(true).map_err(configure)?;
         let index = device.if_index().map_err(configure)?;
+        // Not by the builder: it leaves the address to duplicate detection, and while that lasts no route may prefer it.
+        let own = IpNet::from(IpAddr::V6(shape.v6.0));
+        Links::open()
+            .and_then(|mut links| links.add_address(&shape.name, own))
+            .map_err(configure)?;
         let tun = Self {
             device,
             mtu: shape.mtu,

@@ -18,7 +18,8 @@ pub const FILTER_VARIABLE: &str = "WEBMESH_LOG";
 /// boringtun's own log is off: it prints keys' fingerprints and packets of strangers, and says nothing that our counters
 /// do not (protocol §3).
 pub fn start() {
-    let text = std::env::var(FILTER_VARIABLE).unwrap_or_default();
+    // The default directive counts only where no other is given.
+    let text = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_unset| "info".to_owned());
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse_lossy(format!("{text},boringtun=off"));

@@ -82,6 +82,10 @@ fn an_agent_that_does_not_run_is_started_how_it_can_be() {
 fn a_stale_socket_is_an_agent_that_does_not_run() {
     let path = std::env::temp_dir().join(format!("webmesh-stale-{}", std::process::id()));
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    // A child that another test forks just then holds the listener until it execs.
+    while std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        std::thread::yield_now();
+    }
     let told = webmesh(&["status", "--socket", path.to_str().unwrap()], &[], "");
     std::fs::remove_file(&path).unwrap();
     assert!(

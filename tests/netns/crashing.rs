@@ -29,22 +29,36 @@ fn a_killed_agent_leaves_nothing_keeps_its_identity_and_is_back_within_two_secon
         let name = format!("s{round}");
         let port = (9000 + round).to_string();
         let mut writer = bo.agent.command(crate::harness::program()).unwrap();
-        let mut writer = writer.args(["service", "add", &name, "--port", &port]).spawn().unwrap();
+        let mut writer = writer
+            .args(["service", "add", &name, "--port", &port])
+            .spawn()
+            .unwrap();
         std::thread::sleep(Duration::from_millis(u64::from(round) * 7 % 60));
         bo.agent.kill().unwrap();
         writer.wait().unwrap();
         let left = snapshot(bo);
         assert_eq!(left.differences(&before), [""; 0], "round {round}");
-        assert!(bo.agent.socket().exists(), "the stale socket is there: round {round}");
+        assert!(
+            bo.agent.socket().exists(),
+            "the stale socket is there: round {round}"
+        );
 
-        bo.agent.start().unwrap_or_else(|error| panic!("round {round}: {error}"));
+        bo.agent
+            .start()
+            .unwrap_or_else(|error| panic!("round {round}: {error}"));
         let started = Instant::now();
         within(Duration::from_secs(2), "a ping comes back", || {
-            bo.run(&format!("ping -c 1 -W 0.2 {target}")).status.success()
+            bo.run(&format!("ping -c 1 -W 0.2 {target}"))
+                .status
+                .success()
         });
         assert!(started.elapsed() < Duration::from_secs(2));
         assert_eq!(bo.status()["self"]["id"], identity["id"], "round {round}");
-        assert_eq!(bo.status()["self"]["ipv4"], identity["ipv4"], "round {round}");
+        assert_eq!(
+            bo.status()["self"]["ipv4"],
+            identity["ipv4"],
+            "round {round}"
+        );
     }
 }
 
@@ -65,7 +79,11 @@ fn a_second_agent_on_the_state_directory_refuses_to_start() {
         "wm1",
     ]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-    assert!(text(&output.stderr).contains("another agent"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("another agent"),
+        "{}",
+        text(&output.stderr)
+    );
     assert_eq!(anna.status()["state"], "up");
 }
 
@@ -91,7 +109,10 @@ fn damaged_state_is_found_and_never_replaced_by_a_new_identity() {
     bo.agent.stop().unwrap();
     for slot in ["identity.a", "identity.b"] {
         let file = folder.join(slot);
-        assert!(!file.exists() || fs::read(file).unwrap() == damaged, "{slot} was touched");
+        assert!(
+            !file.exists() || fs::read(file).unwrap() == damaged,
+            "{slot} was touched"
+        );
     }
 }
 
@@ -113,7 +134,10 @@ fn one_damaged_slot_of_two_costs_nothing() {
 
 fn network_folder(peer: &Peer) -> std::path::PathBuf {
     let entries = fs::read_dir(peer.agent.state_directory()).unwrap();
-    let mut folders = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let mut folders = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir());
     folders.next().expect("the agent is in a network")
 }
 
@@ -126,7 +150,8 @@ fn snapshot_without_agent(peer: &mut Peer) -> Snapshot {
 
 /// The machine as it is; of `/etc` the number of files alone, since a test writes its machine's resolv.conf.
 fn snapshot(peer: &Peer) -> Snapshot {
-    let mut taken: Snapshot = serde_json::from_str(&peer.ok(&["demo", "hold", "snapshot"])).unwrap();
+    let mut taken: Snapshot =
+        serde_json::from_str(&peer.ok(&["demo", "hold", "snapshot"])).unwrap();
     taken.etc = (taken.etc.0, 0);
     taken
 }

@@ -50,7 +50,9 @@ fn an_interrupted_demo_leaves_nothing_behind() {
         let mut demo = stage.demo(&[]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(demo.stdout.take().unwrap()).lines();
         // The second step: agents run and the first join is done.
-        lines.map_while(Result::ok).find(|line| line.contains("webmesh join"));
+        lines
+            .map_while(Result::ok)
+            .find(|line| line.contains("webmesh join"));
         kill(Pid::from_raw(i32::try_from(demo.id()).unwrap()), signal).unwrap();
         demo.wait().unwrap();
         stage.is_left_clean();
@@ -60,20 +62,38 @@ fn an_interrupted_demo_leaves_nothing_behind() {
 #[test]
 fn a_kept_demo_is_entered_by_name_and_ended_by_stop() {
     let stage = Stage::new();
-    let mut demo = stage.demo(&["--keep"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut demo = stage
+        .demo(&["--keep"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let lines = BufReader::new(demo.stdout.take().unwrap()).lines();
-    let last = lines.map_while(Result::ok).find(|line| line.contains("held. Look around"));
+    let last = lines
+        .map_while(Result::ok)
+        .find(|line| line.contains("held. Look around"));
     assert!(last.is_some(), "the demo holds");
-    let shell = stage.demo(&["shell", "bo"]).env("SHELL", "/bin/hostname").output().unwrap();
+    let shell = stage
+        .demo(&["shell", "bo"])
+        .env("SHELL", "/bin/hostname")
+        .output()
+        .unwrap();
     assert_eq!(text(&shell.stdout), "bo\n", "{}", text(&shell.stderr));
     let nobody = stage.demo(&["shell", "zoe"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(1));
-    assert!(text(&nobody.stderr).contains("anna, bo"), "{}", text(&nobody.stderr));
+    assert!(
+        text(&nobody.stderr).contains("anna, bo"),
+        "{}",
+        text(&nobody.stderr)
+    );
     assert!(stage.demo(&["stop"]).status().unwrap().success());
     demo.wait().unwrap();
     stage.is_left_clean();
     let again = stage.demo(&["stop"]).output().unwrap();
-    assert_eq!(again.status.code(), Some(1), "there is nothing to stop any more");
+    assert_eq!(
+        again.status.code(),
+        Some(1),
+        "there is nothing to stop any more"
+    );
 }
 
 /// A runtime directory of its own, so that demos of several tests do not meet.
@@ -104,16 +124,23 @@ impl Stage {
     fn demo(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.arg("demo").args(words);
-        command.env("XDG_RUNTIME_DIR", &self.runtime).current_dir("/").process_group(0);
+        command
+            .env("XDG_RUNTIME_DIR", &self.runtime)
+            .current_dir("/")
+            .process_group(0);
         command
     }
 
     fn is_left_clean(&self) {
         let demos = self.runtime.join("webmesh-demo");
-        within(Duration::from_secs(10), "files and processes are gone", || {
-            let files = fs::read_dir(&demos).map_or(0, Iterator::count);
-            files == 0 && !has_process_of(&demos)
-        });
+        within(
+            Duration::from_secs(10),
+            "files and processes are gone",
+            || {
+                let files = fs::read_dir(&demos).map_or(0, Iterator::count);
+                files == 0 && !has_process_of(&demos)
+            },
+        );
     }
 }
 

@@ -17,7 +17,8 @@ use webmesh::demo::{
 
 /// The binary under test. The copy for an ordinary user is told by `WEBMESH_TEST_PROGRAM`.
 pub(crate) fn program() -> PathBuf {
-    std::env::var_os("WEBMESH_TEST_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_webmesh").into(), PathBuf::from)
+    std::env::var_os("WEBMESH_TEST_PROGRAM")
+        .map_or_else(|| env!("CARGO_BIN_EXE_webmesh").into(), PathBuf::from)
 }
 
 /// A directory name that no other test of this or another run has.
@@ -70,8 +71,14 @@ impl Net {
 
     /// A machine at 203.0.113.`number` and 2001:db8::`number`, with a running agent.
     pub(crate) fn add_public(&mut self, name: &str, number: u8) {
-        let addresses = [format!("203.0.113.{number}/24"), format!("2001:db8::{number:x}/64")];
-        let machine = self.lab.public(name, &[&addresses[0], &addresses[1]]).unwrap();
+        let addresses = [
+            format!("203.0.113.{number}/24"),
+            format!("2001:db8::{number:x}/64"),
+        ];
+        let machine = self
+            .lab
+            .public(name, &[&addresses[0], &addresses[1]])
+            .unwrap();
         self.add(machine);
     }
 
@@ -82,7 +89,10 @@ impl Net {
         self.lab
             .router(&router, &[&public], "192.168.1.1/24", NatKind::Masquerade)
             .unwrap();
-        let machine = self.lab.behind(&router, name, "192.168.1.2/24", "192.168.1.1").unwrap();
+        let machine = self
+            .lab
+            .behind(&router, name, "192.168.1.2/24", "192.168.1.1")
+            .unwrap();
         self.add(machine);
     }
 
@@ -108,7 +118,10 @@ impl Net {
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
-        self.peers.iter().map(|peer| peer.name().to_owned()).collect()
+        self.peers
+            .iter()
+            .map(|peer| peer.name().to_owned())
+            .collect()
     }
 
     /// The first founds `home`, the others join it by its invites, and every machine asks its resolver.
@@ -129,13 +142,21 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        let suspicious: Vec<&Peer> = self.peers.iter().filter(|peer| peer.has_complained()).collect();
+        let suspicious: Vec<&Peer> = self
+            .peers
+            .iter()
+            .filter(|peer| peer.has_complained())
+            .collect();
         if thread::panicking() {
             for peer in &self.peers {
                 eprintln!("--- log of {} ---\n{}", peer.name(), peer.agent.log());
             }
         } else if let Some(peer) = suspicious.first() {
-            panic!("{}'s agent logged an error:\n{}", peer.name(), peer.agent.log());
+            panic!(
+                "{}'s agent logged an error:\n{}",
+                peer.name(),
+                peer.agent.log()
+            );
         }
     }
 }
@@ -147,7 +168,10 @@ impl Peer {
 
     /// `webmesh` with these words.
     pub(crate) fn webmesh(&self, words: &[&str]) -> Output {
-        self.bounded(&[&[program().to_str().unwrap()], words].concat(), COMMAND_LIMIT)
+        self.bounded(
+            &[&[program().to_str().unwrap()], words].concat(),
+            COMMAND_LIMIT,
+        )
     }
 
     /// `webmesh` with these words, which must exit with 0; gives its stdout.
@@ -183,7 +207,10 @@ impl Peer {
     /// A new token.
     pub(crate) fn invite(&self) -> String {
         let token = self.ok(&["invite"]).trim().to_owned();
-        assert!(token.starts_with("wm1-"), "a token alone on stdout, not {token:?}");
+        assert!(
+            token.starts_with("wm1-"),
+            "a token alone on stdout, not {token:?}"
+        );
         token
     }
 
@@ -277,7 +304,10 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 
 /// Whether any process still lives in a namespace that one of `pids` held, or the directory is still there.
 pub(crate) fn is_gone(directory: &Path, pids: &[u32]) -> bool {
-    !directory.exists() && pids.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    !directory.exists()
+        && pids
+            .iter()
+            .all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
 /// No command of a test takes longer; one that hangs must not hang the run.

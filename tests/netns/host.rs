@@ -15,7 +15,9 @@ use crate::harness::{lab, text};
 #[test]
 fn the_addresses_of_the_default_route_s_interface_are_told_and_no_others() {
     let lab = lab();
-    let vps = lab.public("vps", &["203.0.113.10/24", "2001:db8::a/64"]).unwrap();
+    let vps = lab
+        .public("vps", &["203.0.113.10/24", "2001:db8::a/64"])
+        .unwrap();
     lab.order(webmesh::demo::order::Order::Bridge {
         at: "vps".to_owned(),
         name: "docker0".to_owned(),
@@ -34,7 +36,11 @@ fn inside_only_the_public_addresses_are_told() {
         .map(|text| text.parse().unwrap())
         .into();
     assert_eq!(told, expected);
-    assert_eq!(default_route_addresses(41820, Some("eth0")).unwrap().len(), 1, "without eth0: docker0's");
+    assert_eq!(
+        default_route_addresses(41820, Some("eth0")).unwrap().len(),
+        1,
+        "without eth0: docker0's"
+    );
 }
 
 #[test]
@@ -53,13 +59,19 @@ fn without_a_default_route_every_global_address_counts_and_each_change_is_told()
 #[test]
 #[ignore = "runs inside the machine of the test above"]
 fn inside_changes_are_told() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         let mut monitor = Monitor::open().unwrap();
         let quiet = tokio::time::timeout(Duration::from_millis(50), monitor.changed()).await;
         assert!(quiet.is_err(), "nothing has changed yet");
         assert_eq!(default_route_addresses(1, None).unwrap().len(), 1);
-        Links::open().unwrap().add_address("lan0", "10.1.2.4/24".parse().unwrap()).unwrap();
+        Links::open()
+            .unwrap()
+            .add_address("lan0", "10.1.2.4/24".parse().unwrap())
+            .unwrap();
         let told = tokio::time::timeout(Duration::from_secs(5), monitor.changed()).await;
         told.expect("a change within 5 s").unwrap();
         assert_eq!(default_route_addresses(1, None).unwrap().len(), 2);
@@ -70,7 +82,12 @@ fn inside_changes_are_told() {
 fn a_router_s_table_is_in_its_snapshot_and_in_nobody_else_s() {
     let lab = lab();
     let router = lab
-        .router("router", &["203.0.113.5/24"], "192.168.1.1/24", NatKind::Masquerade)
+        .router(
+            "router",
+            &["203.0.113.5/24"],
+            "192.168.1.1/24",
+            NatKind::Masquerade,
+        )
         .unwrap();
     let vps = lab.public("vps", &["203.0.113.10/24"]).unwrap();
     let look = |machine: &Machine| -> Snapshot {
@@ -83,7 +100,10 @@ fn a_router_s_table_is_in_its_snapshot_and_in_nobody_else_s() {
     let before = look(&vps);
     lab.address("vps", "eth0", "203.0.113.77/24").unwrap();
     let found = look(&vps).differences(&before);
-    assert!(found.len() == 1 && found[0].contains("203.0.113.77"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].contains("203.0.113.77"),
+        "{found:?}"
+    );
 }
 
 /// Runs an ignored test of this binary in a machine.

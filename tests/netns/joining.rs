@@ -17,7 +17,11 @@ fn the_first_ping_through_the_mesh_answers_within_a_second_of_join() {
         for target in anna.mesh_addresses() {
             joiner.sh(&format!("ping -c 1 -W 1 {target}"));
         }
-        assert!(joined.elapsed() < Duration::from_secs(1), "{:?}", joined.elapsed());
+        assert!(
+            joined.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            joined.elapsed()
+        );
     }
     // Those who joined reach each other without having met.
     let bo = net.peer("bo");
@@ -49,7 +53,9 @@ fn a_dead_first_hint_costs_nothing() {
     // Anna's first address is one where nobody answers: joiners try all hints at once.
     let anna = net.peer_mut("anna");
     let machine = anna.name().to_owned();
-    net.lab().address(&machine, "eth0", "203.0.113.211/24").unwrap();
+    net.lab()
+        .address(&machine, "eth0", "203.0.113.211/24")
+        .unwrap();
     let anna = net.peer("anna");
     anna.ok(&["init", "home"]);
     let token = anna.invite();
@@ -62,7 +68,11 @@ fn a_dead_first_hint_costs_nothing() {
         .unwrap();
     let began = Instant::now();
     net.peer("bo").ok(&["join", &token]);
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[test]
@@ -73,7 +83,10 @@ fn a_token_serves_one_machine_and_the_second_is_told_who_used_it() {
     let token = anna.invite();
     net.peer("bo").ok(&["join", &token]);
     let said = net.peer("carol").refused(1, &["join", &token]);
-    assert!(said.contains("was used") && said.contains("\"bo\""), "{said}");
+    assert!(
+        said.contains("was used") && said.contains("\"bo\""),
+        "{said}"
+    );
     assert!(said.contains("Ask anna for: sudo webmesh invite"), "{said}");
     assert_eq!(net.peer("carol").status()["state"], "none");
 }

@@ -4,7 +4,9 @@
 //! Where neither is so they fail and say what they need.
 #![expect(
     clippy::disallowed_methods,
-    reason = "these tests run in real time"
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests run in real time, end at the first surprise, and print logs after it"
 )]
 
 mod harness;

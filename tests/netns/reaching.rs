@@ -17,14 +17,16 @@ fn every_pair_speaks_icmp_udp_and_tcp_over_both_families() {
             let client = net.peer(client);
             for address in server.mesh_addresses() {
                 client.sh(&format!("ping -c 1 -W 3 {address}"));
-                for kind in ["tcp 7000", "udp 7001"] {
-                    let (kind, port) = kind.split_once(' ').unwrap();
-                    let said = client.sh(&format!("python3 -c \"{ASK}\" {kind} {address} {port}"));
-                    assert_eq!(said, "echo\n", "{kind} to {address}");
-                }
+                assert_echo(client, "tcp", &address, 7000);
+                assert_echo(client, "udp", &address, 7001);
             }
         }
     }
+}
+
+fn assert_echo(client: &Peer, kind: &str, host: &str, port: u16) {
+    let said = client.sh(&format!("python3 -c \"{ASK}\" {kind} {host} {port}"));
+    assert_eq!(said, "echo\n", "{}$ {kind} to {host}", client.name());
 }
 
 #[test]
@@ -48,12 +50,23 @@ fn a_service_on_the_loopback_is_reached_by_name_from_others_and_from_its_own_hos
     anna.sh("mkdir www && echo hello from anna > www/index.html");
     let _server = anna.beside("python3 -m http.server -b 127.0.0.1 -d www 8080");
     anna.await_port(8080);
-    let said = anna.ok(&["service", "add", "web", "--port", "80", "--target", "127.0.0.1:8080"]);
+    let said = anna.ok(&[
+        "service",
+        "add",
+        "web",
+        "--port",
+        "80",
+        "--target",
+        "127.0.0.1:8080",
+    ]);
     assert!(said.contains("web.svc.home.internal:80"), "{said}");
     assert!(said.contains("accepted in"), "{said}");
     bo.ok(&["wait", "--service", "web", "--timeout", "10s"]);
     for peer in [bo, anna] {
-        for url in ["http://web.svc.home.internal/", "http://web.anna.home.internal/"] {
+        for url in [
+            "http://web.svc.home.internal/",
+            "http://web.anna.home.internal/",
+        ] {
             for family in ["-4", "-6"] {
                 let page = peer.sh(&format!("curl -sf {family} --max-time 5 {url}"));
                 assert_eq!(page, "hello from anna\n", "{} {family} {url}", peer.name());
@@ -72,11 +85,18 @@ fn a_udp_service_on_the_loopback_answers_by_name() {
     net.form();
     let (anna, bo) = (net.peer("anna"), net.peer("bo"));
     let _server = anna.beside(&format!("python3 -c \"{ECHO}\" udp 7001"));
-    anna.ok(&["service", "add", "echo", "--port", "7/udp", "--target", "127.0.0.1:7001"]);
+    anna.ok(&[
+        "service",
+        "add",
+        "echo",
+        "--port",
+        "7/udp",
+        "--target",
+        "127.0.0.1:7001",
+    ]);
     bo.ok(&["wait", "--service", "echo", "--timeout", "10s"]);
     for peer in [bo, anna] {
-        let said = peer.sh(&format!("python3 -c \"{ASK}\" udp echo.svc.home.internal 7"));
-        assert_eq!(said, "echo\n", "from {}", peer.name());
+        assert_echo(peer, "udp", "echo.svc.home.internal", 7);
     }
 }
 
@@ -92,8 +112,14 @@ fn a_server_on_all_addresses_sees_the_client_s_own_mesh_address() {
     bo.sh("curl -sf -4 -o /dev/null http://files.svc.home.internal:8000/");
     let [own, _] = bo.mesh_addresses();
     let log = std::fs::read_to_string(anna.file("beside.log")).unwrap();
-    assert!(log.lines().any(|line| line.starts_with(&format!("{own} "))), "{log}");
-    assert_eq!(anna.sh(&format!("dig +short -x {own}")), "bo.home.internal.\n");
+    assert!(
+        log.lines().any(|line| line.starts_with(&format!("{own} "))),
+        "{log}"
+    );
+    assert_eq!(
+        anna.sh(&format!("dig +short -x {own}")),
+        "bo.home.internal.\n"
+    );
 }
 
 #[test]
@@ -112,7 +138,10 @@ fn the_resolver_answers_each_kind_of_question_as_dns_asks() {
         assert_ne!(ask("+short home.internal NS"), "");
         assert!(ask("nobody.home.internal").contains("status: NXDOMAIN"));
         let other_type = ask("anna.home.internal MX");
-        assert!(other_type.contains("status: NOERROR") && other_type.contains("ANSWER: 0"), "{other_type}");
+        assert!(
+            other_type.contains("status: NOERROR") && other_type.contains("ANSWER: 0"),
+            "{other_type}"
+        );
         assert!(ask("www.example.com").contains("status: REFUSED"));
     }
 }
@@ -138,10 +167,19 @@ fn ssh_and_scp_run_over_the_mesh() {
         anna.file("host").display()
     ));
     anna.await_port(2222);
-    let client = "-i key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -q";
-    assert_eq!(bo.sh(&format!("ssh {client} -p 2222 root@anna.home.internal hostname")), "anna\n");
+    let client =
+        "-i key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o BatchMode=yes -q";
+    assert_eq!(
+        bo.sh(&format!(
+            "ssh {client} -p 2222 root@anna.home.internal hostname"
+        )),
+        "anna\n"
+    );
     let to = anna.file("letter");
-    bo.sh(&format!("scp {client} -P 2222 letter root@anna.home.internal:{}", to.display()));
+    bo.sh(&format!(
+        "scp {client} -P 2222 letter root@anna.home.internal:{}",
+        to.display()
+    ));
     assert_eq!(std::fs::read_to_string(to).unwrap(), "a file\n");
 }
 
@@ -157,7 +195,10 @@ fn whois_ping_and_peers_name_the_machine_behind_an_address() {
     assert!(bo.ok(&["ping", "-c", "1", "anna"]).contains("ms"));
     assert!(bo.ok(&["peers", "anna"]).contains(&v4));
     let said = bo.refused(1, &["whois", "ana"]);
-    assert!(said.contains("anna"), "the nearest name is suggested: {said}");
+    assert!(
+        said.contains("anna"),
+        "the nearest name is suggested: {said}"
+    );
 }
 
 /// Answers every message with itself: `tcp|udp PORT`, on all addresses of both families.

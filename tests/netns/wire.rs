@@ -14,14 +14,27 @@ fn the_wire_shows_one_udp_port_and_no_plain_text() {
         .collect();
     net.form();
     let (anna, bo) = (net.peer("anna"), net.peer("bo"));
-    anna.sh(&format!("mkdir www && for i in $(seq 1000); do echo {NEEDLE}; done > www/index.html"));
+    anna.sh(&format!(
+        "mkdir www && for i in $(seq 1000); do echo {NEEDLE}; done > www/index.html"
+    ));
     let _server = anna.beside("python3 -m http.server -b 127.0.0.1 -d www 8080");
     anna.await_port(8080);
-    anna.ok(&["service", "add", "web", "--port", "80", "--target", "127.0.0.1:8080"]);
+    anna.ok(&[
+        "service",
+        "add",
+        "web",
+        "--port",
+        "80",
+        "--target",
+        "127.0.0.1:8080",
+    ]);
     bo.ok(&["wait", "--service", "web", "--timeout", "10s"]);
     let page = bo.sh("curl -sf http://web.svc.home.internal/");
     assert_eq!(page.lines().count(), 1000);
-    bo.sh(&format!("ping -c 3 -i 0.2 -p 6d79 {}", anna.mesh_addresses()[0]));
+    bo.sh(&format!(
+        "ping -c 3 -i 0.2 -p 6d79 {}",
+        anna.mesh_addresses()[0]
+    ));
     for capture in captures {
         let seen = capture.stop(&[41820], NEEDLE.as_bytes()).unwrap();
         assert!(seen.datagrams > 0, "{seen:?}");

@@ -15,10 +15,16 @@ use crate::{
 /// The id of our own queries; nobody else sees them.
 const ID: u16 = 1;
 
-pub(super) async fn answer(control: &Control, request: DnsQueryRequest) -> Result<DnsQueryReply, ApiError> {
+pub(super) async fn answer(
+    control: &Control,
+    request: DnsQueryRequest,
+) -> Result<DnsQueryReply, ApiError> {
     let (_, network) = control.network_look(request.network.as_deref())?;
     let types = record_types(request.record_type.as_deref())?;
-    let names = control.caller.ask(|agent: &mut Agent| Ok(agent.network()?.tables.load_full())).await?;
+    let names = control
+        .caller
+        .ask(|agent: &mut Agent| Ok(agent.network()?.tables.load_full()))
+        .await?;
     for full in candidates(&request.name, &network.domain) {
         let mut answers = Vec::new();
         for record_type in &types {
@@ -33,8 +39,18 @@ pub(super) async fn answer(control: &Control, request: DnsQueryRequest) -> Resul
     }
     let look = control.look();
     let peers = look.status.peers.iter().map(|peer| peer.name.as_str());
-    let known = peers.chain(look.status.services.iter().map(|service| service.name.as_str()));
-    Err(ApiError::no_such_name("name", &request.name, &network.name, known))
+    let known = peers.chain(
+        look.status
+            .services
+            .iter()
+            .map(|service| service.name.as_str()),
+    );
+    Err(ApiError::no_such_name(
+        "name",
+        &request.name,
+        &network.name,
+        known,
+    ))
 }
 
 fn record_types(wanted: Option<&str>) -> Result<Vec<RecordType>, ApiError> {
@@ -44,7 +60,10 @@ fn record_types(wanted: Option<&str>) -> Result<Vec<RecordType>, ApiError> {
             .to_uppercase()
             .parse()
             .map(|record_type| vec![record_type])
-            .map_err(|_unknown| ApiError::bad_request(format!("{text:?} is no type of DNS record")).remedy("A, AAAA, PTR, SOA or NS")),
+            .map_err(|_unknown| {
+                ApiError::bad_request(format!("{text:?} is no type of DNS record"))
+                    .remedy("A, AAAA, PTR, SOA or NS")
+            }),
     }
 }
 
@@ -53,7 +72,11 @@ fn candidates(name: &str, domain: &str) -> Vec<String> {
     if let Some(whole) = name.strip_suffix('.') {
         return vec![whole.to_owned()];
     }
-    vec![name.to_owned(), format!("{name}.{domain}"), format!("{name}.svc.{domain}")]
+    vec![
+        name.to_owned(),
+        format!("{name}.{domain}"),
+        format!("{name}.svc.{domain}"),
+    ]
 }
 
 fn ask(names: &dyn Names, name: &str, record_type: RecordType) -> Result<Vec<DnsAnswer>, ApiError> {
@@ -61,12 +84,15 @@ fn ask(names: &dyn Names, name: &str, record_type: RecordType) -> Result<Vec<Dns
         .map_err(|_malformed| ApiError::bad_request(format!("{name:?} is no name")))?;
     let mut query = Message::new(ID, MessageType::Query, OpCode::Query);
     query.add_query(Query::query(name, record_type));
-    let bytes = query.to_vec().map_err(|error| ApiError::internal(error.to_string()))?;
+    let bytes = query
+        .to_vec()
+        .map_err(|error| ApiError::internal(error.to_string()))?;
     let mut answer = Vec::new();
     if !names.answer(&bytes, usize::from(u16::MAX), &mut answer) {
         return Ok(Vec::new());
     }
-    let message = Message::from_vec(&answer).map_err(|error| ApiError::internal(error.to_string()))?;
+    let message =
+        Message::from_vec(&answer).map_err(|error| ApiError::internal(error.to_string()))?;
     if message.metadata.response_code != ResponseCode::NoError {
         return Ok(Vec::new());
     }

@@ -7,11 +7,7 @@ use ipnet::Ipv4Net;
 use super::{Control, policy};
 use crate::{
     api::{ApiError, InitReply, InitRequest},
-    daemon::{
-        agent::Agent,
-        sealing,
-        starting,
-    },
+    daemon::{agent::Agent, sealing, starting},
     keys::{NetSecret, NodeKey, RootSeed},
     members::label::{self, Domain},
     node::founding::{Founding, found},
@@ -19,7 +15,7 @@ use crate::{
 };
 
 /// How long the host's resolver may take to say whether a name is in use; a host without one must not wait long.
-const RESOLVER_PATIENCE: Duration = Duration::from_secs(1);
+const RESOLVER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What a person decided, checked.
 struct Wish {
@@ -86,7 +82,10 @@ fn checked(request: &InitRequest) -> Result<Wish, ApiError> {
 }
 
 fn pool(text: &str) -> Result<Ipv4Net, ApiError> {
-    let pool = text.parse::<Ipv4Net>().ok().filter(|pool| (8..=23).contains(&pool.prefix_len()));
+    let pool = text
+        .parse::<Ipv4Net>()
+        .ok()
+        .filter(|pool| (8..=23).contains(&pool.prefix_len()));
     pool.map(|pool| pool.trunc()).ok_or_else(|| {
         ApiError::bad_request(format!("{text:?} is no pool of IPv4 addresses"))
             .remedy("a private range between /8 and /23, such as 10.77.0.0/16; or leave --ipv4 out")
@@ -102,7 +101,8 @@ async fn is_answered(domain: &str) -> bool {
 
 fn init(agent: &mut Agent, wish: Wish) -> Result<String, ApiError> {
     agent.must_be_idle()?;
-    let could_not = |error: anyhow::Error| ApiError::internal(format!("cannot make the network: {error:#}"));
+    let could_not =
+        |error: anyhow::Error| ApiError::internal(format!("cannot make the network: {error:#}"));
     let code = try_init(agent, wish).map_err(could_not)?;
     agent.publish();
     Ok(code)
@@ -128,7 +128,9 @@ fn try_init(agent: &mut Agent, wish: Wish) -> anyhow::Result<String> {
     let ground = starting::break_ground(&agent.config)?;
     let mut folder = agent.state_dir.found(id, seeds)?;
     for record in &restored.records {
-        folder.records.append(record.slot(), record.bytes(), "founding-record")?;
+        folder
+            .records
+            .append(record.slot(), record.bytes(), "founding-record")?;
     }
     folder.records.sync()?;
     folder.store_kept(&restored.kept, "founding-state")?;

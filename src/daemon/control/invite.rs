@@ -3,8 +3,8 @@
 use super::Control;
 use crate::{
     api::{
-        self, ApiError, InviteCancelReply, InviteCancelRequest, InviteListReply, InviteReply, InviteRequest,
-        NetworkRequest, OpenInvite,
+        self, ApiError, InviteCancelReply, InviteCancelRequest, InviteListReply, InviteReply,
+        InviteRequest, NetworkRequest, OpenInvite,
     },
     daemon::{agent::Agent, network::Network, sealing},
     keys::InviteSecret,
@@ -13,17 +13,29 @@ use crate::{
     platform::clock,
 };
 
-pub(super) async fn answer(control: &Control, request: InviteRequest) -> Result<InviteReply, ApiError> {
+pub(super) async fn answer(
+    control: &Control,
+    request: InviteRequest,
+) -> Result<InviteReply, ApiError> {
     if let Some(error) = request.unbuilt() {
         return Err(error);
     }
     control.network_look(request.network.as_deref())?;
-    control.caller.ask(move |agent| invite(agent, &request)).await
+    control
+        .caller
+        .ask(move |agent| invite(agent, &request))
+        .await
 }
 
-pub(super) async fn answer_list(control: &Control, request: NetworkRequest) -> Result<InviteListReply, ApiError> {
+pub(super) async fn answer_list(
+    control: &Control,
+    request: NetworkRequest,
+) -> Result<InviteListReply, ApiError> {
     let (_, network) = control.network_look(request.network.as_deref())?;
-    let invites = control.caller.ask(|agent| Ok(open_invites(agent.network()?))).await?;
+    let invites = control
+        .caller
+        .ask(|agent| Ok(open_invites(agent.network()?)))
+        .await?;
     Ok(InviteListReply {
         network: network.name,
         invites: invites.into_iter().map(open_invite).collect(),
@@ -35,7 +47,10 @@ pub(super) async fn answer_cancel(
     request: InviteCancelRequest,
 ) -> Result<InviteCancelReply, ApiError> {
     let (_, network) = control.network_look(request.network.as_deref())?;
-    control.caller.ask(move |agent| cancel(agent, &request.id, &network.name)).await
+    control
+        .caller
+        .ask(move |agent| cancel(agent, &request.id, &network.name))
+        .await
 }
 
 fn invite(agent: &mut Agent, request: &InviteRequest) -> Result<InviteReply, ApiError> {
@@ -50,15 +65,27 @@ fn invite(agent: &mut Agent, request: &InviteRequest) -> Result<InviteReply, Api
             api::Role::Admin => InviteRole::Admin,
             api::Role::Member | api::Role::Leaf => InviteRole::Member,
         },
-        offers: request.services.clone().unwrap_or_else(|| vec!["*".to_owned()]),
+        offers: request
+            .services
+            .clone()
+            .unwrap_or_else(|| vec!["*".to_owned()]),
     };
-    let token = network.node.invite(now, options).map_err(|refused| refusal(network, refused))?;
+    let token = network
+        .node
+        .invite(now, options)
+        .map_err(|refused| refusal(network, refused))?;
     let _rest_next_turn = network.drain();
     if let Some(why) = &network.facts.unsaved {
-        return Err(ApiError::internal(format!("the invite cannot be stored: {why}")));
+        return Err(ApiError::internal(format!(
+            "the invite cannot be stored: {why}"
+        )));
     }
     let join_id = secret.join_id();
-    let id = network.node.invites(now).into_iter().find(|(_, invite)| invite.id() == join_id);
+    let id = network
+        .node
+        .invites(now)
+        .into_iter()
+        .find(|(_, invite)| invite.id() == join_id);
     Ok(InviteReply {
         network: network.node.status(now).name,
         id: id.map(|(id, _)| id).unwrap_or_default(),
@@ -71,19 +98,25 @@ fn invite(agent: &mut Agent, request: &InviteRequest) -> Result<InviteReply, Api
 
 fn refusal(network: &Network, refused: InviteRefused) -> ApiError {
     let status = network.node.status(clock::now());
-    let admins: Vec<&str> =
-        status.peers.iter().filter(|peer| peer.role == Role::Admin).map(|peer| peer.name.as_str()).collect();
+    let admins: Vec<&str> = status
+        .peers
+        .iter()
+        .filter(|peer| peer.role == Role::Admin)
+        .map(|peer| peer.name.as_str())
+        .collect();
     match refused {
         InviteRefused::NotAdmin => {
             ApiError::not_admin(api::Verb::Invite, &status.own.name, &status.name, &admins)
         }
-        InviteRefused::NoRootKey => {
-            ApiError::root_elsewhere(&status.name, admins.first().copied().unwrap_or("another machine"))
-        }
-        InviteRefused::NoAddress => {
-            ApiError::could_not(api::Code::Internal, "this machine has no address that another could join at")
-                .remedy("connect it to a network first")
-        }
+        InviteRefused::NoRootKey => ApiError::root_elsewhere(
+            &status.name,
+            admins.first().copied().unwrap_or("another machine"),
+        ),
+        InviteRefused::NoAddress => ApiError::could_not(
+            api::Code::Internal,
+            "this machine has no address that another could join at",
+        )
+        .remedy("connect it to a network first"),
     }
 }
 
@@ -92,7 +125,12 @@ fn open_invites(network: &Network) -> Vec<(String, Invite)> {
     let is_open = |invite: &Invite| {
         invite.cancelled_s.is_none() && invite.expires_s > now.unix_s() && uses_left(invite) != 0
     };
-    network.node.invites(now).into_iter().filter(|(_, invite)| is_open(invite)).collect()
+    network
+        .node
+        .invites(now)
+        .into_iter()
+        .filter(|(_, invite)| is_open(invite))
+        .collect()
 }
 
 fn open_invite((id, invite): (String, Invite)) -> OpenInvite {
@@ -111,16 +149,30 @@ fn open_invite((id, invite): (String, Invite)) -> OpenInvite {
 fn cancel(agent: &mut Agent, id: &str, name: &str) -> Result<InviteCancelReply, ApiError> {
     let network = agent.network()?;
     let now = clock::now();
-    let join_id = network.node.cancel_invite(now, id).map_err(|refused| match refused {
-        CancelRefused::Ambiguous(_) => ApiError::bad_request(format!("several invites begin with {id:?}"))
-            .remedy("give more letters: webmesh invite list"),
-        CancelRefused::Unknown(_) => {
-            let known = open_invites(network);
-            ApiError::no_such_name("open invite", id, name, known.iter().map(|(id, _)| id.as_str()))
-        }
-    })?;
+    let join_id = network
+        .node
+        .cancel_invite(now, id)
+        .map_err(|refused| match refused {
+            CancelRefused::Ambiguous(_) => {
+                ApiError::bad_request(format!("several invites begin with {id:?}"))
+                    .remedy("give more letters: webmesh invite list")
+            }
+            CancelRefused::Unknown(_) => {
+                let known = open_invites(network);
+                ApiError::no_such_name(
+                    "open invite",
+                    id,
+                    name,
+                    known.iter().map(|(id, _)| id.as_str()),
+                )
+            }
+        })?;
     let _rest_next_turn = network.drain();
-    let cancelled = network.node.invites(now).into_iter().find(|(_, invite)| invite.id() == join_id);
+    let cancelled = network
+        .node
+        .invites(now)
+        .into_iter()
+        .find(|(_, invite)| invite.id() == join_id);
     Ok(match cancelled {
         Some((id, invite)) => InviteCancelReply {
             id,
@@ -134,9 +186,15 @@ fn cancel(agent: &mut Agent, id: &str, name: &str) -> Result<InviteCancelReply, 
 }
 
 fn uses_left(invite: &Invite) -> u32 {
-    invite.uses.saturating_sub(u32::try_from(invite.spends.len()).unwrap_or(u32::MAX))
+    invite
+        .uses
+        .saturating_sub(u32::try_from(invite.spends.len()).unwrap_or(u32::MAX))
 }
 
 fn used_by(invite: &Invite) -> Vec<String> {
-    invite.spends.iter().map(|spend| spend.name.clone()).collect()
+    invite
+        .spends
+        .iter()
+        .map(|spend| spend.name.clone())
+        .collect()
 }

@@ -116,7 +116,12 @@ async fn follow(
     }
 }
 
-async fn finish(control: &Control, issuer: NodeId, name: &str, started: Instant) -> Result<JoinReply, ApiError> {
+async fn finish(
+    control: &Control,
+    issuer: NodeId,
+    name: &str,
+    started: Instant,
+) -> Result<JoinReply, ApiError> {
     let _late_is_no_error = timeout(ROUND, in_sync(control, issuer)).await;
     let publish = |agent: &mut Agent| {
         agent.publish();

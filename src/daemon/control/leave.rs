@@ -14,13 +14,16 @@ use crate::{
     platform::clock,
 };
 
-pub(super) async fn answer(control: &Control, request: LeaveRequest) -> Result<NetworkReply, ApiError> {
+pub(super) async fn answer(
+    control: &Control,
+    request: LeaveRequest,
+) -> Result<NetworkReply, ApiError> {
     let (_, network) = control.network_look(Some(&request.network))?;
-    control.caller.ask(move |agent| leave(agent, &request)).await?;
-    Ok(NetworkReply {
-        network,
-        own: None,
-    })
+    control
+        .caller
+        .ask(move |agent| leave(agent, &request))
+        .await?;
+    Ok(NetworkReply { network, own: None })
 }
 
 fn leave(agent: &mut Agent, request: &LeaveRequest) -> Result<(), ApiError> {
@@ -39,9 +42,14 @@ fn leave(agent: &mut Agent, request: &LeaveRequest) -> Result<(), ApiError> {
             .map_err(anyhow::Error::from),
         Place::Idle | Place::Joining(_) | Place::Unusable(_) => return Ok(()),
     };
-    let removed = folder.and_then(|folder| agent.state_dir.remove(folder).map_err(anyhow::Error::from));
+    let removed =
+        folder.and_then(|folder| agent.state_dir.remove(folder).map_err(anyhow::Error::from));
     agent.publish();
-    removed.map_err(|error| ApiError::internal(format!("a part of the state could not be removed: {error:#}")))
+    removed.map_err(|error| {
+        ApiError::internal(format!(
+            "a part of the state could not be removed: {error:#}"
+        ))
+    })
 }
 
 fn is_last_admin(snapshot: &Snapshot) -> bool {

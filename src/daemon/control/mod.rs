@@ -83,7 +83,9 @@ struct Asker(api::Caller);
 impl Connected<IncomingStream<'_, UnixListener>> for Asker {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let caller = match credentials::Caller::of(stream.io()) {
-            Ok(caller) if caller.is_root() || caller.uid == credentials::own_uid() => api::Caller::Root,
+            Ok(caller) if caller.is_root() || caller.uid == credentials::own_uid() => {
+                api::Caller::Root
+            }
             Ok(caller) if caller.is_in_group(GROUP) => api::Caller::Group,
             Ok(_) | Err(_) => api::Caller::Other,
         };
@@ -97,7 +99,10 @@ impl Connected<IncomingStream<'_, UnixListener>> for Asker {
 /// The socket cannot be made, or another agent listens there.
 pub(super) fn serve(socket: &Path, control: Control) -> anyhow::Result<Server> {
     let listener = listen(socket).with_context(|| {
-        format!("cannot listen at {}: give another place with --socket, or run as root", socket.display())
+        format!(
+            "cannot listen at {}: give another place with --socket, or run as root",
+            socket.display()
+        )
     })?;
     let router = Router::new()
         .fallback(answer)
@@ -114,12 +119,20 @@ pub(super) fn serve(socket: &Path, control: Control) -> anyhow::Result<Server> {
 }
 
 fn listen(socket: &Path) -> io::Result<UnixListener> {
-    if let Some(parent) = socket.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    if let Some(parent) = socket
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(parent)?;
     }
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(_) => return Err(io::Error::other("another agent listens there")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(socket)?,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(socket)?;
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
@@ -185,17 +198,23 @@ fn request<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|error| ApiError::bad_request(format!("the request cannot be read: {error}")))
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(format!("the request cannot be read: {error}")))
 }
 
 fn reply(value: &impl Serialize) -> Result<Response, ApiError> {
     let text = serde_json::to_string(value)
         .map_err(|error| ApiError::internal(format!("the answer cannot be written: {error}")))?;
-    Ok(response(StatusCode::OK, "application/json", Body::from(text)))
+    Ok(response(
+        StatusCode::OK,
+        "application/json",
+        Body::from(text),
+    ))
 }
 
 fn refusal(error: &ApiError) -> Response {
-    let status = StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let status =
+        StatusCode::from_u16(error.code.http_status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
     let text = serde_json::to_string(error).unwrap_or_default();
     response(status, "application/json", Body::from(text))
 }
@@ -216,11 +235,16 @@ where
 {
     let (sender, receiver) = mpsc::channel::<String>(LINES);
     let task = tasks::spawn("api-lines", work(sender));
-    let stream = futures_util::stream::unfold((receiver, task), |(mut receiver, task)| async move {
-        let line = receiver.recv().await?;
-        Some((Ok::<_, io::Error>(Bytes::from(line)), (receiver, task)))
-    });
-    response(StatusCode::OK, "application/x-ndjson", Body::from_stream(stream))
+    let stream =
+        futures_util::stream::unfold((receiver, task), |(mut receiver, task)| async move {
+            let line = receiver.recv().await?;
+            Some((Ok::<_, io::Error>(Bytes::from(line)), (receiver, task)))
+        });
+    response(
+        StatusCode::OK,
+        "application/x-ndjson",
+        Body::from_stream(stream),
+    )
 }
 
 /// The last line of a streaming answer.
@@ -246,11 +270,16 @@ impl Control {
     ///
     /// # Errors
     /// There is none, or it is another.
-    pub(super) fn network_look(&self, asked: Option<&str>) -> Result<(Look, api::Network), ApiError> {
+    pub(super) fn network_look(
+        &self,
+        asked: Option<&str>,
+    ) -> Result<(Look, api::Network), ApiError> {
         let look = self.look();
         let network = look.status.network.clone().ok_or_else(|| nowhere(&look))?;
         match asked {
-            Some(asked) if asked != network.name => Err(ApiError::other_network(asked, &network.name)),
+            Some(asked) if asked != network.name => {
+                Err(ApiError::other_network(asked, &network.name))
+            }
             Some(_) | None => Ok((look, network)),
         }
     }
@@ -258,7 +287,12 @@ impl Control {
 
 /// What is to be said when there is no network: that its files are damaged, if they are.
 fn nowhere(look: &Look) -> ApiError {
-    match look.status.health.iter().find(|line| line.code == "state_unusable") {
+    match look
+        .status
+        .health
+        .iter()
+        .find(|line| line.code == "state_unusable")
+    {
         Some(line) => ApiError::could_not(api::Code::StateUnusable, line.message.clone()),
         None => ApiError::no_network(),
     }

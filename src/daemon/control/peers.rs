@@ -13,14 +13,20 @@ pub(super) fn answer(control: &Control, request: &PeersRequest) -> Result<PeersR
     };
     let domain = format!(".{}", network.domain);
     let bare = wanted.strip_suffix(&domain).unwrap_or(wanted);
-    let is_it = |peer: &&api::Peer| peer.name == bare || (wanted.len() >= 8 && peer.id.starts_with(wanted.as_str()));
+    let is_it = |peer: &&api::Peer| {
+        peer.name == bare || (wanted.len() >= 8 && peer.id.starts_with(wanted.as_str()))
+    };
     if let Some(peer) = look.status.peers.iter().find(is_it) {
         return Ok(PeersReply {
             peers: vec![peer.clone()],
             details: look.peers.get(&peer.name).cloned(),
         });
     }
-    let own = look.status.own.as_ref().filter(|own| own.name == bare || own.id == *wanted);
+    let own = look
+        .status
+        .own
+        .as_ref()
+        .filter(|own| own.name == bare || own.id == *wanted);
     if let Some(own) = own {
         return Ok(myself(own, &look.status, &network));
     }
@@ -30,7 +36,12 @@ pub(super) fn answer(control: &Control, request: &PeersRequest) -> Result<PeersR
 
 /// This machine is a peer too, and needs no path to itself.
 fn myself(own: &api::Own, status: &api::Status, network: &api::Network) -> PeersReply {
-    let serves = |service: &&api::Service| service.instances.iter().any(|instance| instance.peer == own.name);
+    let serves = |service: &&api::Service| {
+        service
+            .instances
+            .iter()
+            .any(|instance| instance.peer == own.name)
+    };
     PeersReply {
         peers: vec![api::Peer {
             id: own.id.clone(),
@@ -54,7 +65,12 @@ fn myself(own: &api::Own, status: &api::Status, network: &api::Network) -> Peers
             certificate_until: own.certificate_until,
             version: Some(status.version.clone()),
             endpoints: Vec::new(),
-            services: status.services.iter().filter(serves).map(|service| service.name.clone()).collect(),
+            services: status
+                .services
+                .iter()
+                .filter(serves)
+                .map(|service| service.name.clone())
+                .collect(),
         }),
     }
 }

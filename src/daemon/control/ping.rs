@@ -26,7 +26,10 @@ const MOST: u32 = 1000;
 pub(super) async fn answer(control: &Control, request: PingRequest) -> Result<Response, ApiError> {
     control.network_look(request.network.as_deref())?;
     let wanted = request.peer.clone();
-    let (node, name) = control.caller.ask(move |agent| find(agent, &wanted)).await?;
+    let (node, name) = control
+        .caller
+        .ask(move |agent| find(agent, &wanted))
+        .await?;
     let control = control.clone();
     Ok(lines(|out| async move {
         let outcome = ping_all(&control, node, &name, request.count.clamp(1, MOST), &out).await;
@@ -40,7 +43,8 @@ fn find(agent: &mut Agent, wanted: &str) -> Result<(NodeId, String), ApiError> {
     let status = network.node.status(now);
     match network.node.whois(now, wanted) {
         Some(Whois::Peer { node, .. }) if node == status.own.id => {
-            Err(ApiError::bad_request(format!("{wanted} is this machine")).remedy("name another peer"))
+            Err(ApiError::bad_request(format!("{wanted} is this machine"))
+                .remedy("name another peer"))
         }
         Some(Whois::Peer { node, name, .. }) => Ok((node, name)),
         Some(Whois::Service { name, .. }) => Err(ApiError::no(

@@ -8,10 +8,17 @@ use crate::{
     platform::clock,
 };
 
-pub(super) async fn answer(control: &Control, request: RecoverRequest) -> Result<RecoverReply, ApiError> {
+pub(super) async fn answer(
+    control: &Control,
+    request: RecoverRequest,
+) -> Result<RecoverReply, ApiError> {
     let (_, network) = control.network_look(request.network.as_deref())?;
-    let seed = RootSeed::parse_code(&request.code).map_err(|_refused| ApiError::wrong_recovery_code())?;
-    control.caller.ask(move |agent| recover(agent, seed)).await?;
+    let seed =
+        RootSeed::parse_code(&request.code).map_err(|_refused| ApiError::wrong_recovery_code())?;
+    control
+        .caller
+        .ask(move |agent| recover(agent, seed))
+        .await?;
     let (look, _) = control.network_look(None)?;
     let own = look.status.own.clone().ok_or_else(ApiError::no_network)?;
     Ok(RecoverReply { network, own })

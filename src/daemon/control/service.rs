@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use super::Control;
 use crate::{
     api::{
-        self, ApiError, NetworkRequest, Protocol, ServiceAddReply, ServiceAddRequest, ServiceListReply,
-        ServiceRemoveReply, ServiceRequest, ServiceShowReply,
+        self, ApiError, NetworkRequest, Protocol, ServiceAddReply, ServiceAddRequest,
+        ServiceListReply, ServiceRemoveReply, ServiceRequest, ServiceShowReply,
     },
     daemon::{agent::Agent, door, network::Network},
     node::{ServiceRefused, ServiceWish},
@@ -36,13 +36,18 @@ pub(super) async fn answer_add(
 ) -> Result<ServiceAddReply, ApiError> {
     control.network_look(request.network.as_deref())?;
     if request.port == 0 {
-        return Err(ApiError::bad_request("a service needs a port from 1 to 65535"));
+        return Err(ApiError::bad_request(
+            "a service needs a port from 1 to 65535",
+        ));
     }
     let target = match &request.target {
         Some(text) => Some(target(text, asker).await?),
         None => None,
     };
-    let added = control.caller.ask(move |agent| add(agent, request, target)).await?;
+    let added = control
+        .caller
+        .ask(move |agent| add(agent, request, target))
+        .await?;
     let door = door::probe(&control.caller, &added.service).await?;
     Ok(ServiceAddReply {
         name: added.service.name,
@@ -59,26 +64,44 @@ pub(super) async fn answer_add(
     })
 }
 
-pub(super) async fn answer_remove(control: &Control, request: ServiceRequest) -> Result<ServiceRemoveReply, ApiError> {
+pub(super) async fn answer_remove(
+    control: &Control,
+    request: ServiceRequest,
+) -> Result<ServiceRemoveReply, ApiError> {
     control.network_look(request.network.as_deref())?;
     let name = request.name.clone();
-    control.caller.ask(move |agent| remove(agent, &request.name)).await?;
+    control
+        .caller
+        .ask(move |agent| remove(agent, &request.name))
+        .await?;
     let look = control.look();
-    let service = look.status.services.iter().find(|service| service.name == name);
+    let service = look
+        .status
+        .services
+        .iter()
+        .find(|service| service.name == name);
     Ok(ServiceRemoveReply {
-        remaining: service.map(|service| service.instances.clone()).unwrap_or_default(),
+        remaining: service
+            .map(|service| service.instances.clone())
+            .unwrap_or_default(),
         name,
     })
 }
 
-pub(super) fn answer_list(control: &Control, request: &NetworkRequest) -> Result<ServiceListReply, ApiError> {
+pub(super) fn answer_list(
+    control: &Control,
+    request: &NetworkRequest,
+) -> Result<ServiceListReply, ApiError> {
     let (look, _) = control.network_look(request.network.as_deref())?;
     Ok(ServiceListReply {
         services: look.status.services.clone(),
     })
 }
 
-pub(super) fn answer_show(control: &Control, request: &ServiceRequest) -> Result<ServiceShowReply, ApiError> {
+pub(super) fn answer_show(
+    control: &Control,
+    request: &ServiceRequest,
+) -> Result<ServiceShowReply, ApiError> {
     let (look, network) = control.network_look(request.network.as_deref())?;
     let services = &look.status.services;
     match services.iter().find(|service| service.name == request.name) {
@@ -87,7 +110,12 @@ pub(super) fn answer_show(control: &Control, request: &ServiceRequest) -> Result
         }),
         None => {
             let known = services.iter().map(|service| service.name.as_str());
-            Err(ApiError::no_such_name("service", &request.name, &network.name, known))
+            Err(ApiError::no_such_name(
+                "service",
+                &request.name,
+                &network.name,
+                known,
+            ))
         }
     }
 }
@@ -98,8 +126,13 @@ async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> 
         ApiError::bad_request(format!("{text:?} is no target"))
             .remedy("give HOST:PORT, such as 127.0.0.1:8080")
     };
-    let mut found = tokio::net::lookup_host(text).await.map_err(|_unknown| wrong())?;
-    let target = found.next().filter(|target| target.port() != 0).ok_or_else(wrong)?;
+    let mut found = tokio::net::lookup_host(text)
+        .await
+        .map_err(|_unknown| wrong())?;
+    let target = found
+        .next()
+        .filter(|target| target.port() != 0)
+        .ok_or_else(wrong)?;
     if target.port() < FIRST_FREE_PORT && asker != api::Caller::Root {
         return Err(ApiError::could_not(
             api::Code::NeedsRoot,
@@ -110,7 +143,11 @@ async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> 
     Ok(target)
 }
 
-fn add(agent: &mut Agent, request: ServiceAddRequest, target: Option<SocketAddr>) -> Result<Added, ApiError> {
+fn add(
+    agent: &mut Agent,
+    request: ServiceAddRequest,
+    target: Option<SocketAddr>,
+) -> Result<Added, ApiError> {
     let network = agent.network()?;
     let now = clock::now();
     if let Some(target) = target {
@@ -131,7 +168,9 @@ fn add(agent: &mut Agent, request: ServiceAddRequest, target: Option<SocketAddr>
     let service = network.node.service_add(now, wish).map_err(refusal)?;
     let _rest_next_turn = network.drain();
     if let Some(why) = &network.facts.unsaved {
-        return Err(ApiError::internal(format!("the service cannot be stored: {why}")));
+        return Err(ApiError::internal(format!(
+            "the service cannot be stored: {why}"
+        )));
     }
     let status = network.node.status(now);
     let (name, peer) = (&service.name, &status.own.name);
@@ -163,7 +202,11 @@ fn add(agent: &mut Agent, request: ServiceAddRequest, target: Option<SocketAddr>
 
 /// By API only this host itself is a target, and nothing of the agent's own (design §10).
 fn judge_target(network: &Network, target: SocketAddr) -> Result<(), ApiError> {
-    let refuse = |why: &str| Err(ApiError::bad_request(format!("{target} cannot be a target: {why}")));
+    let refuse = |why: &str| {
+        Err(ApiError::bad_request(format!(
+            "{target} cannot be a target: {why}"
+        )))
+    };
     let ip = target.ip();
     if is_link_local(ip) {
         return refuse("link-local addresses serve the link alone");
@@ -197,9 +240,8 @@ fn refusal(refused: ServiceRefused) -> ApiError {
     match refused {
         ServiceRefused::Name(name) => ApiError::bad_name("service", &name),
         ServiceRefused::PortTaken { port, service } => ApiError::port_taken(port, &service),
-        ServiceRefused::TooMany => {
-            ApiError::could_not(api::Code::BadRequest, refused.to_string()).remedy("sudo webmesh service rm NAME")
-        }
+        ServiceRefused::TooMany => ApiError::could_not(api::Code::BadRequest, refused.to_string())
+            .remedy("sudo webmesh service rm NAME"),
     }
 }
 
@@ -212,6 +254,15 @@ fn remove(agent: &mut Agent, name: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     let status = network.node.status(now);
-    let mut known = network.node.own_services().iter().map(|service| service.name.as_str());
-    Err(ApiError::no_such_name("service of this machine", name, &status.name, known.by_ref()))
+    let mut known = network
+        .node
+        .own_services()
+        .iter()
+        .map(|service| service.name.as_str());
+    Err(ApiError::no_such_name(
+        "service of this machine",
+        name,
+        &status.name,
+        known.by_ref(),
+    ))
 }

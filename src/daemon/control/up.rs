@@ -8,13 +8,19 @@ use crate::{
     platform::clock,
 };
 
-pub(super) async fn answer_up(control: &Control, request: NetworkRequest) -> Result<NetworkReply, ApiError> {
+pub(super) async fn answer_up(
+    control: &Control,
+    request: NetworkRequest,
+) -> Result<NetworkReply, ApiError> {
     control.network_look(request.network.as_deref())?;
     control.caller.ask(up).await?;
     told(control)
 }
 
-pub(super) async fn answer_down(control: &Control, request: NetworkRequest) -> Result<NetworkReply, ApiError> {
+pub(super) async fn answer_down(
+    control: &Control,
+    request: NetworkRequest,
+) -> Result<NetworkReply, ApiError> {
     control.network_look(request.network.as_deref())?;
     control.caller.ask(down).await?;
     told(control)

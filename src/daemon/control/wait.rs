@@ -44,24 +44,41 @@ async fn wait(
             took_ms: started.elapsed().as_secs_f64() * 1000.0,
         }),
         Ok(false) => Err(ApiError::internal("the agent stops")),
-        Err(_elapsed) => Err(ApiError::timed_out(&what_is_missing(request), request.timeout_s)),
+        Err(_elapsed) => Err(ApiError::timed_out(
+            &what_is_missing(request),
+            request.timeout_s,
+        )),
     }
 }
 
 fn is_so(look: &Look, request: &WaitRequest) -> bool {
     let status = &look.status;
     if let Some(wanted) = &request.network
-        && status.network.as_ref().is_none_or(|network| network.name != *wanted)
+        && status
+            .network
+            .as_ref()
+            .is_none_or(|network| network.name != *wanted)
     {
         return false;
     }
     let peer = request.peer.as_ref().map(|name| {
-        let mut up = status.peers.iter().filter(|peer| peer.state == PeerState::Up);
+        let mut up = status
+            .peers
+            .iter()
+            .filter(|peer| peer.state == PeerState::Up);
         up.any(|peer| peer.name == *name)
     });
     let service = request.service.as_ref().map(|name| {
-        let mut it = status.services.iter().filter(|service| service.name == *name);
-        it.any(|service| service.instances.iter().any(|instance| instance.state == InstanceState::Up))
+        let mut it = status
+            .services
+            .iter()
+            .filter(|service| service.name == *name);
+        it.any(|service| {
+            service
+                .instances
+                .iter()
+                .any(|instance| instance.state == InstanceState::Up)
+        })
     });
     match (peer, service) {
         (None, None) => look.is_settled,

@@ -8,9 +8,15 @@ use crate::{
     platform::clock,
 };
 
-pub(super) async fn answer(control: &Control, request: WhoisRequest) -> Result<WhoisReply, ApiError> {
+pub(super) async fn answer(
+    control: &Control,
+    request: WhoisRequest,
+) -> Result<WhoisReply, ApiError> {
     control.network_look(request.network.as_deref())?;
-    control.caller.ask(move |agent| whois(agent, &request.what)).await
+    control
+        .caller
+        .ask(move |agent| whois(agent, &request.what))
+        .await
 }
 
 fn whois(agent: &mut Agent, what: &str) -> Result<WhoisReply, ApiError> {
@@ -22,7 +28,12 @@ fn whois(agent: &mut Agent, what: &str) -> Result<WhoisReply, ApiError> {
         None => {
             let known = network.node.known_names(now);
             let known = known.iter().map(String::as_str);
-            Err(ApiError::no_such_name("peer or service", what, &status.name, known))
+            Err(ApiError::no_such_name(
+                "peer or service",
+                what,
+                &status.name,
+                known,
+            ))
         }
     }
 }
@@ -38,7 +49,12 @@ fn reply(found: Whois, status: &Snapshot) -> WhoisReply {
         served_by: Vec::new(),
     };
     match found {
-        Whois::Resolver => reply.addresses = vec![status.resolvers.0.to_string(), status.resolvers.1.to_string()],
+        Whois::Resolver => {
+            reply.addresses = vec![
+                status.resolvers.0.to_string(),
+                status.resolvers.1.to_string(),
+            ];
+        }
         Whois::Service { name, peers } => {
             reply.kind = WhoisKind::Service;
             reply.name = name;
@@ -59,8 +75,14 @@ fn reply(found: Whois, status: &Snapshot) -> WhoisReply {
                 _ => Role::Member,
             });
             let peer = status.peers.iter().find(|peer| peer.id == node);
-            let (v4, v6) = peer.map_or((status.own.ipv4, status.own.ipv6), |peer| (peer.ipv4, peer.ipv6));
-            reply.addresses = v4.map(|v4| v4.to_string()).into_iter().chain([v6.to_string()]).collect();
+            let (v4, v6) = peer.map_or((status.own.ipv4, status.own.ipv6), |peer| {
+                (peer.ipv4, peer.ipv6)
+            });
+            reply.addresses = v4
+                .map(|v4| v4.to_string())
+                .into_iter()
+                .chain([v6.to_string()])
+                .collect();
         }
     }
     reply
