@@ -94,6 +94,12 @@ impl Shelf for RegistryShelf<'_> {
 
 impl Node {
     pub(super) fn on_gossip(&mut self, now: Now, peer: PeerIx, message: Message) {
+        if matches!(
+            message,
+            Message::Advert(_) | Message::Digest(_) | Message::Slots(_)
+        ) {
+            self.links.handle_stray(peer);
+        }
         let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
         match message {
             Message::Records(records) => {
@@ -104,6 +110,9 @@ impl Node {
             Message::Advert(advert) => self.gossip.handle_advert(now, peer, &advert, &shelf),
             Message::Digest(digest) => self.gossip.handle_digest(now, peer, &digest, &shelf),
             Message::Slots(slots) => self.gossip.handle_slots(now, peer, &slots, &shelf),
+            Message::Want(want) if self.links.is_linked(peer) => {
+                self.gossip.handle_want(now, peer, &want, &shelf);
+            }
             Message::Want(want) => {
                 for answer in gossip::answer(&want, RECORDS_BODY, &shelf) {
                     self.send(SessionId::Pair(peer), answer);
@@ -276,9 +285,13 @@ impl Node {
     fn on_fact(&mut self, now: Now, record: &Record, body: &Body) {
         match body {
             Body::Revoke(_) => self.on_revoked(now, record.node()),
-            Body::Lease(_) | Body::Member(_) | Body::Peer(_) => {
-                self.review_peer(now, record.node())
+            Body::Lease(lease) => {
+                if self.is_lonely || lease.left {
+                    self.review_loneliness(now);
+                }
+                self.review_peer(now, record.node());
             }
+            Body::Member(_) | Body::Peer(_) => self.review_peer(now, record.node()),
             Body::Heartbeat(heartbeat) => self.mesh_time.raise_floor(now, heartbeat.time),
             Body::Admin(_)
             | Body::Network(_)
@@ -391,9 +404,11 @@ impl Node {
             nodes.insert(record.node());
         }
         self.apply_change(now, change);
+        nodes.extend(self.members.nodes().map(|(node, _)| node));
         for node in nodes {
             self.review_peer(now, node);
         }
+        self.review_loneliness(now);
         if ended.iter().any(|record| record.node() == self.me) {
             self.publish_peer(now);
             self.publish_kept_services(now);
