@@ -19,7 +19,7 @@ use super::{
     network::Drained,
 };
 use crate::{
-    api::ApiError,
+    api::{ApiError, Code},
     datapath::command::Event,
     node::Standing,
     platform::{clock, monitor::Monitor},
@@ -83,7 +83,11 @@ impl EventLoop {
     ///
     /// # Errors
     /// The kernel gives no netlink socket or no signals.
-    pub(super) fn new(agent: Agent, calls: mpsc::Receiver<Call>, server: Server) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        agent: Agent,
+        calls: mpsc::Receiver<Call>,
+        server: Server,
+    ) -> anyhow::Result<Self> {
         let mut second = interval(Duration::from_secs(1));
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -167,12 +171,13 @@ impl EventLoop {
                 Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
             },
             Wake::Second => {
+                let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
                 if let Place::Up(network) = &mut self.agent.place {
                     network.on_second();
                 }
             }
             Wake::Reload => {
-                tracing::info!("Reload: every setting is read at the start only, tunnels stay")
+                tracing::info!("Reload: every setting is read at the start only, tunnels stay");
             }
             Wake::Stop => {}
         }
@@ -315,9 +320,8 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
             std::mem::replace(&mut agent.place, Place::Idle)
         }
         Err(error) => {
-            let error = ApiError::internal(format!(
-                "this machine is a member, and cannot come up: {error:#}"
-            ));
+            let what = format!("this machine is a member, and cannot come up: {error:#}");
+            let error = ApiError::could_not(Code::Internal, what).remedy("then sudo webmesh up");
             let _asker_gone = asker.outcome.send(Err(error));
             agent.look_at(path);
             std::mem::replace(&mut agent.place, Place::Idle)

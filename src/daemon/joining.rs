@@ -184,6 +184,7 @@ impl Joining {
                         via,
                     });
                 }
+                JoinerOutput::Close => self.ground.data.tell(Command::Close { session: JOINER }),
                 JoinerOutput::Reached { endpoint, after } => {
                     let line = self.found(endpoint, after);
                     let _nobody_reads = self.asker.talk.try_send(line);

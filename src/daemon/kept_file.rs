@@ -212,7 +212,7 @@ fn encode(body: impl Encode<()>) -> Zeroizing<Vec<u8>> {
 }
 
 fn decode<'b, T: Decode<'b, ()>>(body: &'b [u8]) -> Result<T, Unreadable> {
-    minicbor::decode(body).map_err(|_: minicbor::decode::Error| Unreadable)
+    minicbor::decode(body).map_err(|_not_ours: minicbor::decode::Error| Unreadable)
 }
 
 fn invite_body(invite: &Invite) -> InviteBody {

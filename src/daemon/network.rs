@@ -170,7 +170,7 @@ impl Network {
                 self.on_session(now, session, SessionEvent::Down);
             }
             Event::NeedsKnock { session } => {
-                self.on_session(now, session, SessionEvent::NeedsKnock)
+                self.on_session(now, session, SessionEvent::NeedsKnock);
             }
             Event::Control {
                 session,
@@ -485,7 +485,7 @@ fn log_notice(notice: &Notice) {
     match notice {
         Notice::Joined { name } => tracing::debug!(name, "Peer joined"),
         Notice::Cloned { node } => {
-            tracing::warn!(%node, "Two machines run with one key: a cloned disk")
+            tracing::warn!(%node, "Two machines run with one key: a cloned disk");
         }
         Notice::Revoked => tracing::warn!("This machine was revoked"),
     }

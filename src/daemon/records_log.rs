@@ -62,13 +62,14 @@ impl RecordsLog {
         let mut found = BTreeMap::new();
         while let Some(record) = entry_at(&bytes, log.end) {
             let place = log.place_of(record);
-            if let Some(slot) = slot_of(record) {
-                if let Some(older) = log.set_live(slot, place) {
-                    found.remove(&older.offset);
-                }
-                found.insert(place.offset, record.to_vec());
-            }
             log.end += place.bytes;
+            let Some(slot) = slot_of(record) else {
+                continue;
+            };
+            if let Some(older) = log.set_live(slot, place) {
+                found.remove(&older.offset);
+            }
+            found.insert(place.offset, record.to_vec());
         }
         if log.end < bytes.len() as u64 {
             log.file.set_len(log.end)?;

@@ -45,19 +45,19 @@ impl ResolverTcp {
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORT_TRIES {
             match listen_everywhere(side) {
-                Ok((port, listeners)) => {
-                    let serve = |listener| {
-                        tasks::spawn("resolver-tcp", serve(listener, Arc::clone(tables)))
-                    };
-                    return Ok(Self {
-                        port,
-                        _tasks: listeners.into_iter().map(serve).collect(),
-                    });
-                }
+                Ok((port, listeners)) => return Ok(Self::serving(port, listeners, tables)),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    fn serving(port: u16, listeners: Vec<TcpListener>, tables: &Arc<ArcSwap<Tables>>) -> Self {
+        let serve = |listener| tasks::spawn("resolver-tcp", serve(listener, Arc::clone(tables)));
+        Self {
+            port,
+            _tasks: listeners.into_iter().map(serve).collect(),
+        }
     }
 
     /// The port, for [`crate::tables::Own::dns_tcp_port`].

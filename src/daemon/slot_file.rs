@@ -24,6 +24,9 @@ const SUM_BYTES: usize = 32;
 /// The most a body may be long: far above what invites and services of one peer need; a longer file is damaged.
 const MAX_BODY_BYTES: usize = 4 << 20;
 
+/// What a slot carries; it may hold keys, so it is wiped.
+pub(super) type Body = Zeroizing<Vec<u8>>;
+
 /// One two-slot file, open for writing.
 #[derive(Debug)]
 pub(super) struct SlotFile {
@@ -57,10 +60,7 @@ enum Slot {
     Absent,
     Damaged,
     Newer(u16),
-    Good {
-        generation: u64,
-        body: Zeroizing<Vec<u8>>,
-    },
+    Good { generation: u64, body: Body },
 }
 
 impl SlotFile {
@@ -71,7 +71,7 @@ impl SlotFile {
     pub(super) fn load(
         folder: &Path,
         name: &'static str,
-    ) -> Result<(Self, Option<Zeroizing<Vec<u8>>>), LoadSlotError> {
+    ) -> Result<(Self, Option<Body>), LoadSlotError> {
         let path = folder.join(name);
         let read = |side: Side| {
             read_slot(&side.path(folder, name))

@@ -155,10 +155,9 @@ async fn serve_udp(socket: Arc<Udp>, side: MeshSide, target: SocketAddr) {
             Some(client) = ended.recv() => drop(clients.remove(&client)),
             received = socket.recv_from(&mut buffer) => {
                 let Ok((length, from)) = received else { continue };
-                if !clients.contains_key(&from) && clients.len() < MAX_CLIENTS {
-                    if let Ok(client) = meet(&socket, &side, target, from, &ended_tx) {
-                        clients.insert(from, client);
-                    }
+                let is_new = !clients.contains_key(&from) && clients.len() < MAX_CLIENTS;
+                if is_new && let Ok(client) = meet(&socket, &side, target, from, &ended_tx) {
+                    clients.insert(from, client);
                 }
                 if let (Some(client), Some(datagram)) = (clients.get(&from), buffer.get(..length)) {
                     let _dropped_as_udp_may = client.program.send(datagram).await;

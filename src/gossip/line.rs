@@ -315,6 +315,7 @@ impl Line {
     ) {
         if std::mem::take(&mut self.is_digest_due) {
             let sums = shelf.sums();
+            self.round.handle_sent(&sums);
             self.ready.push_back(Message::Digest(Digest { sums }));
         } else if let Some(want) = self.ask(now, peer, asked) {
             self.ready.push_back(Message::Want(want));

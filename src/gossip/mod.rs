@@ -252,7 +252,7 @@ impl Gossip {
         let Some(line) = self.lines.get_mut(&from) else {
             return;
         };
-        let answer = line.round.handle_digest(now.at, &differing);
+        let answer = line.round.handle_digest(now.at, &digest.sums);
         if answer.is_some() {
             line.name(differing);
         }

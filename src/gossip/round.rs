@@ -34,6 +34,8 @@ pub(super) const PROGRESS: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Round {
     state: State,
+    /// The sums in our last Digest: what theirs is compared with, whatever was stored since.
+    sent: Option<Box<[u8; 1024]>>,
     tries: u32,
     answers: u32,
     answers_since: Moment,
@@ -99,15 +101,19 @@ impl Round {
         RETRY_FIRST * (1 << self.tries.min(TRIES_MAX))
     }
 
-    /// Their Digest came; `differing` are the buckets in which it differs from ours.
-    pub(super) fn handle_digest(
-        &mut self,
-        now: Moment,
-        differing: &BTreeSet<u8>,
-    ) -> Option<Answer> {
-        if matches!(self.state, State::Asked) {
-            let missing = differing.iter().map(|bucket| (*bucket, BTreeSet::new()));
-            self.state = State::Naming(missing.collect());
+    /// Our Digest goes out with these sums.
+    pub(super) fn handle_sent(&mut self, sums: &[u8; 1024]) {
+        self.sent = Some(Box::new(*sums));
+    }
+
+    /// Their Digest came. They name the buckets in which it differs from the Digest that we sent; a record stored
+    /// since then makes a bucket differ here that they say nothing about.
+    pub(super) fn handle_digest(&mut self, now: Moment, theirs: &[u8; 1024]) -> Option<Answer> {
+        if matches!(self.state, State::Asked)
+            && let Some(sent) = self.sent.take()
+        {
+            let missing = differing(&sent, theirs).into_iter();
+            self.state = State::Naming(missing.map(|bucket| (bucket, BTreeSet::new())).collect());
             return Some(Answer::SlotsAlone);
         }
         if now.since(self.answers_since) >= ANSWERS_PER {

@@ -244,7 +244,16 @@ impl Node {
             Message::Bye(_) => self.end_join(ix),
             Message::Redeem(redeem) => self.on_redeem(now, ix, &redeem),
             Message::Want(want) => self.on_join_want(now, ix, &want.slots),
-            _ => self.counters.count("message_unused"),
+            Message::Records(_)
+            | Message::Advert(_)
+            | Message::Digest(_)
+            | Message::Slots(_)
+            | Message::Granted(_)
+            | Message::Renew
+            | Message::Refused(_)
+            | Message::Link(_)
+            | Message::Unlink(_)
+            | Message::Introduced(_) => self.counters.count("message_unused"),
         }
     }
 

@@ -126,7 +126,16 @@ impl Node {
                     .collect();
                 self.send(SessionId::Pair(peer), Message::Want(Want { slots }));
             }
-            _ => self.counters.count("message_unused"),
+            Message::Hello(_)
+            | Message::Ping(_)
+            | Message::Pong(_)
+            | Message::Bye(_)
+            | Message::Redeem(_)
+            | Message::Renew
+            | Message::Refused(_)
+            | Message::Link(_)
+            | Message::Unlink(_)
+            | Message::Introduced(_) => self.counters.count("message_unused"),
         }
     }
 
@@ -222,7 +231,7 @@ impl Node {
             Offered::Known => {}
             Offered::Older => self.on_refused(now, &record, "record_older", origin),
             Offered::Refused(refused) => {
-                self.on_refused(now, &record, registry_label(refused), origin)
+                self.on_refused(now, &record, registry_label(refused), origin);
             }
         }
     }
@@ -300,10 +309,11 @@ impl Node {
             | Body::Invite(..)
             | Body::Opaque => {}
         }
-        match body {
-            Body::Network(network) => self.mesh_time.raise_floor(now, network.created),
-            Body::Member(member) => self.mesh_time.raise_floor(now, member.admitted_at),
-            _ => {}
+        if let Body::Network(network) = body {
+            self.mesh_time.raise_floor(now, network.created);
+        }
+        if let Body::Member(member) = body {
+            self.mesh_time.raise_floor(now, member.admitted_at);
         }
     }
 
@@ -422,7 +432,14 @@ fn is_urgent(body: &Body) -> bool {
     match body {
         Body::Revoke(_) | Body::Epoch(_) => true,
         Body::Lease(lease) => lease.left,
-        _ => false,
+        Body::Network(_)
+        | Body::Admin(_)
+        | Body::Member(_)
+        | Body::Peer(_)
+        | Body::Service(_)
+        | Body::Invite(..)
+        | Body::Heartbeat(_)
+        | Body::Opaque => false,
     }
 }
 

@@ -33,6 +33,9 @@ const TRIES: [Duration; 7] = [
 ];
 /// Redeem, Hello and Want go out again this often until they are answered.
 const AGAIN: Duration = Duration::from_secs(1);
+/// An issuer that is silent for this long in a session that stood has lost it, as one that was started anew has: the
+/// joiner dials again. Three of its questions went unanswered by then.
+const SILENT: Duration = Duration::from_secs(3);
 /// Slots that a grant may name; more is no grant of ours.
 const GRANTED_SLOTS: usize = 64;
 
@@ -53,6 +56,8 @@ pub enum JoinerOutput {
         /// Where to, if not to the session's endpoint.
         via: Option<Underlay>,
     },
+    /// Forget the join session: the next dial makes another.
+    Close,
     /// An address answered, for the person who waits.
     Reached {
         /// Which.
@@ -109,6 +114,8 @@ pub struct Joiner {
 struct Session {
     endpoint: Underlay,
     heard_hello: bool,
+    /// When the issuer said something last, or the session came to stand.
+    heard: Moment,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,6 +174,7 @@ impl Joiner {
         self.session = Some(Session {
             endpoint,
             heard_hello: false,
+            heard: now.at,
         });
         self.outbox.push_back(JoinerOutput::Reached {
             endpoint,
@@ -187,6 +195,9 @@ impl Joiner {
     pub fn handle_message(&mut self, now: Now, source: Underlay, message: Message) {
         if self.over {
             return;
+        }
+        if let Some(session) = &mut self.session {
+            session.heard = now.at;
         }
         match message {
             Message::Hello(_) => {
@@ -255,7 +266,7 @@ impl Joiner {
         });
         self.tries += 1;
         let next = match TRIES.get(self.tries) {
-            Some(after_start) => self.started.after(*after_start),
+            Some(after_start) => self.started.after(*after_start).max(now.at.after(TRIES[1])),
             None => now.at.after(TRIES[TRIES.len() - 1]),
         };
         self.timers.set(Timer::Dial, next);
@@ -264,6 +275,9 @@ impl Joiner {
     /// Says what is to be said now, and again in a second.
     fn speak(&mut self, now: Now) {
         let Some(session) = &self.session else { return };
+        if now.at.since(session.heard) >= SILENT {
+            return self.dial_anew(now);
+        }
         let (endpoint, heard) = (session.endpoint, session.heard_hello);
         self.timers.set(Timer::Speak, now.at.after(AGAIN));
         let message = if !heard {
@@ -284,6 +298,14 @@ impl Joiner {
             Message::Want(Want { slots })
         };
         self.say(message);
+    }
+
+    /// The session is of no use any more; what was granted so far is asked for again.
+    fn dial_anew(&mut self, now: Now) {
+        self.session = None;
+        self.wanted.clear();
+        self.outbox.push_back(JoinerOutput::Close);
+        self.dial(now);
     }
 
     fn say(&mut self, message: Message) {

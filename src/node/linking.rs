@@ -25,10 +25,10 @@ impl Node {
             match output {
                 overlay::Output::Dial(peer) => self.reach(now, peer, Purpose::Link),
                 overlay::Output::Ask(peer) => {
-                    self.send(SessionId::Pair(peer), Message::Link(Link { yes: false }))
+                    self.send(SessionId::Pair(peer), Message::Link(Link { yes: false }));
                 }
                 overlay::Output::Yes(peer) => {
-                    self.send(SessionId::Pair(peer), Message::Link(Link { yes: true }))
+                    self.send(SessionId::Pair(peer), Message::Link(Link { yes: true }));
                 }
                 overlay::Output::Unlink { peer, reason } => self.send_unlink(now, peer, reason),
                 overlay::Output::Linked(peer) => self.on_linked(now, peer),

@@ -119,7 +119,6 @@ pub struct Restored {
 #[derive(Clone, Debug)]
 pub struct Node {
     me: NodeId,
-    own: PeerIx,
     identity: Identity,
     network: NetworkId,
     settings: Settings,
@@ -213,7 +212,7 @@ impl Node {
     ) -> Self {
         let me = identity.key.id();
         let mut ids = Interner::default();
-        let own = ids.intern(me);
+        ids.intern(me);
         let mut rng = ChaCha8Rng::from_seed(settings.seed);
         let mut draw = || {
             let mut seed = [0; 32];
@@ -225,7 +224,6 @@ impl Node {
         let floor_s = restored.kept.floor_s.max(settings.built_s);
         let mut node = Self {
             me,
-            own,
             identity,
             network,
             rng,
@@ -293,7 +291,7 @@ impl Node {
                 Sealed::Knock(knock) => self.on_knock(now, source, &knock),
                 Sealed::Join(join) => self.on_join(now, source, hint, &join),
                 Sealed::Introduce(_) | Sealed::Beacon(_) | Sealed::Punch(_) => {
-                    self.counters.count("sealed_unused")
+                    self.counters.count("sealed_unused");
                 }
             },
             Input::Session { session, event } => self.on_session(now, session, event),

@@ -62,12 +62,12 @@ impl Node {
     pub(super) fn on_session(&mut self, now: Now, session: SessionId, event: SessionEvent) {
         match (session, event) {
             (SessionId::Pair(peer), SessionEvent::Up { endpoint }) => {
-                self.on_pair_up(now, peer, endpoint)
+                self.on_pair_up(now, peer, endpoint);
             }
             (SessionId::Pair(peer), SessionEvent::Down) => self.on_pair_gone(now, peer),
             (SessionId::Pair(peer), SessionEvent::NeedsKnock) => self.knock_for_rekey(now, peer),
             (SessionId::Join(join), SessionEvent::Up { endpoint }) => {
-                self.on_join_up(now, join, endpoint)
+                self.on_join_up(now, join, endpoint);
             }
             (SessionId::Join(join), SessionEvent::Down) => self.forget_join(join),
             (SessionId::Join(_), SessionEvent::NeedsKnock) => {}
@@ -193,8 +193,20 @@ impl Node {
                 });
                 self.on_pair_gone(now, peer);
             }
-            other if !greeted => {
-                drop(other);
+            Message::Records(_)
+            | Message::Advert(_)
+            | Message::Want(_)
+            | Message::Digest(_)
+            | Message::Slots(_)
+            | Message::Redeem(_)
+            | Message::Granted(_)
+            | Message::Renew
+            | Message::Refused(_)
+            | Message::Link(_)
+            | Message::Unlink(_)
+            | Message::Introduced(_)
+                if !greeted =>
+            {
                 self.counters.count("message_before_hello");
             }
             Message::Renew => self.on_renew(now, peer),
@@ -267,7 +279,7 @@ impl Node {
 
 /// Why a session is closed by this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goodbye {
+pub(super) enum Goodbye {
     /// A link fell silent or is not wanted.
     Closing,
     /// Nobody used it.

@@ -1,5 +1,10 @@
 //! The clocks of this machine, read once per turn of a loop and handed to the cores.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the one place where clocks are read"
+)]
+
 use std::time::SystemTime;
 
 use nix::time::{ClockId, clock_gettime};

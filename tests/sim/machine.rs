@@ -585,6 +585,7 @@ impl Machine {
             JoinerOutput::Send { message, via } => {
                 self.tunnels.send(JOINING, message, via);
             }
+            JoinerOutput::Close => self.tunnels.close(JOINING),
             JoinerOutput::Reached { endpoint, .. } => self
                 .diary
                 .push_back(format!("finds its issuer at {endpoint}")),

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::{Control, policy};
 use crate::{
-    api::{ApiError, InitReply, InitRequest},
+    api::{ApiError, Code, InitReply, InitRequest},
     daemon::{agent::Agent, sealing, starting},
     keys::{NetSecret, NodeKey, RootSeed},
     members::label::{self, Domain},
@@ -101,9 +101,12 @@ async fn is_answered(domain: &str) -> bool {
 
 fn init(agent: &mut Agent, wish: Wish) -> Result<String, ApiError> {
     agent.must_be_idle()?;
-    let could_not =
-        |error: anyhow::Error| ApiError::internal(format!("cannot make the network: {error:#}"));
-    let code = try_init(agent, wish).map_err(could_not)?;
+    let code = try_init(agent, wish).map_err(|error| {
+        ApiError::could_not(
+            Code::Internal,
+            format!("cannot make the network: {error:#}"),
+        )
+    })?;
     agent.publish();
     Ok(code)
 }

@@ -82,7 +82,9 @@ fn begin(agent: &mut Agent, token: Token, wish: Wish, asker: Asker) -> Result<()
         // Expiry is judged by the issuer's clock; a day is more than a clock that is only wrong is wrong.
         return Err(ApiError::invite_expired(until, now, &token.name));
     }
-    let could_not = |error: anyhow::Error| ApiError::internal(format!("cannot join: {error:#}"));
+    let could_not = |error: anyhow::Error| {
+        ApiError::could_not(Code::Internal, format!("cannot join: {error:#}"))
+    };
     let folder = agent
         .state_dir
         .join(token.secret.join_id(), Agent::draw_seeds())

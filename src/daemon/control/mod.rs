@@ -131,7 +131,7 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(_) => return Err(io::Error::other("another agent listens there")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(socket)?
+            std::fs::remove_file(socket)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 
 use super::Control;
 use crate::{
-    api::{ApiError, NetworkReply, NetworkRequest},
+    api::{ApiError, Code, NetworkReply, NetworkRequest},
     daemon::agent::{Agent, Downed, Place},
     node::Standing,
     platform::clock,
@@ -32,9 +32,12 @@ fn up(agent: &mut Agent) -> Result<(), ApiError> {
         Place::Up(_) => return Ok(()),
         Place::Idle | Place::Joining(_) | Place::Unusable(_) => return agent.network().map(drop),
     };
-    agent
-        .wake_up(path)
-        .map_err(|error| ApiError::internal(format!("the network cannot come up: {error:#}")))?;
+    agent.wake_up(path).map_err(|error| {
+        ApiError::could_not(
+            Code::Internal,
+            format!("the network cannot come up: {error:#}"),
+        )
+    })?;
     agent.publish();
     Ok(())
 }

@@ -53,7 +53,7 @@ fn reply(found: Whois, status: &Snapshot) -> WhoisReply {
             reply.addresses = vec![
                 status.resolvers.0.to_string(),
                 status.resolvers.1.to_string(),
-            ]
+            ];
         }
         Whois::Service { name, peers } => {
             reply.kind = WhoisKind::Service;

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+mod meeting;
+
 use super::{
     command::{Command, DoorVerdict, Event, SessionKeys},
     drops::{DropReason, Drops},
