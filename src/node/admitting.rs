@@ -389,6 +389,9 @@ impl Node {
 
     /// Tells the joiner what it needs, and sends it along.
     fn say_granted(&mut self, now: Now, ix: JoinIx, node: NodeId, role: InviteRole) {
+        if !self.has_lease() {
+            self.publish_lease(now);
+        }
         let mut slots = self.grant_slots(node);
         if role == InviteRole::Admin {
             slots.push(slot_of(Kind::Admin, &node.0, &[]));

@@ -94,6 +94,12 @@ impl Shelf for RegistryShelf<'_> {
 
 impl Node {
     pub(super) fn on_gossip(&mut self, now: Now, peer: PeerIx, message: Message) {
+        if matches!(
+            message,
+            Message::Advert(_) | Message::Digest(_) | Message::Slots(_)
+        ) {
+            self.links.handle_stray(peer);
+        }
         let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
         match message {
             Message::Records(records) => {
@@ -303,8 +309,11 @@ impl Node {
     fn on_fact(&mut self, now: Now, record: &Record, body: &Body) {
         match body {
             Body::Revoke(_) => self.on_revoked(now, record.node()),
-            Body::Lease(_) => {
+            Body::Lease(lease) => {
                 self.note_admin_seen(record.node());
+                if self.is_lonely || lease.left {
+                    self.review_loneliness(now);
+                }
                 self.review_peer(now, record.node());
             }
             Body::Member(_) | Body::Peer(_) => self.review_peer(now, record.node()),
@@ -428,10 +437,12 @@ impl Node {
         }
         self.apply_change(now, change);
         nodes.extend(self.pairs.keys().map(|peer| self.ids.node(*peer)));
+        nodes.extend(self.members.nodes().map(|(node, _)| node));
         for node in nodes {
             self.close_if_out(now, node);
             self.review_peer(now, node);
         }
+        self.review_loneliness(now);
         if ended.iter().any(|record| record.node() == self.me) {
             self.publish_peer(now);
             self.publish_kept_services(now);

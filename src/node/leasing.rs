@@ -45,6 +45,7 @@ impl Node {
         self.timers
             .set(Timer::Daily, now.at.after(Duration::from_secs(60)));
         self.schedule_expiry(now);
+        self.review_loneliness(now);
         self.schedule_burst(now);
         self.publication.stale = true;
         self.announce_splices();

@@ -152,6 +152,8 @@ pub struct Node {
     peer_changes: PeerChanges,
     joiners: BTreeMap<JoinId, BTreeSet<NodeId>>,
     waiting_pings: BTreeMap<PeerIx, Vec<u64>>,
+    /// No lease of anybody else is in force.
+    is_lonely: bool,
     counters: Counters,
 }
 
@@ -262,6 +264,7 @@ impl Node {
             peer_changes: PeerChanges::default(),
             joiners: BTreeMap::new(),
             waiting_pings: BTreeMap::new(),
+            is_lonely: false,
             counters: Counters::default(),
             settings,
         };
