@@ -9,8 +9,10 @@
     reason = "tests run in real time, end at the first surprise, and print logs after it"
 )]
 
+mod ground;
 mod harness;
 
+mod clocks;
 mod crashing;
 mod demo;
 mod host;
@@ -19,6 +21,8 @@ mod injection;
 mod joining;
 mod lab;
 mod mallory;
+mod naming;
 mod reaching;
+mod serving;
 mod silence;
 mod wire;
