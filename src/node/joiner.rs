@@ -241,7 +241,10 @@ impl Joiner {
                 self.timers = Timers::default();
                 self.outbox.push_back(JoinerOutput::Refused(refused));
             }
-            Message::Bye(_) => self.handle_down(now),
+            Message::Bye(_) => {
+                self.outbox.push_back(JoinerOutput::Close);
+                self.handle_down(now);
+            }
             Message::Pong(_)
             | Message::Advert(_)
             | Message::Want(_)

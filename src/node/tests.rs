@@ -4,6 +4,7 @@ use super::{
     Identity, InviteOptions, Ipv4Use, Node, Restored, Settings,
     founding::{Founding, found},
     input::{Input, PersistOutcome, Row, SessionEvent},
+    joiner::{Joiner, JoinerOutput, Wish},
     kept::Kept,
     output::{Notice, Output, Write},
 };
@@ -11,7 +12,7 @@ use crate::{
     addr::Underlay,
     gossip::Shelf,
     ids::{Boot, JoinIx, NetworkId, NodeId, SessionId, Slot},
-    keys::{InviteSecret, NetSecret, NodeKey, RootSeed, TunnelKey, Word},
+    keys::{InviteSecret, NetSecret, NodeKey, RootSeed, Token, TunnelKey, Word},
     members::invites::InviteRole,
     node::gossiping::RegistryShelf,
     overlay::Limits,
@@ -932,6 +933,38 @@ fn a_join_session_that_asks_for_nothing_ends_and_says_so() {
     assert!(has_closed(&outputs, SessionId::Join(JoinIx(1))));
     assert!(sent(&outputs).contains(&&Message::Bye(Bye { reason: 0 })));
     assert!(anna.admitting.is_empty());
+}
+
+#[test]
+fn a_joiner_that_is_told_bye_closes_its_state_and_dials_again_a_second_later() {
+    let token = Token {
+        expires: u32::MAX,
+        secret: InviteSecret([8; 16]),
+        issuer: TunnelKey::from_seed([100 + ANNA; 32]).x25519_public(),
+        name: "anna".to_owned(),
+        hints: vec![address(ANNA)],
+    };
+    let identity = Identity {
+        key: key(MALLORY),
+        tunnel: TunnelKey::from_seed([100 + MALLORY; 32]),
+        boot: NEW_RUN,
+    };
+    let wish = Wish {
+        name: "dora".to_owned(),
+        exact: false,
+    };
+    let mut joiner = Joiner::new(at_ms(0), token, identity, wish);
+    joiner.handle_up(at_ms(10), address(ANNA));
+    while joiner.poll_output().is_some() {}
+    joiner.handle_message(at_ms(20), address(ANNA), Message::Bye(Bye { reason: 0 }));
+    assert!(matches!(joiner.poll_output(), Some(JoinerOutput::Close)));
+    joiner.handle_timeout(at_ms(1_000));
+    assert!(joiner.poll_output().is_none());
+    joiner.handle_timeout(at_ms(1_020));
+    assert!(matches!(
+        joiner.poll_output(),
+        Some(JoinerOutput::Dial { .. })
+    ));
 }
 
 #[test]
