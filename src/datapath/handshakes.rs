@@ -167,6 +167,11 @@ impl Handshakes {
         (now.since(first.since) >= PARKED).then(|| self.parked.remove(0))
     }
 
+    /// Whether an initiation from here waits.
+    pub(super) fn is_parked(&self, source: Underlay) -> bool {
+        self.parked.iter().any(|parked| parked.source == source)
+    }
+
     /// Whether any initiation waits.
     pub(super) fn has_parked(&self) -> bool {
         !self.parked.is_empty()

@@ -346,3 +346,19 @@ pub(crate) fn is_gone(directory: &Path, pids: &[u32]) -> bool {
 
 /// No command of a test takes longer; one that hangs must not hang the run.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs an ignored test of this binary in a machine, with these variables; gives what it printed.
+pub(crate) fn run_inside(machine: &Machine, test: &str, environment: &[(&str, &str)]) -> String {
+    let own = std::env::current_exe().unwrap();
+    let output = machine
+        .command(own)
+        .unwrap()
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains("1 passed"), "{said}");
+    said
+}

@@ -8,6 +8,7 @@ mod init;
 mod invite;
 mod join;
 mod leave;
+mod listener;
 mod peers;
 mod ping;
 mod policy;
@@ -39,6 +40,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+use self::listener::Listener;
 use super::{
     calls::Caller,
     event_loop::Look,
@@ -80,14 +82,14 @@ impl Drop for Server {
 #[derive(Clone, Copy, Debug)]
 struct Asker(api::Caller);
 
-impl Connected<IncomingStream<'_, UnixListener>> for Asker {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let caller = match credentials::Caller::of(stream.io()) {
-            Ok(caller) if caller.is_root() || caller.uid == credentials::own_uid() => {
+impl Connected<IncomingStream<'_, Listener>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        let caller = match stream.io().caller() {
+            Some(caller) if caller.is_root() || caller.uid == credentials::own_uid() => {
                 api::Caller::Root
             }
-            Ok(caller) if caller.is_in_group(GROUP) => api::Caller::Group,
-            Ok(_) | Err(_) => api::Caller::Other,
+            Some(caller) if caller.is_in_group(GROUP) => api::Caller::Group,
+            Some(_) | None => api::Caller::Other,
         };
         Self(caller)
     }
@@ -110,7 +112,7 @@ pub(super) fn serve(socket: &Path, control: Control) -> anyhow::Result<Server> {
         .with_state(control);
     let service = router.into_make_service_with_connect_info::<Asker>();
     let task = tasks::spawn("api", async move {
-        let _never_ends = axum::serve(listener, service).await;
+        let _never_ends = axum::serve(Listener::new(listener), service).await;
     });
     Ok(Server {
         socket: socket.to_owned(),
@@ -293,7 +295,10 @@ fn nowhere(look: &Look) -> ApiError {
         .iter()
         .find(|line| line.code == "state_unusable")
     {
-        Some(line) => ApiError::could_not(api::Code::StateUnusable, line.message.clone()),
+        Some(line) => ApiError {
+            remedy: line.remedy.clone(),
+            ..ApiError::could_not(api::Code::StateUnusable, line.message.clone())
+        },
         None => ApiError::no_network(),
     }
 }
