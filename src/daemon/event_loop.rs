@@ -171,6 +171,7 @@ impl EventLoop {
                 Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
             },
             Wake::Second => {
+                let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
                 if let Place::Up(network) = &mut self.agent.place {
                     network.on_second();
                 }

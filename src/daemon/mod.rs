@@ -19,6 +19,7 @@ mod data_plane;
 mod door;
 mod event_loop;
 mod failpoint;
+mod health;
 mod joining;
 mod kept_file;
 mod mesh_socket;

@@ -199,3 +199,105 @@ pub(super) fn draw<const N: usize>() -> [u8; N] {
 pub(super) fn draw_boot() -> Boot {
     Boot(draw())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::{NetSecret, NodeKey, TunnelKey};
+
+    const NETWORK: [u8; 32] = [9; 32];
+    const BOB: NodeId = NodeId([2; 32]);
+
+    fn alice() -> Identity {
+        Identity {
+            key: NodeKey::from_seed([1; 32]),
+            tunnel: TunnelKey::from_seed([2; 32]),
+            boot: Boot([3; 8]),
+        }
+    }
+
+    fn knock(records: Vec<Vec<u8>>) -> Vec<u8> {
+        let first = FirstContact::Knock {
+            receiver: BOB,
+            epoch: 258,
+            secret: NetSecret([4; 32]),
+            stamp: 7,
+            records,
+        };
+        seal_first(&alice(), &NETWORK, &first)
+    }
+
+    #[test]
+    fn a_knock_opens_for_its_receiver_alone_and_is_signed_for_him() {
+        let datagram = knock(Vec::new());
+        let opened = sealed::open(&datagram, &NetSecret([4; 32]).knock_key(BOB)).unwrap();
+        let Sealed::Knock(knock) = &opened.body else {
+            panic!("a Knock was sealed")
+        };
+        assert_eq!(
+            (opened.header.epoch, knock.stamp, knock.boot),
+            (2, 7, Boot([3; 8]))
+        );
+        let is_for = |receiver: NodeId| {
+            let parts = opened.signed.parts(&receiver.0);
+            verify(
+                alice().key.id(),
+                Word::Knock,
+                &NETWORK,
+                &parts,
+                &knock.signature,
+            )
+        };
+        assert!(is_for(BOB) && !is_for(NodeId([5; 32])));
+        let other = NetSecret([4; 32]).knock_key(NodeId([5; 32]));
+        assert_eq!(sealed::open(&datagram, &other), Err(NotOpened::Key));
+    }
+
+    #[test]
+    fn records_that_do_not_fit_stay_at_home() {
+        let datagram = knock(vec![vec![1; 500], vec![2; 300], vec![3; 400]]);
+        assert!(datagram.len() <= 1200);
+        let opened = sealed::open(&datagram, &NetSecret([4; 32]).knock_key(BOB)).unwrap();
+        let Sealed::Knock(knock) = opened.body else {
+            panic!("a Knock was sealed")
+        };
+        assert_eq!(knock.records, [vec![1; 500], vec![2; 300]]);
+    }
+
+    #[test]
+    fn a_join_opens_with_the_invite_and_is_signed_for_its_issuer() {
+        let invite = InviteSecret([6; 16]);
+        let issuer = [8; 32];
+        let first = FirstContact::Join {
+            invite: invite.clone(),
+            issuer,
+            stamp: 7,
+        };
+        let datagram = seal_first(&alice(), &NETWORK, &first);
+        let opened = sealed::open(&datagram, &invite.join_key()).unwrap();
+        let Sealed::Join(join) = &opened.body else {
+            panic!("a Join was sealed")
+        };
+        assert_eq!(opened.header.hint, invite.join_id().0);
+        let parts = opened.signed.parts(&issuer);
+        assert!(verify(
+            join.node,
+            Word::Join,
+            &invite.join_network(),
+            &parts,
+            &join.signature
+        ));
+        assert!(!verify(
+            join.node,
+            Word::Join,
+            &NETWORK,
+            &parts,
+            &join.signature
+        ));
+    }
+
+    #[test]
+    fn the_same_words_are_never_the_same_bytes() {
+        assert_ne!(knock(Vec::new()), knock(Vec::new()));
+    }
+}

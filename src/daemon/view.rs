@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
-use super::network::{Facts, Network};
+use super::{
+    health::{names_not_resolving, node_health, shell_health},
+    network::Network,
+};
 use crate::{
     api,
     config::{Config, DEFAULT_PORT, DnsMode},
-    node::status::{
-        Health, InstanceView, OwnView, PeerState, PeerView, Role, ServiceView, Snapshot,
+    node::{
+        Node,
+        status::{InstanceView, OwnView, PeerState, PeerView, Role, ServiceView, Snapshot, Whois},
     },
     tables::Transport,
     time::{Moment, Now},
@@ -22,6 +26,8 @@ pub(super) struct Published {
     pub(super) peers: BTreeMap<String, api::PeerDetails>,
     /// How others reach this machine.
     pub(super) reach: api::Reach,
+    /// Unix s: since when this machine is what it is; 0 while that is not known.
+    pub(super) own_since: u64,
     /// In sync with somebody, or alone.
     pub(super) is_settled: bool,
 }
@@ -51,6 +57,7 @@ impl Published {
             },
             peers: BTreeMap::new(),
             reach: UNREACHED,
+            own_since: 0,
             is_settled: false,
         }
     }
@@ -114,6 +121,7 @@ impl Published {
             status,
             peers: details(&snapshot),
             reach: reach(&snapshot.own),
+            own_since: since(&network_up.node, now, &snapshot.own),
             is_settled: network_up.node.is_settled(now),
         }
     }
@@ -144,6 +152,13 @@ fn own(view: &OwnView, port: u16) -> api::Own {
         port,
         nat: api::Nat::Unknown,
         certificate_until: view.certificate_until,
+    }
+}
+
+fn since(node: &Node, now: Now, own: &OwnView) -> u64 {
+    match node.whois(now, &own.ipv6.to_string()) {
+        Some(Whois::Peer { since, .. }) => since,
+        Some(Whois::Service { .. } | Whois::Resolver) | None => 0,
     }
 }
 
@@ -337,149 +352,6 @@ fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
         *drops.entry(reason.to_owned()).or_default() += count;
     }
     drops
-}
-
-fn line(
-    level: api::Level,
-    code: &str,
-    message: impl Into<String>,
-    remedy: Option<&str>,
-) -> api::Health {
-    api::Health {
-        level,
-        code: code.to_owned(),
-        message: message.into(),
-        remedy: remedy.map(str::to_owned),
-    }
-}
-
-fn names_not_resolving(snapshot: &Snapshot) -> api::Health {
-    let resolver = match snapshot.own.ipv4 {
-        Some(_) => IpAddr::V4(snapshot.resolvers.0),
-        None => IpAddr::V6(snapshot.resolvers.1),
-    };
-    let remedy = format!("write as the first line of /etc/resolv.conf: nameserver {resolver}");
-    line(
-        api::Level::Warning,
-        "names_not_resolving",
-        "names do not resolve here yet",
-        Some(&remedy),
-    )
-}
-
-fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
-    use api::Level::{Error, Info, Warning};
-    let name = &snapshot.name;
-    match health {
-        Health::OneAdmin { admin, .. } => {
-            let message =
-                format!("{name} has one admin. If {admin}'s machine is lost nobody can be added");
-            let remedy = match snapshot.own.role {
-                Role::Admin => "sudo webmesh invite --role admin",
-                Role::Member | Role::Leaf => "there: sudo webmesh invite --role admin",
-            };
-            line(Warning, "one_admin", message, Some(remedy))
-        }
-        Health::NameLost { name: given } => {
-            let message =
-                format!("another machine of {name} has this one's name; here it is called {given}");
-            line(
-                Warning,
-                "name_lost",
-                message,
-                Some("an admin that is up gives it a name of its own"),
-            )
-        }
-        Health::Ipv4Lost => {
-            let message = "another machine has this one's IPv4 address; here only IPv6 is used";
-            line(
-                Warning,
-                "ipv4_lost",
-                message,
-                Some("an admin that is up gives it an address of its own"),
-            )
-        }
-        Health::ClockCorrected => {
-            let message = "this machine's clock is far off; the network's time is used";
-            line(
-                Warning,
-                "clock_corrected",
-                message,
-                Some("set the clock, or install an NTP client"),
-            )
-        }
-        Health::CertificateEnding { until } => {
-            let message = format!(
-                "this machine's certificate ends on {} and was not renewed",
-                api::words::date(*until)
-            );
-            line(
-                Warning,
-                "certificate_ending",
-                message,
-                Some("switch an admin's machine on"),
-            )
-        }
-        Health::ExpirySuspended => {
-            let message = "certificates have ended and are honoured, since no admin was seen that could renew them";
-            line(
-                Warning,
-                "expiry_suspended",
-                message,
-                Some("switch an admin's machine on"),
-            )
-        }
-        Health::Cloned { name } => {
-            let message = format!("two machines run with the key of {name}: a cloned disk");
-            line(
-                Error,
-                "cloned",
-                message,
-                Some("on the copy: remove /var/lib/webmesh and join anew"),
-            )
-        }
-        Health::Revoked => {
-            let message = format!("this machine was revoked from {name}");
-            line(
-                Info,
-                "revoked",
-                message,
-                Some("ask an admin for a new invite, after: sudo webmesh leave"),
-            )
-        }
-    }
-}
-
-fn shell_health(facts: &Facts) -> Vec<api::Health> {
-    use api::Level::{Error, Info, Warning};
-    let mut health = Vec::new();
-    if facts.port_changed {
-        let message = format!("the default UDP port is busy; {} is used", facts.port);
-        health.push(line(
-            Info,
-            "port_changed",
-            message,
-            Some("set [network] port"),
-        ));
-    }
-    if let Some(why) = &facts.ipv4_blocked {
-        let message = format!("only IPv6 is used here: {why}");
-        health.push(line(Warning, "ipv4_blocked", message, None));
-    }
-    if let Some(why) = &facts.unsaved {
-        let message = format!("state cannot be written: {why}");
-        health.push(line(
-            Error,
-            "state_unsaved",
-            message,
-            Some("make room on the disk of the state directory"),
-        ));
-    }
-    for what in &facts.unserved {
-        let message = format!("a service's target cannot be served: {what}");
-        health.push(line(Error, "splice_failed", message, None));
-    }
-    health
 }
 
 #[cfg(test)]

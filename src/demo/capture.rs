@@ -65,16 +65,27 @@ impl Capture {
     }
 
     /// Ends the recording and reads it: datagrams that touch none of `ports`, and places where `needle` stands.
-    pub fn stop(mut self, ports: &[u16], needle: &[u8]) -> io::Result<Seen> {
+    pub fn stop(self, ports: &[u16], needle: &[u8]) -> io::Result<Seen> {
+        let mut seen = Seen::default();
+        self.read(|frame| seen.add(&frame, ports, needle))?;
+        Ok(seen)
+    }
+
+    /// Ends the recording and gives every frame, with its Ethernet header.
+    pub fn frames(self) -> io::Result<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        self.read(|frame| frames.push(frame))?;
+        Ok(frames)
+    }
+
+    fn read(mut self, mut take: impl FnMut(Vec<u8>)) -> io::Result<()> {
         drop(self.stop.take());
         self.process.wait()?;
         let mut frames = BufReader::new(File::open(&self.file)?);
-        let mut seen = Seen::default();
         while let Some(frame) = read_frame(&mut frames)? {
-            seen.add(&frame, ports, needle);
+            take(frame);
         }
-        fs::remove_file(&self.file)?;
-        Ok(seen)
+        fs::remove_file(&self.file)
     }
 }
 

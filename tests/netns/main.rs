@@ -9,12 +9,20 @@
     reason = "tests run in real time, end at the first surprise, and print logs after it"
 )]
 
+mod ground;
 mod harness;
 
+mod clocks;
 mod crashing;
 mod demo;
 mod host;
+mod hostile;
+mod injection;
 mod joining;
 mod lab;
+mod mallory;
+mod naming;
 mod reaching;
+mod serving;
+mod silence;
 mod wire;

@@ -20,15 +20,11 @@ use crate::{
     keys::{Token, TokenRefused},
     members::label,
     node::joiner::Wish,
-    platform::{clock, credentials},
+    platform::credentials,
 };
 
 /// How long `join` waits for the first Digest round with the issuer (protocol §9).
 const ROUND: Duration = Duration::from_secs(2);
-
-/// Expiry is judged by the issuer's clock; so long after it the issuer still gives the same node the same grant again
-/// (protocol §9), which is how a machine that died in the middle of its join finishes it.
-const GRANTED_AGAIN_S: u64 = 7 * 24 * 3600;
 
 /// How often it looks whether that round is through.
 const LOOK: Duration = Duration::from_millis(20);
@@ -80,11 +76,6 @@ fn wish(name: Option<&str>) -> Result<Wish, ApiError> {
 
 fn begin(agent: &mut Agent, token: Token, wish: Wish, asker: Asker) -> Result<(), ApiError> {
     agent.must_be_idle()?;
-    let now = clock::now().unix_s();
-    let until = u64::from(token.expires);
-    if until + GRANTED_AGAIN_S < now {
-        return Err(ApiError::invite_expired(until, now, &token.name));
-    }
     let could_not = |error: anyhow::Error| {
         ApiError::could_not(Code::Internal, format!("cannot join: {error:#}"))
     };

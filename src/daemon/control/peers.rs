@@ -1,7 +1,10 @@
 //! `webmesh peers`: all of them, or more of one.
 
 use super::Control;
-use crate::api::{self, ApiError, PeersReply, PeersRequest};
+use crate::{
+    api::{self, ApiError, PeersReply, PeersRequest},
+    daemon::view::Published,
+};
 
 pub(super) fn answer(control: &Control, request: &PeersRequest) -> Result<PeersReply, ApiError> {
     let (look, network) = control.network_look(request.network.as_deref())?;
@@ -28,14 +31,15 @@ pub(super) fn answer(control: &Control, request: &PeersRequest) -> Result<PeersR
         .as_ref()
         .filter(|own| own.name == bare || own.id == *wanted);
     if let Some(own) = own {
-        return Ok(myself(own, &look.status, &network));
+        return Ok(myself(own, &look, &network));
     }
     let names = look.status.peers.iter().map(|peer| peer.name.as_str());
     Err(ApiError::no_such_name("peer", wanted, &network.name, names))
 }
 
 /// This machine is a peer too, and needs no path to itself.
-fn myself(own: &api::Own, status: &api::Status, network: &api::Network) -> PeersReply {
+fn myself(own: &api::Own, look: &Published, network: &api::Network) -> PeersReply {
+    let status = &look.status;
     let serves = |service: &&api::Service| {
         service
             .instances
@@ -61,7 +65,7 @@ fn myself(own: &api::Own, status: &api::Status, network: &api::Network) -> Peers
             domain_name: format!("{}.{}", own.name, network.domain),
             role: own.role,
             groups: Vec::new(),
-            admitted_at: 0,
+            admitted_at: look.own_since,
             certificate_until: own.certificate_until,
             version: Some(status.version.clone()),
             endpoints: Vec::new(),

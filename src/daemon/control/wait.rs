@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::response::Response;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 use super::{Control, last_line, lines};
 use crate::{
@@ -19,7 +19,7 @@ pub(super) fn answer(control: &Control, request: WaitRequest) -> Result<Response
         .map_err(|_negative| ApiError::bad_request("a timeout is a number of seconds"))?;
     let control = control.clone();
     Ok(lines(|out| async move {
-        let outcome = wait(control, &request, span.min(LONGEST), &out).await;
+        let outcome = wait(control, &request, span.min(LONGEST)).await;
         let _client_gone = out.send(last_line(outcome)).await;
     }))
 }
@@ -28,7 +28,6 @@ async fn wait(
     mut control: Control,
     request: &WaitRequest,
     span: Duration,
-    _out: &mpsc::Sender<String>,
 ) -> Result<WaitReply, ApiError> {
     let started = Instant::now();
     let so = async {
