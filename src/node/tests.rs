@@ -255,26 +255,33 @@ fn hand_over(node: &mut Node, now: Now, from: u8, record: &Record) -> Vec<Output
 }
 
 fn sent(outputs: &[Output]) -> Vec<&Message> {
-    let message = |output| match output {
-        &Output::Send { ref message, .. } => Some(message),
-        _ => None,
-    };
-    outputs.iter().filter_map(message).collect()
+    let mut messages = Vec::new();
+    for output in outputs {
+        if let Output::Send { message, .. } = output {
+            messages.push(message);
+        }
+    }
+    messages
 }
 
 fn hellos(outputs: &[Output]) -> Vec<bool> {
-    let heard = |message: &Message| match message {
-        Message::Hello(hello) => Some(hello.heard),
-        _ => None,
-    };
-    sent(outputs).into_iter().filter_map(heard).collect()
+    let mut heard = Vec::new();
+    for message in sent(outputs) {
+        if let Message::Hello(hello) = message {
+            heard.push(hello.heard);
+        }
+    }
+    heard
 }
 
 fn admission(outputs: &[Output]) -> Option<Admission> {
-    outputs.iter().find_map(|output| match output {
-        Output::Admit { admission, .. } => Some(*admission),
-        _ => None,
-    })
+    let mut admitted = None;
+    for output in outputs {
+        if let Output::Admit { admission, .. } = output {
+            admitted = Some(*admission);
+        }
+    }
+    admitted
 }
 
 fn has_closed(outputs: &[Output], session: SessionId) -> bool {
@@ -596,10 +603,12 @@ fn a_revoke_closes_the_session_ends_the_attempt_and_takes_the_names() {
     let told = Message::Bye(Bye { reason: 3 });
     assert!(sent(&outputs).contains(&&told));
     bo.handle_input(at_ms(500), Input::Tick);
-    let tables = drain(&mut bo).into_iter().find_map(|output| match output {
-        Output::Publish(tables) => Some(tables),
-        _ => None,
-    });
+    let mut tables = None;
+    for output in drain(&mut bo) {
+        if let Output::Publish(published) = output {
+            tables = Some(published);
+        }
+    }
     let SessionId::Pair(peer) = carol else {
         unreachable!();
     };
@@ -878,11 +887,13 @@ fn nothing_is_granted_before_the_spend_is_on_the_disk() {
     let (mut anna, _) = open_door(&town, &[ANNA], MALLORY);
     let asked = say_joining(&mut anna, at_ms(4), redeem());
     assert!(sent(&asked).is_empty());
-    let ticket = asked.iter().find_map(|output| match output {
-        Output::Persist { ticket, .. } => *ticket,
-        _ => None,
-    });
-    let ticket = ticket.unwrap();
+    let mut waiting = None;
+    for output in &asked {
+        if let Output::Persist { ticket, .. } = output {
+            waiting = waiting.or(*ticket);
+        }
+    }
+    let ticket = waiting.unwrap();
     assert!(
         sent(&say_joining(&mut anna, at_ms(5), redeem())).is_empty(),
         "asked again meanwhile"
