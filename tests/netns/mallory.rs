@@ -342,7 +342,7 @@ fn redeem(token: &Token, identity: &Identity, mut line: Line) -> (Grant, Line) {
                     line.initiate();
                 }
                 JoinerOutput::Send { message, .. } => line.say(&message),
-                JoinerOutput::Reached { .. } => {}
+                JoinerOutput::Reached { .. } | JoinerOutput::Close => {}
                 JoinerOutput::Granted(grant) => return (*grant, line),
                 JoinerOutput::Refused(refused) => panic!("{refused:?}"),
             }
