@@ -77,8 +77,7 @@ impl Shard {
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         if self.handshakes.is_being_judged(now, source) {
-            self.handshakes.park(now, source, bytes);
-            return Ok(());
+            return self.handshakes.park(now, source, bytes);
         }
         self.feed_initiation(now, source, bytes)
     }

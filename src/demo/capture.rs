@@ -32,6 +32,8 @@ pub struct Capture {
 pub struct Seen {
     /// UDP datagrams.
     pub datagrams: usize,
+    /// The UDP ports of both sides of all datagrams.
+    pub ports: BTreeSet<u16>,
     /// Whether a UDP port of either side, for every datagram, was among those asked for.
     pub foreign_ports: BTreeSet<(u16, u16)>,
     /// IP packets that were neither UDP nor ICMPv6, which any IPv6 host says by itself.
@@ -98,6 +100,7 @@ impl Seen {
         match classify(frame) {
             Kind::Udp(source, destination) => {
                 self.datagrams += 1;
+                self.ports.extend([source, destination]);
                 if !ports.contains(&source) && !ports.contains(&destination) {
                     self.foreign_ports.insert((source, destination));
                 }
