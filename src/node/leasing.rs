@@ -257,7 +257,7 @@ impl Node {
     }
 
     /// Remembers that an admin was up: its lease itself goes a week after it ended.
-    pub(super) fn note_admin_seen(&mut self, node: crate::ids::NodeId) {
+    pub(super) fn note_admin_seen(&mut self, node: NodeId) {
         if self.members.is_admin(node) {
             let made_s = self.registry.lease_made_s(node).unwrap_or(0);
             self.admin_seen_s = self.admin_seen_s.max(made_s);
