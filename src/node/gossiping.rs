@@ -94,12 +94,6 @@ impl Shelf for RegistryShelf<'_> {
 
 impl Node {
     pub(super) fn on_gossip(&mut self, now: Now, peer: PeerIx, message: Message) {
-        if matches!(
-            message,
-            Message::Advert(_) | Message::Digest(_) | Message::Slots(_)
-        ) {
-            self.links.handle_stray(peer);
-        }
         let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
         match message {
             Message::Records(records) => {

@@ -360,7 +360,7 @@ fn the_stamp_of_a_knock_is_written_down_before_it_is_answered_and_is_good_once()
 #[test]
 fn a_state_younger_than_10_s_takes_the_next_initiation_and_an_older_one_gives_way() {
     let town = Town::new();
-    let mut anna = town.node(ANNA, town.with_sleeping(&[ANNA], BO));
+    let mut anna = town.node(ANNA, town.with_sleeping(&[ANNA, CAROL], BO));
     let cases = [
         (0, Admission::Keep),
         (9_999, Admission::Keep),
