@@ -36,7 +36,7 @@ pub struct Seen {
     pub ports: BTreeSet<u16>,
     /// Whether a UDP port of either side, for every datagram, was among those asked for.
     pub foreign_ports: BTreeSet<(u16, u16)>,
-    /// IP packets that were neither UDP nor ICMPv6, which any IPv6 host says by itself.
+    /// IP packets that were neither UDP nor IGMP nor ICMPv6, which kernels say by themselves.
     pub other_packets: usize,
     /// How often the needle was found in a frame.
     pub needles: usize,
@@ -166,7 +166,7 @@ fn classify(frame: &[u8]) -> Kind {
             (Some(source), Some(destination)) => Kind::Udp(source, destination),
             _ => Kind::Other,
         },
-        Some(PROTOCOL_ICMP6 | PROTOCOL_HOP_BY_HOP) => Kind::Housekeeping,
+        Some(PROTOCOL_IGMP | PROTOCOL_ICMP6 | PROTOCOL_HOP_BY_HOP) => Kind::Housekeeping,
         Some(_) | None => Kind::Other,
     }
 }
@@ -191,6 +191,8 @@ fn read_frame(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const PROTOCOL_UDP: u8 = 17;
+/// A bridge with multicast snooping says it of itself, as an IPv6 host says its groups.
+const PROTOCOL_IGMP: u8 = 2;
 const PROTOCOL_ICMP6: u8 = 58;
 const PROTOCOL_HOP_BY_HOP: u8 = 0;
 
