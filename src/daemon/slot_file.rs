@@ -119,17 +119,26 @@ impl SlotFile {
     pub(super) fn store(&mut self, body: &[u8], point: &str) -> io::Result<()> {
         failpoint::reach(&format!("{point}.before"));
         let bytes = encode_slot(self.generation + 1, body)?;
+        let path = self.next.path(&self.folder, self.name);
+        // There is no older slot that would count while the first is half written, so that one gets its name when whole.
+        let written = match self.generation {
+            0 => self.folder.join(format!("{}.new", self.name)),
+            _ => path.clone(),
+        };
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(self.next.path(&self.folder, self.name))?;
+            .open(&written)?;
         let (head, tail) = bytes.split_at(bytes.len() / 2);
         file.write_all(head)?;
         failpoint::reach(&format!("{point}.torn"));
         file.write_all(tail)?;
         file.sync_all()?;
+        if written != path {
+            std::fs::rename(&written, &path)?;
+        }
         File::open(&self.folder)?.sync_all()?;
         self.generation += 1;
         self.next = self.next.other();
@@ -262,6 +271,17 @@ mod tests {
             std::fs::write(folder.join("state.b"), &whole[..i]).unwrap();
             assert_eq!(body(&folder).unwrap(), b"older", "cut at {i}");
         }
+    }
+
+    #[test]
+    fn a_first_write_that_was_cut_short_never_was() {
+        let folder = scratch("slots");
+        std::fs::write(folder.join("state.new"), b"WMSThalf").unwrap();
+        let (mut file, none) = SlotFile::load(&folder, "state").unwrap();
+        assert!(none.is_none());
+        file.store(b"one", "test").unwrap();
+        assert_eq!(body(&folder).unwrap(), b"one");
+        assert!(!folder.join("state.new").exists());
     }
 
     #[test]

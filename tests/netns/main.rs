@@ -10,11 +10,16 @@
 )]
 
 mod harness;
+#[path = "../cli/schema.rs"]
+mod schema;
 
+mod answering;
 mod crashing;
 mod demo;
 mod host;
+mod inviting;
 mod joining;
 mod lab;
+mod many;
 mod reaching;
 mod wire;
