@@ -273,6 +273,7 @@ impl ApiError {
             Code::StateUnusable,
             format!("the network on this disk cannot be used: {why}"),
         )
+        .remedy("restore the state directory, or move the folder away and join anew")
     }
 
     /// The agent or the host failed; `what` says in which.

@@ -63,6 +63,8 @@ drop_reasons! {
     InSealedRate = "in_sealed_rate",
     /// From the network: an initiation from where nobody knocked.
     InUnexpectedInitiation = "in_unexpected_initiation",
+    /// From the network: an initiation that waited for the verdict on its Knock and gave way to a newer one.
+    InSuperseded = "in_superseded",
     /// From the network: an initiation or response whose first mac is wrong.
     InMac = "in_mac",
     /// From the network: more handshakes from one source than are answered.

@@ -106,19 +106,34 @@ impl Handshakes {
     }
 
     /// Keeps an initiation until its Knock is judged. A source has one; the newest counts.
-    pub(super) fn park(&mut self, now: Moment, source: Underlay, bytes: &[u8]) {
+    ///
+    /// # Errors
+    /// It is kept, and an older one gave way to it.
+    pub(super) fn park(
+        &mut self,
+        now: Moment,
+        source: Underlay,
+        bytes: &[u8],
+    ) -> Result<(), DropReason> {
         let Some(bytes) = bytes.first_chunk::<INITIATION>() else {
-            return;
+            return Err(DropReason::InUnknownDatagram);
         };
+        let before = self.parked.len();
         self.parked.retain(|parked| parked.source != source);
         if self.parked.len() == PARKED_MAX {
             self.parked.remove(0);
         }
+        let gave_way = self.parked.len() < before;
         self.parked.push(Parked {
             source,
             bytes: *bytes,
             since: now,
         });
+        if gave_way {
+            Err(DropReason::InSuperseded)
+        } else {
+            Ok(())
+        }
     }
 
     /// Lets initiations from here into a state for 10 s; gives the one that waits for that.
@@ -167,6 +182,11 @@ impl Handshakes {
         (now.since(first.since) >= PARKED).then(|| self.parked.remove(0))
     }
 
+    /// Whether an initiation from here waits.
+    pub(super) fn is_parked(&self, source: Underlay) -> bool {
+        self.parked.iter().any(|parked| parked.source == source)
+    }
+
     /// Whether any initiation waits.
     pub(super) fn has_parked(&self) -> bool {
         !self.parked.is_empty()
@@ -201,7 +221,10 @@ mod tests {
         let mut gate = Handshakes::new();
         gate.try_sealed(NOW, source(1)).unwrap();
         assert!(gate.is_being_judged(NOW, source(1)));
-        gate.park(NOW, source(1), &[7; INITIATION]);
+        let older = gate.park(NOW, source(1), &[6; INITIATION]);
+        assert_eq!(older, Ok(()));
+        let newer = gate.park(NOW, source(1), &[7; INITIATION]);
+        assert_eq!(newer, Err(DropReason::InSuperseded));
         let parked = gate.admit(NOW, source(1), SESSION).unwrap();
         assert_eq!(parked.bytes, [7; INITIATION]);
         assert!(!gate.is_being_judged(NOW, source(1)));
@@ -214,7 +237,16 @@ mod tests {
     fn parked_initiations_are_bounded_and_end() {
         let mut gate = Handshakes::new();
         for port in 0..200 {
-            gate.park(NOW, source(port), &[1; INITIATION]);
+            let expected = if port < 64 {
+                Ok(())
+            } else {
+                Err(DropReason::InSuperseded)
+            };
+            assert_eq!(
+                gate.park(NOW, source(port), &[1; INITIATION]),
+                expected,
+                "{port}"
+            );
         }
         let later = NOW.after(PARKED);
         let mut overdue = 0;

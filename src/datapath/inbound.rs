@@ -77,8 +77,7 @@ impl Shard {
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         if self.handshakes.is_being_judged(now, source) {
-            self.handshakes.park(now, source, bytes);
-            return Ok(());
+            return self.handshakes.park(now, source, bytes);
         }
         self.feed_initiation(now, source, bytes)
     }
@@ -117,7 +116,7 @@ impl Shard {
         };
         let len = response.len();
         if let Some(index) = index_at(response, 4) {
-            state.note_answered(index, source);
+            state.note_answered(now, index, source);
         }
         self.out.datagrams.commit(len, source);
         Ok(())
@@ -201,7 +200,7 @@ impl Shard {
         let counter = session::counter(bytes).unwrap_or(0);
         let heard = state.note_heard(now, receiver, counter);
         let session = state.id;
-        if !was_standing {
+        if state.takes_over(receiver) || !was_standing {
             let endpoint = state.answered(receiver).unwrap_or(source);
             self.on_standing(now, place, endpoint);
         }

@@ -32,6 +32,8 @@ pub struct Capture {
 pub struct Seen {
     /// UDP datagrams.
     pub datagrams: usize,
+    /// The UDP ports of both sides of all datagrams.
+    pub ports: BTreeSet<u16>,
     /// Whether a UDP port of either side, for every datagram, was among those asked for.
     pub foreign_ports: BTreeSet<(u16, u16)>,
     /// IP packets that were neither UDP nor ICMPv6, which any IPv6 host says by itself.
@@ -65,16 +67,27 @@ impl Capture {
     }
 
     /// Ends the recording and reads it: datagrams that touch none of `ports`, and places where `needle` stands.
-    pub fn stop(mut self, ports: &[u16], needle: &[u8]) -> io::Result<Seen> {
+    pub fn stop(self, ports: &[u16], needle: &[u8]) -> io::Result<Seen> {
+        let mut seen = Seen::default();
+        self.read(|frame| seen.add(&frame, ports, needle))?;
+        Ok(seen)
+    }
+
+    /// Ends the recording and gives every frame, with its Ethernet header.
+    pub fn frames(self) -> io::Result<Vec<Vec<u8>>> {
+        let mut frames = Vec::new();
+        self.read(|frame| frames.push(frame))?;
+        Ok(frames)
+    }
+
+    fn read(mut self, mut take: impl FnMut(Vec<u8>)) -> io::Result<()> {
         drop(self.stop.take());
         self.process.wait()?;
         let mut frames = BufReader::new(File::open(&self.file)?);
-        let mut seen = Seen::default();
         while let Some(frame) = read_frame(&mut frames)? {
-            seen.add(&frame, ports, needle);
+            take(frame);
         }
-        fs::remove_file(&self.file)?;
-        Ok(seen)
+        fs::remove_file(&self.file)
     }
 }
 
@@ -87,6 +100,7 @@ impl Seen {
         match classify(frame) {
             Kind::Udp(source, destination) => {
                 self.datagrams += 1;
+                self.ports.extend([source, destination]);
                 if !ports.contains(&source) && !ports.contains(&destination) {
                     self.foreign_ports.insert((source, destination));
                 }

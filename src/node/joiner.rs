@@ -250,8 +250,11 @@ impl Joiner {
                 self.timers = Timers::default();
                 self.outbox.push_back(JoinerOutput::Refused(refused));
             }
+            Message::Bye(_) => {
+                self.outbox.push_back(JoinerOutput::Close);
+                self.handle_down(now);
+            }
             Message::Pong(_)
-            | Message::Bye(_)
             | Message::Advert(_)
             | Message::Want(_)
             | Message::Digest(_)

@@ -67,6 +67,7 @@ impl Links {
         found
     }
 
+    /// Whether it is a link, or did not refuse to be one just now.
     pub(super) fn may_ask(&self, now: Moment, peer: PeerIx) -> bool {
         self.contacts
             .get(&peer)

@@ -533,21 +533,22 @@ impl Links {
 
     /// The session is a link no more, and is not asked to become one before the next plan.
     fn unlink(&mut self, now: Moment, peer: PeerIx) {
+        let idle = now.after(self.limits.idle_close);
         let Some(session) = self.session_mut(peer) else {
             return;
         };
-        if session.link == LinkState::Linked {
-            session.since = now;
-            session.link = LinkState::None;
-            let idle = now.after(self.limits.idle_close);
-            self.outputs.push_back(Output::Unlinked(peer));
-            self.timers.set((peer, Wake::Idle), idle);
-            return;
-        }
+        let was_linked = session.link == LinkState::Linked;
         session.link = LinkState::None;
         session.asks = 0;
+        if was_linked {
+            session.since = now;
+        }
         self.timers.clear(&(peer, Wake::Ask));
         self.timers.clear(&(peer, Wake::Silence));
+        if was_linked {
+            self.outputs.push_back(Output::Unlinked(peer));
+            self.timers.set((peer, Wake::Idle), idle);
+        }
     }
 
     /// Whether one more link with `peer` fits. A ring neighbour always does: the link that serves least gives way.

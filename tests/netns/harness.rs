@@ -15,6 +15,8 @@ use webmesh::demo::{
     order::NatKind,
 };
 
+use crate::ground::Ground;
+
 /// The binary under test. The copy for an ordinary user is told by `WEBMESH_TEST_PROGRAM`.
 pub(crate) fn program() -> PathBuf {
     std::env::var_os("WEBMESH_TEST_PROGRAM")
@@ -56,9 +58,14 @@ pub(crate) struct Peer {
 impl Net {
     /// Three machines with public addresses of both families, agents running: `anna`, `bo`, `carol`.
     pub(crate) fn three() -> Self {
+        Self::three_on(Ground::Plain)
+    }
+
+    /// The same three on another ground.
+    pub(crate) fn three_on(ground: Ground) -> Self {
         let mut net = Self::empty();
         for (name, number) in [("anna", 11), ("bo", 12), ("carol", 13)] {
-            net.add_public(name, number);
+            net.add_public_on(ground, name, number);
         }
         net
     }
@@ -73,23 +80,28 @@ impl Net {
 
     /// A machine at 203.0.113.`number` and 2001:db8::`number`, with a running agent.
     pub(crate) fn add_public(&mut self, name: &str, number: u8) {
-        let addresses = [
-            format!("203.0.113.{number}/24"),
-            format!("2001:db8::{number:x}/64"),
-        ];
-        let machine = self
-            .lab
-            .public(name, &[&addresses[0], &addresses[1]])
-            .unwrap();
+        self.add_public_on(Ground::Plain, name, number);
+    }
+
+    fn add_public_on(&mut self, ground: Ground, name: &str, number: u8) {
+        let addresses = ground.addresses(number);
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let machine = self.lab.public(name, &addresses).unwrap();
+        ground.narrow(self, name);
         self.add(machine);
     }
 
     /// A machine alone behind a home router at 203.0.113.`number`, with a running agent.
     pub(crate) fn add_home(&mut self, name: &str, number: u8) {
+        self.add_home_behind(NatKind::Masquerade, name, number);
+    }
+
+    /// The same behind a router of this kind.
+    pub(crate) fn add_home_behind(&mut self, nat: NatKind, name: &str, number: u8) {
         let router = format!("router-{name}");
         let public = format!("203.0.113.{number}/24");
         self.lab
-            .router(&router, &[&public], "192.168.1.1/24", NatKind::Masquerade)
+            .router(&router, &[&public], "192.168.1.1/24", nat)
             .unwrap();
         let machine = self
             .lab
@@ -163,6 +175,8 @@ impl Drop for Net {
         if thread::panicking() {
             for peer in &self.peers {
                 eprintln!("--- log of {} ---\n{}", peer.name(), peer.agent.log());
+                let status = peer.webmesh(&["status", "--json"]);
+                eprintln!("--- its status ---\n{}", text(&status.stdout));
             }
         } else if let Some(peer) = suspicious.first() {
             panic!(
@@ -237,7 +251,7 @@ impl Peer {
         ["ipv4", "ipv6"].map(|family| status["self"][family].as_str().unwrap().to_owned())
     }
 
-    /// A line of shell, run in this machine.
+    /// A line of shell, run in this machine; `$WEBMESH` is the program.
     pub(crate) fn run(&self, line: &str) -> Output {
         self.bounded(&["sh", "-c", line], COMMAND_LIMIT)
     }
@@ -271,6 +285,25 @@ impl Peer {
         self.ok(&["demo", "hold", "await-port", &port]);
     }
 
+    /// Waits until a UDP socket stands on a port of this machine.
+    pub(crate) fn await_udp_port(&self, port: u16) {
+        within(
+            Duration::from_secs(10),
+            "the program takes its port",
+            || !self.sh(&format!("ss -Hlun 'sport = :{port}'")).is_empty(),
+        );
+    }
+
+    /// What `status --json` says of another machine's state.
+    pub(crate) fn state_of(&self, name: &str) -> String {
+        let status = self.status();
+        let peers = status["peers"].as_array().unwrap();
+        let found = peers.iter().find(|peer| peer["name"] == name);
+        found
+            .map_or("unknown", |peer| peer["state"].as_str().unwrap())
+            .to_owned()
+    }
+
     /// A file of this machine's directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.agent.machine().directory.join(name)
@@ -284,6 +317,7 @@ impl Peer {
     fn bounded(&self, words: &[&str], limit: Duration) -> Output {
         let mut command = self.agent.command("timeout").unwrap();
         command
+            .env("WEBMESH", program())
             .args(["--kill-after=2", &limit.as_secs().to_string()])
             .args(words)
             .output()
@@ -334,3 +368,19 @@ pub(crate) fn is_gone(directory: &Path, pids: &[u32]) -> bool {
 
 /// No command of a test takes longer; one that hangs must not hang the run.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs an ignored test of this binary in a machine, with these variables; gives what it printed.
+pub(crate) fn run_inside(machine: &Machine, test: &str, environment: &[(&str, &str)]) -> String {
+    let own = std::env::current_exe().unwrap();
+    let output = machine
+        .command(own)
+        .unwrap()
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.contains("1 passed"), "{said}");
+    said
+}

@@ -9,17 +9,25 @@
     reason = "tests run in real time, end at the first surprise, and print logs after it"
 )]
 
+mod ground;
 mod harness;
 #[path = "../cli/schema.rs"]
 mod schema;
 
 mod answering;
+mod clocks;
 mod crashing;
 mod demo;
 mod host;
+mod hostile;
+mod injection;
 mod inviting;
 mod joining;
 mod lab;
+mod mallory;
 mod many;
+mod naming;
 mod reaching;
+mod serving;
+mod silence;
 mod wire;

@@ -150,16 +150,17 @@ fn add(
 ) -> Result<Added, ApiError> {
     let network = agent.network()?;
     let now = clock::now();
+    let transport = match request.protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+    };
     if let Some(target) = target {
-        judge_target(network, target)?;
+        judge_target(network, transport, target)?;
     }
     let wish = ServiceWish {
         name: request.name,
         instance: request.instance,
-        transport: match request.protocol {
-            Protocol::Tcp => Transport::Tcp,
-            Protocol::Udp => Transport::Udp,
-        },
+        transport,
         port: request.port,
         target,
         tags: request.tags,
@@ -201,7 +202,11 @@ fn add(
 }
 
 /// By API only this host itself is a target, and nothing of the agent's own (design §10).
-fn judge_target(network: &Network, target: SocketAddr) -> Result<(), ApiError> {
+fn judge_target(
+    network: &Network,
+    transport: Transport,
+    target: SocketAddr,
+) -> Result<(), ApiError> {
     let refuse = |why: &str| {
         Err(ApiError::bad_request(format!(
             "{target} cannot be a target: {why}"
@@ -211,7 +216,7 @@ fn judge_target(network: &Network, target: SocketAddr) -> Result<(), ApiError> {
     if is_link_local(ip) {
         return refuse("link-local addresses serve the link alone");
     }
-    if network.is_own_socket(target) {
+    if network.is_own_socket(transport, target) {
         return refuse("the agent itself listens there");
     }
     if network.is_mesh(ip) {
@@ -250,8 +255,14 @@ fn remove(agent: &mut Agent, name: &str) -> Result<(), ApiError> {
     let now = clock::now();
     if network.node.service_remove(now, name) {
         let _rest_next_turn = network.drain();
+        let unsaved = network.facts.unsaved.clone();
         agent.publish();
-        return Ok(());
+        return match unsaved {
+            None => Ok(()),
+            Some(why) => Err(ApiError::internal(format!(
+                "{name} is gone until the agent stops, which cannot be stored: {why}"
+            ))),
+        };
     }
     let status = network.node.status(now);
     let mut known = network
