@@ -305,10 +305,14 @@ impl Node {
         };
         match self.invites.redeem(&self.members, now.unix_s(), &asks) {
             Redeemed::Silence => self.counters.count("redeem_unknown"),
-            Redeemed::Refused(refused) => self.send(SessionId::Join(ix), Message::Refused(refused)),
+            Redeemed::Refused(refused) => self.refuse(now, ix, refused),
             Redeemed::Grant(grant)
                 if grant.spent == Spent::Before && self.members.certificate(node).is_some() =>
             {
+                // A crash may have come between the certificate and this.
+                if grant.role == InviteRole::Admin && !self.members.is_admin(node) {
+                    self.make_admin(now, node);
+                }
                 self.say_granted(now, ix, node, grant.role);
             }
             Redeemed::Grant(grant) => {
@@ -323,6 +327,18 @@ impl Node {
                 self.persist_kept(Some(ticket));
             }
         }
+    }
+
+    /// Says no. Who proved the secret may know which network it is that has no name or address for it.
+    fn refuse(&mut self, now: Now, ix: JoinIx, refused: Refused) {
+        if let Some(network) = self.members.network() {
+            let slots = vec![slot_of(Kind::Network, &network.root.0, &[])];
+            let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
+            for answer in gossip::answer(&Want { slots }, JOIN_RECORDS_BODY, &shelf) {
+                self.send(SessionId::Join(ix), answer);
+            }
+        }
+        self.send(SessionId::Join(ix), Message::Refused(refused));
     }
 
     /// The spend is on the disk: only now is the grant made (protocol §9).

@@ -17,7 +17,7 @@ use crate::{
     time::{Moment, Now, Timers},
     wire::{
         message::{Hello, Message, Pong, Redeem, Refused, Want},
-        record::{Body, Kind, Record},
+        record::{self, Body, Kind, Record},
     },
 };
 
@@ -148,6 +148,15 @@ impl Joiner {
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<JoinerOutput> {
         self.outbox.pop_front()
+    }
+
+    /// The network that the issuer speaks of, once it has told: for sentences, nothing is believed yet.
+    pub fn network(&self) -> Option<record::Network> {
+        let told = self.find(|record| record.kind() == Kind::Network)?;
+        match told.body() {
+            Ok(Body::Network(network)) => Some(network),
+            Ok(_) | Err(_) => None,
+        }
     }
 
     /// When to call [`Joiner::handle_timeout`] next.

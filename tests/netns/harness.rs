@@ -51,6 +51,8 @@ pub(crate) struct Net {
 /// One machine with an agent.
 pub(crate) struct Peer {
     pub(crate) agent: Agent,
+    /// The test breaks something of which the agent must complain in its log.
+    pub(crate) may_complain: bool,
 }
 
 impl Net {
@@ -108,10 +110,21 @@ impl Net {
         self.add(machine);
     }
 
+    /// Like [`Net::add_public`], with this text in the agent's configuration.
+    pub(crate) fn add_configured(&mut self, name: &str, number: u8, config: &str) {
+        let address = format!("203.0.113.{number}/24");
+        let machine = self.lab.public(name, &[&address]).unwrap();
+        std::fs::write(machine.directory.join("config.toml"), config).unwrap();
+        self.add(machine);
+    }
+
     fn add(&mut self, machine: Machine) {
         let mut agent = Agent::new(machine, &program());
         agent.start().unwrap_or_else(|error| panic!("{error}"));
-        self.peers.push(Peer { agent });
+        self.peers.push(Peer {
+            agent,
+            may_complain: false,
+        });
     }
 
     pub(crate) fn lab(&self) -> &Lab {
@@ -157,7 +170,7 @@ impl Drop for Net {
         let suspicious: Vec<&Peer> = self
             .peers
             .iter()
-            .filter(|peer| peer.has_complained())
+            .filter(|peer| peer.has_complained() && !peer.may_complain)
             .collect();
         if thread::panicking() {
             for peer in &self.peers {
@@ -319,6 +332,15 @@ impl Drop for Beside {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// How often something is repeated: a fair sample, or all under `tests/run --full`.
+pub(crate) fn sample(few: u32, full: u32) -> u32 {
+    if std::env::var_os("WEBMESH_FULL").is_some() {
+        full
+    } else {
+        few
     }
 }
 

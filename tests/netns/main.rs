@@ -11,16 +11,21 @@
 
 mod ground;
 mod harness;
+#[path = "../cli/schema.rs"]
+mod schema;
 
+mod answering;
 mod clocks;
 mod crashing;
 mod demo;
 mod host;
 mod hostile;
 mod injection;
+mod inviting;
 mod joining;
 mod lab;
 mod mallory;
+mod many;
 mod naming;
 mod reaching;
 mod serving;
