@@ -32,7 +32,9 @@ fn every_verb_answers_in_json_and_the_status_is_as_its_schema_says() {
     assert_eq!(json(bo, &add)["domain_name"], "web.svc.home.internal");
     bo.ok(&["service", "add", "radio", "--port", "5353/udp"]);
     let anna = net.peer("anna");
-    anna.ok(&["wait", "--service", "web", "--timeout", "5s"]);
+    for service in ["web", "radio"] {
+        anna.ok(&["wait", "--service", service, "--timeout", "5s"]);
+    }
     anna.ok(&["wait", "--peer", "carol", "--timeout", "5s"]);
     let [v4, _] = bo.mesh_addresses();
     let verbs: [&[&str]; 12] = [
