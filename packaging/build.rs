@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::disallowed_methods,
-    clippy::print_stdout,
     reason = "a build script reads the clock and speaks to cargo on its stdout"
 )]
 

@@ -1,6 +1,6 @@
 //! `webmesh service add`, `rm`, `list`, `show`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Control;
 use crate::{
@@ -126,9 +126,17 @@ async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> 
         ApiError::bad_request(format!("{text:?} is no target"))
             .remedy("give HOST:PORT, such as 127.0.0.1:8080")
     };
-    let mut found = tokio::net::lookup_host(text)
-        .await
-        .map_err(|_unknown| wrong())?;
+    let is_host_and_port = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let mut found = tokio::net::lookup_host(text).await.map_err(|unknown| {
+        if is_host_and_port {
+            ApiError::bad_request(format!("the target {text} has no address here: {unknown}"))
+                .remedy("give an address of this machine, such as 127.0.0.1:8080")
+        } else {
+            wrong()
+        }
+    })?;
     let target = found
         .next()
         .filter(|target| target.port() != 0)
@@ -156,6 +164,14 @@ fn add(
     };
     if let Some(target) = target {
         judge_target(network, transport, target)?;
+    }
+    let own = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), request.port);
+    if target.is_none() && network.is_own_socket(transport, own) {
+        return Err(ApiError::bad_request(format!(
+            "port {} is the agent's own: it serves no program",
+            request.port
+        ))
+        .remedy("name the port of a program, or give --target"));
     }
     let wish = ServiceWish {
         name: request.name,
