@@ -116,7 +116,7 @@ impl Shard {
         };
         let len = response.len();
         if let Some(index) = index_at(response, 4) {
-            state.note_answered(index, source);
+            state.note_answered(now, index, source);
         }
         self.out.datagrams.commit(len, source);
         Ok(())

@@ -41,9 +41,17 @@ pub(super) struct State {
     pub(super) rekey: Option<Rekey>,
     proof: Proof,
     since: Moment,
-    answered: [Option<(u32, Underlay)>; ANSWERED],
-    newest: (u32, u64),
+    answered: [Option<Answered>; ANSWERED],
+    newest: [(u32, u64); 2],
     new_path: Moment,
+}
+
+/// An initiation that was answered.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    index: u32,
+    source: Underlay,
+    at: Moment,
 }
 
 /// Whether the endpoint is proven.
@@ -94,7 +102,7 @@ impl State {
             proof: Proof::Open(0),
             since: now,
             answered: [None; ANSWERED],
-            newest: (0, 0),
+            newest: [(0, 0); 2],
             new_path: Moment(0),
         }
     }
@@ -114,15 +122,19 @@ impl State {
     }
 
     /// Notes that an initiation from `source` was answered under this local index.
-    pub(super) fn note_answered(&mut self, index: u32, source: Underlay) {
+    pub(super) fn note_answered(&mut self, at: Moment, index: u32, source: Underlay) {
         self.answered.rotate_right(1);
-        self.answered[0] = Some((index, source));
+        self.answered[0] = Some(Answered { index, source, at });
     }
 
     /// Where the initiation came from that was answered under this local index.
     pub(super) fn answered(&self, index: u32) -> Option<Underlay> {
-        let found = self.answered.iter().flatten().find(|(i, _)| *i == index)?;
-        Some(found.1)
+        self.answer_of(index).map(|answered| answered.source)
+    }
+
+    fn answer_of(&self, index: u32) -> Option<Answered> {
+        let mut answered = self.answered.iter().flatten();
+        answered.find(|answered| answered.index == index).copied()
     }
 
     /// Moves data to an address that a Pong has proven.
@@ -148,19 +160,30 @@ impl State {
     }
 
     /// Notes an authenticated packet; tells whether it is the newest yet under its index, and whether that index is new.
+    /// Two are remembered: after handshakes that crossed, boringtun may use both keys in turn for as long as they live.
     pub(super) fn note_heard(&mut self, now: Moment, index: u32, counter: u64) -> Heard {
         self.counters.heard.store(now.0, Ordering::Relaxed);
-        let (newest_index, newest) = self.newest;
-        if newest_index != index {
-            self.newest = (index, counter);
-            self.counters.handshake.store(now.0, Ordering::Relaxed);
+        let known = self.newest.iter_mut().find(|(known, _)| *known == index);
+        let Some((_, newest)) = known else {
+            self.newest = [(index, counter), self.newest[0]];
+            self.note_confirmed(index);
             return Heard::NewKeys;
-        }
-        if counter <= newest {
+        };
+        if counter <= *newest {
             return Heard::Old;
         }
-        self.newest = (index, counter);
+        *newest = counter;
         Heard::Newest
+    }
+
+    /// The first packet under the keys of a handshake that the other side began; it may come long after it. Of those
+    /// that this side began, the response was noted.
+    fn note_confirmed(&self, index: u32) {
+        if let Some(answered) = self.answer_of(index) {
+            let handshake = &self.counters.handshake;
+            let newest = handshake.load(Ordering::Relaxed).max(answered.at.0);
+            handshake.store(newest, Ordering::Relaxed);
+        }
     }
 
     /// Notes that a response was taken.
