@@ -47,7 +47,7 @@ pub(super) struct State {
     since: Moment,
     answered: [Option<Answered>; ANSWERED],
     overtaken: bool,
-    newest: (u32, u64),
+    newest: [(u32, u64); 2],
     new_path: Moment,
 }
 
@@ -109,7 +109,7 @@ impl State {
             since: now,
             answered: [None; ANSWERED],
             overtaken: false,
-            newest: (0, 0),
+            newest: [(0, 0); 2],
             new_path: Moment(0),
         }
     }
@@ -158,8 +158,12 @@ impl State {
 
     /// Where the initiation came from that was answered under this local index.
     pub(super) fn answered(&self, index: u32) -> Option<Underlay> {
-        let mut all = self.answered.iter().flatten();
-        Some(all.find(|answered| answered.index == index)?.source)
+        self.answer_of(index).map(|answered| answered.source)
+    }
+
+    fn answer_of(&self, index: u32) -> Option<Answered> {
+        let mut answered = self.answered.iter().flatten();
+        answered.find(|answered| answered.index == index).copied()
     }
 
     /// Moves data to an address that a Pong has proven.
@@ -185,19 +189,30 @@ impl State {
     }
 
     /// Notes an authenticated packet; tells whether it is the newest yet under its index, and whether that index is new.
+    /// Two are remembered: after handshakes that crossed, boringtun may use both keys in turn for as long as they live.
     pub(super) fn note_heard(&mut self, now: Moment, index: u32, counter: u64) -> Heard {
         self.counters.heard.store(now.0, Ordering::Relaxed);
-        let (newest_index, newest) = self.newest;
-        if newest_index != index {
-            self.newest = (index, counter);
-            self.counters.handshake.store(now.0, Ordering::Relaxed);
+        let known = self.newest.iter_mut().find(|(known, _)| *known == index);
+        let Some((_, newest)) = known else {
+            self.newest = [(index, counter), self.newest[0]];
+            self.note_confirmed(index);
             return Heard::NewKeys;
-        }
-        if counter <= newest {
+        };
+        if counter <= *newest {
             return Heard::Old;
         }
-        self.newest = (index, counter);
+        *newest = counter;
         Heard::Newest
+    }
+
+    /// The first packet under the keys of a handshake that the other side began; it may come long after it. Of those
+    /// that this side began, the response was noted.
+    fn note_confirmed(&self, index: u32) {
+        if let Some(answered) = self.answer_of(index) {
+            let handshake = &self.counters.handshake;
+            let newest = handshake.load(Ordering::Relaxed).max(answered.at.0);
+            handshake.store(newest, Ordering::Relaxed);
+        }
     }
 
     /// Notes that a response was taken.

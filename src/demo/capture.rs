@@ -36,8 +36,10 @@ pub struct Seen {
     pub ports: BTreeSet<u16>,
     /// Whether a UDP port of either side, for every datagram, was among those asked for.
     pub foreign_ports: BTreeSet<(u16, u16)>,
-    /// IP packets that were neither UDP nor IGMP nor ICMPv6, which kernels say by themselves.
+    /// IP packets that were neither UDP nor what any host says by itself: ICMPv6, and IGMP to its routers.
     pub other_packets: usize,
+    /// The protocol numbers of these.
+    pub other_protocols: BTreeSet<u8>,
     /// How often the needle was found in a frame.
     pub needles: usize,
 }
@@ -106,7 +108,10 @@ impl Seen {
                 }
             }
             Kind::Housekeeping => {}
-            Kind::Other => self.other_packets += 1,
+            Kind::Other(protocol) => {
+                self.other_packets += 1;
+                self.other_protocols.insert(protocol);
+            }
         }
     }
 }
@@ -143,7 +148,7 @@ pub(super) fn run(link: &str, file: &Path) -> io::Result<()> {
 enum Kind {
     Udp(u16, u16),
     Housekeeping,
-    Other,
+    Other(u8),
 }
 
 fn classify(frame: &[u8]) -> Kind {
@@ -164,10 +169,11 @@ fn classify(frame: &[u8]) -> Kind {
     match protocol {
         Some(PROTOCOL_UDP) => match (two(transport), two(transport + 2)) {
             (Some(source), Some(destination)) => Kind::Udp(source, destination),
-            _ => Kind::Other,
+            _ => Kind::Other(PROTOCOL_UDP),
         },
         Some(PROTOCOL_IGMP | PROTOCOL_ICMP6 | PROTOCOL_HOP_BY_HOP) => Kind::Housekeeping,
-        Some(_) | None => Kind::Other,
+        Some(other) => Kind::Other(other),
+        None => Kind::Other(0),
     }
 }
 
@@ -190,9 +196,8 @@ fn read_frame(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-const PROTOCOL_UDP: u8 = 17;
-/// A bridge with multicast snooping says it of itself, as an IPv6 host says its groups.
 const PROTOCOL_IGMP: u8 = 2;
+const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ICMP6: u8 = 58;
 const PROTOCOL_HOP_BY_HOP: u8 = 0;
 

@@ -251,6 +251,20 @@ impl Peer {
         ["ipv4", "ipv6"].map(|family| status["self"][family].as_str().unwrap().to_owned())
     }
 
+    /// Waits until this machine's sessions are a second old: when two knock at once, their handshakes cross, and the
+    /// later one may follow a moment after traffic flows.
+    pub(crate) fn await_settled(&self) {
+        within(Duration::from_secs(10), "sessions a second old", || {
+            let status = self.status();
+            let mut peers = status["peers"].as_array().unwrap().iter();
+            peers.all(|peer| {
+                peer["last_handshake_s"]
+                    .as_f64()
+                    .is_none_or(|age| age > 1.0)
+            })
+        });
+    }
+
     /// A line of shell, run in this machine; `$WEBMESH` is the program.
     pub(crate) fn run(&self, line: &str) -> Output {
         self.bounded(&["sh", "-c", line], COMMAND_LIMIT)

@@ -1,6 +1,7 @@
 //! Issue 3, point 4: no program of a host can say anything to a peer's control plane, whatever it writes.
 
 use serde_json::Value;
+use webmesh::{platform::clock, time::Moment};
 
 use crate::harness::{Net, Peer};
 
@@ -21,29 +22,32 @@ fn what_root_writes_into_the_device_never_becomes_a_control_frame() {
     let (anna, bo) = (net.peer("anna"), net.peer("bo"));
     reach_everybody(&net);
     let before: Vec<Value> = net.names().iter().map(|n| net.peer(n).status()).collect();
+    let told = clock::moment();
     let injected: Value = serde_json::from_str(&inject(&net, "python3", "root")).unwrap();
     reach_everybody(&net);
 
     let count = |reason: &str| injected[reason].as_u64().unwrap();
     assert!(count("out_forged_control") > 1500, "{injected}");
     let (then, now) = (&before[0], anna.status());
-    for reason in [
+    let reasons = [
         "out_forged_control",
         "out_foreign_source",
         "out_unknown_peer",
-    ] {
-        let grown = grown(then, &now, reason);
-        // The kernel itself writes a little from fe80:: addresses, which are not ours either.
-        let own = if reason == "out_foreign_source" {
-            20
-        } else {
-            0
-        };
-        let expected = count(reason)..=count(reason) + own;
-        assert!(expected.contains(&grown), "{reason}: {grown}, {injected}");
-    }
+    ];
+    let grown = reasons.map(|reason| grown(then, &now, reason));
+    let written: u64 = reasons.map(count).iter().sum();
+    let (dropped, lost) = (grown.iter().sum::<u64>(), count("lost"));
+    // The device's own queue may overflow on a busy machine; and the kernel writes a little from fe80:: addresses.
+    let expected = written - lost..=written + 30;
+    let story = format!("{grown:?} of {injected}");
+    assert!(
+        lost < written / 10 && expected.contains(&dropped),
+        "{story}"
+    );
+    let forged = count(reasons[0]);
+    assert!((forged - lost..=forged).contains(&grown[0]), "{story}");
     for (peer, then) in [bo, net.peer("carol")].into_iter().zip(&before[1..]) {
-        assert_nothing_was_told(peer, then);
+        assert_nothing_was_told(peer, (told, then));
     }
 }
 
@@ -53,6 +57,7 @@ fn what_an_ordinary_user_sends_never_becomes_a_control_frame() {
     net.form();
     reach_everybody(&net);
     let before: Vec<Value> = net.names().iter().map(|n| net.peer(n).status()).collect();
+    let told = clock::moment();
     // Not root's own python: it may lie in root's home.
     let said: Value = serde_json::from_str(&inject(&net, &as_nobody(), "nobody")).unwrap();
     reach_everybody(&net);
@@ -63,7 +68,7 @@ fn what_an_ordinary_user_sends_never_becomes_a_control_frame() {
     let anna = net.peer("anna").status();
     assert_eq!(grown(&before[0], &anna, "out_forged_control"), 0);
     for (name, then) in ["bo", "carol"].into_iter().zip(&before[1..]) {
-        assert_nothing_was_told(net.peer(name), then);
+        assert_nothing_was_told(net.peer(name), (told, then));
     }
 }
 
@@ -74,6 +79,9 @@ fn reach_everybody(net: &Net) {
         for address in net.peer(name).mesh_addresses() {
             anna.sh(&format!("ping -c 1 -W 3 {address}"));
         }
+    }
+    for name in net.names() {
+        net.peer(&name).await_settled();
     }
 }
 
@@ -103,19 +111,19 @@ fn grown(then: &Value, now: &Value, reason: &str) -> u64 {
     at(now) - at(then)
 }
 
-fn assert_nothing_was_told(peer: &Peer, then: &Value) {
+fn assert_nothing_was_told(peer: &Peer, (told, then): (Moment, &Value)) {
+    let asked = clock::moment();
     let now = peer.status();
     for reason in TOLD {
         assert_eq!(grown(then, &now, reason), 0, "{reason} at {}", peer.name());
     }
     // Bye was among what was written: the session with anna is the one that stood before.
-    let handshake = |status: &Value| {
-        let peers = status["peers"].as_array().unwrap();
-        let anna = peers.iter().find(|peer| peer["name"] == "anna").unwrap();
-        assert_eq!(anna["state"], "up", "{status}");
-        anna["last_handshake_s"].as_f64().unwrap()
-    };
-    assert!(handshake(&now) > handshake(then), "a new handshake: {now}");
+    let peers = now["peers"].as_array().unwrap();
+    let anna = peers.iter().find(|peer| peer["name"] == "anna").unwrap();
+    assert_eq!(anna["state"], "up", "{now}");
+    let passed = asked.since(told).as_secs_f64();
+    let age = anna["last_handshake_s"].as_f64().unwrap();
+    assert!(age >= passed, "a new handshake: {age} s ago, of {passed} s");
 }
 
 /// `root|nobody OWN4 OWN6 PEER4 PEER6`: writes what imitates control frames, in every way that the kernel lets this
@@ -154,13 +162,16 @@ if who == 'root':
     # From an own address to a peer these are packets like any other, whatever stands in them.
     packets = [ip6(ip4(f), own6, peer6, 4) for f in frames] + [ip6(f, own6, peer6, 0xfd) for f in frames]
     packets += [ip4(f, own4, peer4, ttl) for f in frames for ttl in (0, 64)]
-    s = socket(AF_PACKET, SOCK_DGRAM, 0)
+    def lost():
+        with open('/proc/net/dev') as f:
+            return next(int(l.split(':')[1].split()[11]) for l in f if l.strip().startswith('wm0:'))
+    s, before = socket(AF_PACKET, SOCK_DGRAM, 0), lost()
     for n, p in enumerate(forged + foreign + unknown + packets):
         s.sendto(p, ('wm0', 0x86dd if p[0] >> 4 == 6 else 0x0800))
         if n % 20 == 0:
             # The device's queue has 500 places.
             time.sleep(0.003)
-    print(json.dumps({'out_forged_control': len(forged), 'out_foreign_source': len(foreign), 'out_unknown_peer': len(unknown)}))
+    print(json.dumps({'out_forged_control': len(forged), 'out_foreign_source': len(foreign), 'out_unknown_peer': len(unknown), 'lost': lost() - before}))
     sys.exit()
 
 def tried(what):

@@ -4,9 +4,10 @@
 //! Where neither is so they fail and say what they need.
 #![expect(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "tests run in real time, end at the first surprise, and print logs after it"
+    reason = "tests run in real time, open sockets, end at the first surprise, and print logs after it"
 )]
 
 mod ground;

@@ -4,6 +4,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -26,6 +28,7 @@ const PACKETS: u8 = 5;
 /// What is still to happen at one side.
 enum Happening {
     Write,
+    Chat(u8),
     Dial,
     Judge,
     Timers,
@@ -100,6 +103,14 @@ impl Meeting {
                     shard.handle_packet(now.at, &mut buffer, packet.len());
                 }
             }
+            Happening::Chat(number) => {
+                let (own, peer) = ends_of(side);
+                let packet = datagram(own, peer, (5, 6), &[number]);
+                let came = self.sides[side].write(now, &packet);
+                for (_, bytes) in came.datagrams {
+                    self.plan(self.trip, 1 - side, Happening::Arrival(bytes));
+                }
+            }
             Happening::Dial if self.stands[side] > 0 => {}
             Happening::Dial => self.dial(side),
             Happening::Judge => {
@@ -162,10 +173,17 @@ impl Meeting {
     }
 }
 
+fn ends_of(side: usize) -> (IpAddr, IpAddr) {
+    match side {
+        0 => (v4(1), v4(2)),
+        _ => (v4(2), v4(1)),
+    }
+}
+
 fn written_by(side: usize) -> Vec<Vec<u8>> {
-    let (own, peer) = if side == 0 { (1, 2) } else { (2, 1) };
+    let (own, peer) = ends_of(side);
     (0..PACKETS)
-        .map(|i| datagram(v4(own), v4(peer), (5, 6), &[i]))
+        .map(|i| datagram(own, peer, (5, 6), &[i]))
         .collect()
 }
 
@@ -205,4 +223,31 @@ fn two_that_knock_across_a_wire_that_loses_one_datagram_lose_no_packet_of_the_qu
             }
         }
     }
+}
+
+#[test]
+fn packets_under_both_keys_of_crossed_handshakes_are_no_new_handshake() {
+    let mut meeting = Meeting::new(Duration::ZERO, Duration::from_millis(20), None);
+    meeting.run(Duration::from_secs(2));
+    let handshakes = |meeting: &mut Meeting| {
+        [0, 1].map(|side| {
+            let sessions = &mut meeting.sides[side].shard.sessions;
+            let place = sessions.place(PEER).unwrap();
+            let counters = &sessions.at(place).unwrap().counters;
+            counters.handshake.load(Ordering::Relaxed)
+        })
+    };
+    let before = handshakes(&mut meeting);
+    for number in 0..20 {
+        let later = Duration::from_millis(100 * u64::from(number) + 50);
+        meeting.plan(
+            later,
+            usize::from(number % 2),
+            Happening::Chat(100 + number),
+        );
+    }
+    meeting.run(Duration::from_secs(3));
+    assert_eq!(handshakes(&mut meeting), before);
+    let chat = meeting.received.iter().map(BTreeSet::len).sum::<usize>();
+    assert_eq!(chat, usize::from(2 * PACKETS) + 20);
 }
