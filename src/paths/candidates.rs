@@ -226,6 +226,7 @@ impl Candidates {
             }
         };
         let ip = address.ip();
-        outside && address.socket().port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+        let is_nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_loopback();
+        outside && address.socket().port() != 0 && !is_nobody
     }
 }

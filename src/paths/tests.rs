@@ -362,6 +362,8 @@ fn addresses_inside_the_mesh_and_those_nobody_can_be_at_are_never_tried() {
         "[fe80::1]:7",
         "[ff02::1]:7",
         "169.254.1.1:7",
+        "127.0.0.1:7",
+        "[::1]:7",
     ];
     let mut all: Vec<Underlay> = useless.into_iter().map(address).collect();
     all.extend([mesh4, mesh6, home()]);
@@ -389,7 +391,7 @@ fn an_observed_address_counts_when_two_prefixes_agree_or_one_observer_is_all_the
         vec![inside],
         "two who disagree are believed neither"
     );
-    candidates.handle_observed(PeerIx(4), address("8.8.8.8:1"), away());
+    candidates.handle_observed(PeerIx(4), address("198.51.100.8:1"), away());
     assert_eq!(candidates.own(), vec![inside, away()]);
     candidates.handle_observer_gone(PeerIx(4));
     candidates.handle_observed(PeerIx(3), address("203.0.113.2:1"), away());
