@@ -366,7 +366,7 @@ mod tests {
             &servers
         ));
         assert!(!names_any(
-            "# nameserver 100.71.255.53\nnameserver 1.1.1.1\n",
+            "# nameserver 100.71.255.53\nnameserver 192.0.2.1\n",
             &servers
         ));
         assert!(!names_any("", &servers));

@@ -366,7 +366,7 @@ impl Ends {
             self.bo[1],
             nobody.into(),
             service.into(),
-            "8.8.8.8".parse().unwrap(),
+            "198.51.100.8".parse().unwrap(),
         ];
         sources.map(|source| self.to_anna_from(source)).to_vec()
     }
@@ -393,7 +393,7 @@ impl Ends {
 
     fn not_theirs(&self) -> Vec<Vec<u8>> {
         let others = [
-            "8.8.8.8",
+            "198.51.100.8",
             "127.0.0.1",
             "224.0.0.1",
             "255.255.255.255",
