@@ -18,13 +18,14 @@ const TOLD: [&str; 6] = [
 #[test]
 fn what_root_writes_into_the_device_never_becomes_a_control_frame() {
     let net = Net::three();
+    let began = clock::moment();
     net.form();
     let (anna, bo) = (net.peer("anna"), net.peer("bo"));
-    reach_everybody(&net);
+    reach_everybody(&net, began);
     let before: Vec<Value> = net.names().iter().map(|n| net.peer(n).status()).collect();
     let told = clock::moment();
     let injected: Value = serde_json::from_str(&inject(&net, "python3", "root")).unwrap();
-    reach_everybody(&net);
+    reach_everybody(&net, began);
 
     let count = |reason: &str| injected[reason].as_u64().unwrap();
     assert!(count("out_forged_control") > 1500, "{injected}");
@@ -54,13 +55,14 @@ fn what_root_writes_into_the_device_never_becomes_a_control_frame() {
 #[test]
 fn what_an_ordinary_user_sends_never_becomes_a_control_frame() {
     let net = Net::three();
+    let began = clock::moment();
     net.form();
-    reach_everybody(&net);
+    reach_everybody(&net, began);
     let before: Vec<Value> = net.names().iter().map(|n| net.peer(n).status()).collect();
     let told = clock::moment();
     // Not root's own python: it may lie in root's home.
     let said: Value = serde_json::from_str(&inject(&net, &as_nobody(), "nobody")).unwrap();
-    reach_everybody(&net);
+    reach_everybody(&net, began);
 
     assert!(said["sent"].as_u64().unwrap() > 700, "{said}");
     let refused = ["packet", "raw", "raw6", "tun"].map(|what| said[what].as_str().unwrap());
@@ -73,7 +75,7 @@ fn what_an_ordinary_user_sends_never_becomes_a_control_frame() {
 }
 
 /// Sessions stand between all, so that a forged frame would have one to travel in.
-fn reach_everybody(net: &Net) {
+fn reach_everybody(net: &Net, began: Moment) {
     let anna = net.peer("anna");
     for name in ["bo", "carol"] {
         for address in net.peer(name).mesh_addresses() {
@@ -81,7 +83,7 @@ fn reach_everybody(net: &Net) {
         }
     }
     for name in net.names() {
-        net.peer(&name).await_settled();
+        net.peer(&name).await_settled(began);
     }
 }
 
