@@ -1,9 +1,11 @@
 //! Issue 3, point 4: no program of a host can say anything to a peer's control plane, whatever it writes.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use webmesh::{platform::clock, time::Moment};
 
-use crate::harness::{Net, Peer};
+use crate::harness::{Net, Peer, within};
 
 /// Counters of what a peer's control plane was told and could not use: what a forged frame would show up in.
 const TOLD: [&str; 6] = [
@@ -29,15 +31,20 @@ fn what_root_writes_into_the_device_never_becomes_a_control_frame() {
 
     let count = |reason: &str| injected[reason].as_u64().unwrap();
     assert!(count("out_forged_control") > 1500, "{injected}");
-    let (then, now) = (&before[0], anna.status());
     let reasons = [
         "out_forged_control",
         "out_foreign_source",
         "out_unknown_peer",
     ];
-    let grown = reasons.map(|reason| grown(then, &now, reason));
-    let written: u64 = reasons.map(count).iter().sum();
-    let (dropped, lost) = (grown.iter().sum::<u64>(), count("lost"));
+    let (written, lost) = (reasons.map(count).iter().sum::<u64>(), count("lost"));
+    // Pings overtake the rest in the kernel's queue of the device.
+    let mut grown = [0; 3];
+    within(Duration::from_secs(10), "all of it is counted", || {
+        let now = anna.status();
+        grown = reasons.map(|reason| self::grown(&before[0], &now, reason));
+        grown.iter().sum::<u64>() + lost >= written
+    });
+    let dropped: u64 = grown.iter().sum();
     // The device's own queue may overflow on a busy machine; and the kernel writes a little from fe80:: addresses.
     let expected = written - lost..=written + 30;
     let story = format!("{grown:?} of {injected}");
