@@ -71,7 +71,25 @@ impl ApiError {
             Code::NoSuchName,
             format!("this machine is not in {asked}, it is in {network}"),
         )
-        .remedy("leave out --network")
+        .remedy(format!("this machine's is --network {network}"))
+    }
+
+    /// `leave` names another network than this machine's.
+    pub fn left_other(asked: &str, network: &str) -> Self {
+        Self::no(
+            Code::NoSuchName,
+            format!("this machine is not in {asked}, it is in {network}"),
+        )
+        .remedy(format!("sudo webmesh leave {network}"))
+    }
+
+    /// A name exists and has no record of the type that was asked for.
+    pub fn no_such_record(name: &str, record_type: &str) -> Self {
+        Self::no(
+            Code::NoSuchName,
+            format!("{name} is there, and has no {record_type} record"),
+        )
+        .remedy(format!("webmesh dns query {name}"))
     }
 
     /// `init` or `join` on a machine that is in a network.
@@ -273,6 +291,7 @@ impl ApiError {
             Code::StateUnusable,
             format!("the network on this disk cannot be used: {why}"),
         )
+        .remedy("restore the state directory, or move the folder away and join anew")
     }
 
     /// The agent or the host failed; `what` says in which.

@@ -58,7 +58,7 @@ pub struct Network {
 pub struct Tun {
     /// `name`: what the device is called. Default: `wm0`.
     pub name: TunName,
-    /// `mtu`: the device's, 1280 to 9000. Default: 1420, what is left of an Ethernet packet in the worst case (IPv6).
+    /// `mtu`: the device's, 1280 to 1984. Default: 1420, what is left of an Ethernet packet in the worst case (IPv6).
     pub mtu: Mtu,
 }
 
@@ -220,11 +220,11 @@ mod tests {
         let wrong = [
             (
                 "[tun]\nmtu = 1279",
-                "config.toml:2: mtu must be 1280 to 9000",
+                "config.toml:2: mtu must be 1280 to 1984",
             ),
             (
-                "[tun]\nmtu = 9001",
-                "config.toml:2: mtu must be 1280 to 9000",
+                "[tun]\nmtu = 1985",
+                "config.toml:2: mtu must be 1280 to 1984",
             ),
             (
                 "[tun]\nname = \"a/b\"",

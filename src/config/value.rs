@@ -30,9 +30,9 @@ pub enum DnsMode {
 #[error("a device's name has 1 to 15 letters, no space, no / and no :")]
 pub struct BadTunName;
 
-/// Too small for IPv6, or larger than any path.
+/// Too small for IPv6, or larger than the agent's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("mtu must be 1280 to 9000")]
+#[error("mtu must be 1280 to 1984")]
 pub struct BadMtu;
 
 impl TunName {
@@ -98,7 +98,7 @@ impl TryFrom<u32> for Mtu {
 
     fn try_from(bytes: u32) -> Result<Self, BadMtu> {
         match u16::try_from(bytes) {
-            Ok(bytes @ 1280..=9000) => Ok(Self(bytes)),
+            Ok(bytes @ 1280..=1984) => Ok(Self(bytes)),
             _ => Err(BadMtu),
         }
     }

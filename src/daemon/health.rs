@@ -1,9 +1,11 @@
 //! The lines of `health`: what is so, and what to do about it (design §4).
 
+use std::net::IpAddr;
+
 use super::network::Facts;
 use crate::{
     api,
-    node::status::{Health, Snapshot},
+    node::status::{Health, Role, Snapshot},
 };
 
 fn line(
@@ -21,13 +23,17 @@ fn line(
 }
 
 /// Nobody on this host asks our resolver.
-pub(super) fn names_not_resolving() -> api::Health {
-    let remedy = "sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or name our resolver in /etc/resolv.conf";
+pub(super) fn names_not_resolving(snapshot: &Snapshot) -> api::Health {
+    let resolver = match snapshot.own.ipv4 {
+        Some(_) => IpAddr::V4(snapshot.resolvers.0),
+        None => IpAddr::V6(snapshot.resolvers.1),
+    };
+    let remedy = format!("write as the first line of /etc/resolv.conf: nameserver {resolver}");
     line(
         api::Level::Warning,
         "names_not_resolving",
         "names do not resolve here yet",
-        Some(remedy),
+        Some(&remedy),
     )
 }
 
@@ -36,13 +42,14 @@ pub(super) fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
     use api::Level::{Error, Info, Warning};
     let name = &snapshot.name;
     match health {
-        Health::OneAdmin { admin, candidate } => {
-            let remedy = candidate
-                .as_ref()
-                .map(|peer| format!("sudo webmesh admin add {peer}"));
+        Health::OneAdmin { admin, .. } => {
             let message =
                 format!("{name} has one admin. If {admin}'s machine is lost nobody can be added");
-            line(Warning, "one_admin", message, remedy.as_deref())
+            let remedy = match snapshot.own.role {
+                Role::Admin => "sudo webmesh invite --role admin",
+                Role::Member | Role::Leaf => "there: sudo webmesh invite --role admin",
+            };
+            line(Warning, "one_admin", message, Some(remedy))
         }
         Health::NameLost { name: given } => {
             let message =

@@ -307,8 +307,18 @@ impl Joining {
             1 => ApiError::invite_used(name, now.saturating_sub(time), issuer),
             2 => ApiError::invite_cancelled(time, now, issuer),
             3 => ApiError::invite_expired(time, now, issuer),
-            4 => ApiError::name_taken(refused.name.as_deref().unwrap_or(&self.wish.name), None),
-            5 => ApiError::no_ipv4(None),
+            4 => {
+                let network = self.joiner.network().map(|network| network.name);
+                let name = refused.name.as_deref().unwrap_or(&self.wish.name);
+                ApiError::name_taken(name, network.as_deref())
+            }
+            5 => match self.joiner.network() {
+                Some(network) => {
+                    let pool = network.pool4.to_string();
+                    ApiError::no_ipv4(Some((&network.name, &pool)))
+                }
+                None => ApiError::no_ipv4(None),
+            },
             _ => ApiError::busy(issuer),
         }
     }

@@ -66,6 +66,9 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         "this machine's clock stands before 1970: set it, then start the agent again"
     );
     let state_dir = StateDir::open(&options.state_dir)?;
+    if let Err(error) = crate::platform::limits::raise_descriptors() {
+        tracing::warn!(%error, "Few descriptors may be open; full splices will turn clients away");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

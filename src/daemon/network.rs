@@ -32,7 +32,7 @@ use crate::{
     },
     platform::{clock, monitor},
     services::Splice,
-    tables::Tables,
+    tables::{Tables, Transport},
     time::{Moment, Now},
     wire::frame::{self, Content},
 };
@@ -247,7 +247,10 @@ impl Network {
     }
 
     /// The mesh addresses, ports and sockets that are the agent's own, which no service may be spliced to.
-    pub(super) fn is_own_socket(&self, target: SocketAddr) -> bool {
+    pub(super) fn is_own_socket(&self, transport: Transport, target: SocketAddr) -> bool {
+        if transport == Transport::Udp && target.port() == self.facts.port {
+            return true;
+        }
         let splice = |splice: &Splice| splice.listen_port == target.port();
         let is_listener =
             self.wanted_splices.iter().any(splice) || target.port() == self.resolver.port();

@@ -117,7 +117,7 @@ impl RecordsLog {
     /// Writes the file anew, live records only, if it is large and more than half of it is dead.
     ///
     /// # Errors
-    /// The old file is in use and whole.
+    /// The file in use is whole; after a power cut the old one may be found again.
     pub(super) fn compact(&mut self) -> io::Result<()> {
         if self.end < COMPACT_FROM_BYTES || self.live_bytes * 2 > self.end {
             return Ok(());
@@ -145,10 +145,10 @@ impl RecordsLog {
         fresh.sync_all()?;
         failpoint::reach("compact.before");
         std::fs::rename(&path, self.folder.join("records.log"))?;
-        File::open(&self.folder)?.sync_all()?;
+        // The name is the new file's already, whatever becomes of the folder's sync.
         (self.file, self.live, self.end, self.live_bytes) = (fresh, live, end, end);
         self.is_dirty = false;
-        Ok(())
+        File::open(&self.folder)?.sync_all()
     }
 
     /// Follows its folder, which was renamed.

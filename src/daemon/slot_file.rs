@@ -1,4 +1,5 @@
-//! A small file that is never half written: two slots, written in turn (design §11).
+//! A small file that is never half written: two slots, written in turn, each beside its place and then renamed (design
+//! §11).
 //!
 //! A slot: "WMST" ‖ version u16 ‖ generation u64 ‖ length u32 ‖ body ‖ H("state", all before). The good slot of the
 //! higher generation counts. Every later version keeps this envelope, so that damage and news are told apart.
@@ -119,17 +120,20 @@ impl SlotFile {
     pub(super) fn store(&mut self, body: &[u8], point: &str) -> io::Result<()> {
         failpoint::reach(&format!("{point}.before"));
         let bytes = encode_slot(self.generation + 1, body)?;
+        // Beside the slot: the very first write has no older slot to fall back on if it is torn.
+        let fresh = self.folder.join(format!("{}.new", self.name));
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
-            .open(self.next.path(&self.folder, self.name))?;
+            .open(&fresh)?;
         let (head, tail) = bytes.split_at(bytes.len() / 2);
         file.write_all(head)?;
         failpoint::reach(&format!("{point}.torn"));
         file.write_all(tail)?;
         file.sync_all()?;
+        std::fs::rename(&fresh, self.next.path(&self.folder, self.name))?;
         File::open(&self.folder)?.sync_all()?;
         self.generation += 1;
         self.next = self.next.other();
@@ -274,6 +278,37 @@ mod tests {
         ));
         assert_eq!(std::fs::read(folder.join("state.a")).unwrap(), b"junk");
         assert!(!folder.join("state.b").exists());
+    }
+
+    #[test]
+    fn a_write_that_could_not_end_leaves_both_slots_whole() {
+        let folder = scratch("slots");
+        let (mut file, _) = SlotFile::load(&folder, "state").unwrap();
+        // What stands in the way of the write is what a full disk or a crash leaves of it.
+        std::fs::create_dir(folder.join("state.new")).unwrap();
+        assert!(file.store(b"one", "test").is_err());
+        assert!(
+            body(&folder).is_none(),
+            "a first write that failed is no file"
+        );
+        std::fs::remove_dir(folder.join("state.new")).unwrap();
+        file.store(b"one", "test").unwrap();
+        file.store(b"two", "test").unwrap();
+        std::fs::create_dir(folder.join("state.new")).unwrap();
+        let before = std::fs::read(folder.join("state.a")).unwrap();
+        assert!(file.store(b"three", "test").is_err());
+        assert_eq!(std::fs::read(folder.join("state.a")).unwrap(), before);
+        assert_eq!(body(&folder).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_first_write_that_was_torn_is_no_file() {
+        let folder = scratch("slots");
+        std::fs::write(folder.join("state.new"), b"WMS").unwrap();
+        let (mut file, none) = SlotFile::load(&folder, "state").unwrap();
+        assert!(none.is_none());
+        file.store(b"one", "test").unwrap();
+        assert_eq!(body(&folder).unwrap(), b"one");
     }
 
     #[test]

@@ -132,6 +132,8 @@ async fn carry(mut client: TcpStream, side: &MeshSide, target: SocketAddr) {
         return;
     };
     let _best_effort = (client.set_nodelay(true), program.set_nodelay(true));
+    // A client whose machine is gone would keep its place for ever.
+    let _best_effort = socket2::SockRef::from(&client).set_keepalive(true);
     if tokio::io::copy_bidirectional(&mut client, &mut program)
         .await
         .is_err()

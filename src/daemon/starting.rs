@@ -151,7 +151,7 @@ pub(super) fn make_node(
         },
         ipv4,
         dns_tcp_port: 0,
-        built_s: 0,
+        built_s: built_s(),
     };
     let mut node = Node::new(
         clock::now(),
@@ -210,4 +210,9 @@ fn conflict_of(own: Option<Ipv4Addr>, pool4: Ipv4Net) -> Option<String> {
         "a route of this host to {} overlaps {pool4}",
         route.to
     ))
+}
+
+/// When this program was built, unix s; `packaging/build.rs` tells it.
+pub(super) fn built_s() -> u64 {
+    env!("WEBMESH_BUILT_S").parse().unwrap_or(0)
 }

@@ -186,6 +186,8 @@ impl StateDir {
             std::fs::remove_dir_all(&grave)?;
         }
         std::fs::rename(&folder.path, &grave)?;
+        // A power cut must not bring back what was left.
+        File::open(&self.path)?.sync_all()?;
         drop(folder);
         std::fs::remove_dir_all(&grave)
     }

@@ -94,7 +94,7 @@ impl Published {
         health.extend(shell_health(&network_up.facts));
         let dns = dns(&snapshot, config);
         if dns.state == api::DnsState::NotResolving {
-            health.push(names_not_resolving());
+            health.push(names_not_resolving(&snapshot));
         }
         let status = api::Status {
             api: api::VERSION,

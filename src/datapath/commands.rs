@@ -101,7 +101,7 @@ impl Shard {
         keys: &SessionKeys,
         (source, admission): (Underlay, Admission),
     ) {
-        if admission == Admission::Replace {
+        if admission == Admission::Replace && !self.is_overtaken(now.at, session, source) {
             self.sessions.remove(session);
         }
         if self.sessions.place(session).is_none() && self.make_state(now, session, keys).is_none() {
@@ -113,6 +113,16 @@ impl Shard {
         if let Err(reason) = self.feed_initiation(now.at, source, &parked.bytes) {
             self.drops.count(reason);
         }
+    }
+
+    /// Whether the initiation behind a Knock came before it and went into the older state: its sender has the answer, so
+    /// that state is the one that stands on both sides.
+    fn is_overtaken(&mut self, now: Moment, session: SessionId, source: Underlay) -> bool {
+        let place = self.sessions.place(session);
+        let Some(state) = place.and_then(|place| self.sessions.at(place)) else {
+            return false;
+        };
+        !self.handshakes.is_parked(source) && state.is_overtaken(now, source)
     }
 
     fn close(&mut self, session: SessionId) {

@@ -202,7 +202,7 @@ impl Shard {
         let counter = session::counter(bytes).unwrap_or(0);
         let heard = state.note_heard(now, receiver, counter);
         let session = state.id;
-        if !was_standing {
+        if state.takes_over(receiver) || !was_standing {
             let endpoint = state.answered(receiver).unwrap_or(source);
             self.on_standing(now, place, endpoint);
         }

@@ -30,6 +30,10 @@ const NEW_PATH: Duration = Duration::from_millis(250);
 /// How many answered initiations a state remembers: those that may still be confirmed.
 const ANSWERED: usize = 4;
 
+/// How far an initiation may overtake the Knock that was sent before it: they leave in one system call, and the Knock is
+/// judged in milliseconds.
+const OVERTAKEN: Duration = Duration::from_secs(1);
+
 /// One state and what the datapath knows about it.
 #[derive(Debug)]
 pub(super) struct State {
@@ -42,6 +46,7 @@ pub(super) struct State {
     proof: Proof,
     since: Moment,
     answered: [Option<Answered>; ANSWERED],
+    overtaken: bool,
     newest: [(u32, u64); 2],
     new_path: Moment,
 }
@@ -49,6 +54,7 @@ pub(super) struct State {
 /// An initiation that was answered.
 #[derive(Clone, Copy, Debug)]
 struct Answered {
+    /// The local index of the keys it made.
     index: u32,
     source: Underlay,
     at: Moment,
@@ -102,6 +108,7 @@ impl State {
             proof: Proof::Open(0),
             since: now,
             answered: [None; ANSWERED],
+            overtaken: false,
             newest: [(0, 0); 2],
             new_path: Moment(0),
         }
@@ -122,9 +129,31 @@ impl State {
     }
 
     /// Notes that an initiation from `source` was answered under this local index.
-    pub(super) fn note_answered(&mut self, at: Moment, index: u32, source: Underlay) {
+    pub(super) fn note_answered(&mut self, now: Moment, index: u32, source: Underlay) {
         self.answered.rotate_right(1);
-        self.answered[0] = Some(Answered { index, source, at });
+        self.answered[0] = Some(Answered {
+            index,
+            source,
+            at: now,
+        });
+    }
+
+    /// A Knock of a new run came from `source`: whether its initiation overtook it and was answered here. The state is
+    /// the new run's then, and says that it stands once a packet opens under the keys of that initiation.
+    pub(super) fn is_overtaken(&mut self, now: Moment, source: Underlay) -> bool {
+        self.overtaken = self
+            .answered
+            .iter()
+            .flatten()
+            .any(|answered| answered.source == source && now.since(answered.at) < OVERTAKEN);
+        self.overtaken
+    }
+
+    /// Whether a packet under this index is the first since the Knock of the run that made its keys.
+    pub(super) fn takes_over(&mut self, index: u32) -> bool {
+        let takes = self.overtaken && self.answered(index).is_some();
+        self.overtaken &= !takes;
+        takes
     }
 
     /// Whether an initiation was answered, so that one from before it is known as a replay.

@@ -189,7 +189,14 @@ enum Turn {
 
 impl Turnstile {
     fn run(mut self) {
-        while let Ok(Turn::Next) = self.turn() {}
+        loop {
+            match self.turn() {
+                Ok(Turn::Next) => {}
+                Ok(Turn::Last) => return,
+                // The control plane notices by the channel of events, which closes.
+                Err(error) => return tracing::error!(%error, "The data thread cannot go on"),
+            }
+        }
     }
 
     fn turn(&mut self) -> io::Result<Turn> {

@@ -37,7 +37,7 @@ impl Broken {
 /// What a command said and how long it took.
 #[derive(Debug)]
 pub(super) struct Said {
-    /// Its stdout and then its stderr, as a terminal would show them.
+    /// Its stdout and then its stderr.
     pub(super) text: String,
     /// Its stdout alone.
     pub(super) stdout: String,
@@ -63,6 +63,13 @@ impl Said {
             code: output.status.code(),
             took: began.elapsed(),
         })
+    }
+
+    /// Its stderr and then its stdout: the order in which a command that talks before it answers says them.
+    pub(super) fn talk_first(&self) -> String {
+        format!("{}{}", self.stderr, self.stdout)
+            .trim_end()
+            .to_owned()
     }
 
     /// Itself if it exited with 0.

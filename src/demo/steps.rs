@@ -126,7 +126,7 @@ impl<'a> Play<'a> {
         let said = Said::of(|| self.anna.webmesh(&["join", &token]))?.success("anna joins")?;
         self.stage
             .show("2", "anna", &format!("webmesh join {shown}"), said.took);
-        self.stage.quote(&said.text);
+        self.stage.quote(&said.talk_first());
         self.stage.hold();
 
         let said = Said::of(|| self.bo.webmesh(&["join", &token]))?;
@@ -147,7 +147,7 @@ impl<'a> Play<'a> {
             &format!("webmesh join {}", short(&token)),
             said.took,
         );
-        self.stage.quote(&said.text);
+        self.stage.quote(&said.talk_first());
         self.stage.hold();
         for agent in [&self.vps, &self.anna, &self.bo] {
             agent.use_resolver()?;

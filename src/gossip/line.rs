@@ -6,11 +6,12 @@ use std::{
     time::Duration,
 };
 
-use super::{BODY_MAX, ENTRIES_MAX, LOST_FOR, LinkKind, Shelf, budget::Budget, pack, round::Round};
+use super::{ENTRIES_MAX, LOST_FOR, LinkKind, Shelf, budget::Budget, pack, round::Round};
 use crate::{
     ids::{PeerIx, Slot, Version},
     time::Moment,
     wire::{
+        frame::BODY_MAX,
         message::{Advert, Digest, Message, Slots, Want},
         record::{Kind, Record},
     },

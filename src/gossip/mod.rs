@@ -39,9 +39,6 @@ use round::Answer;
 /// Entries in one Advert, Want or Slots (protocol §11): more and the message is not understood.
 const ENTRIES_MAX: usize = 64;
 
-/// Bytes of a Records body (protocol §0: a control body is at most 1,100).
-const BODY_MAX: usize = 1100;
-
 /// How long a change waits for others to share its Advert (protocol §7).
 const ADVERT_FIRST: Duration = Duration::from_millis(100);
 

@@ -6,9 +6,6 @@ use crate::wire::{
     record::Record,
 };
 
-/// What an encoded Records body has beside its records: map, key and array heads.
-const HEAD: usize = 5;
-
 /// What a message costs beside its body: frame, inner header, WireGuard, UDP and IPv6 headers.
 const AROUND: usize = 12 + 20 + 32 + 8 + 40;
 
@@ -31,18 +28,18 @@ pub fn answer(want: &Want, body_max: usize, shelf: &dyn Shelf) -> Vec<Message> {
 pub(super) fn pack(records: &[Record], body_max: usize) -> Vec<Message> {
     let mut messages = Vec::new();
     let mut taken = Vec::new();
-    let mut size = HEAD;
+    let mut size = Records::OVERHEAD;
     for record in records {
         let bytes = record.bytes();
-        let cost = encoded_len(bytes.len());
-        if HEAD + cost > body_max {
+        let cost = Records::cost(bytes.len());
+        if Records::OVERHEAD + cost > body_max {
             continue;
         }
         if size + cost > body_max {
             messages.push(Message::Records(Records {
                 records: std::mem::take(&mut taken),
             }));
-            size = HEAD;
+            size = Records::OVERHEAD;
         }
         size += cost;
         taken.push(bytes.to_vec());
@@ -55,10 +52,10 @@ pub(super) fn pack(records: &[Record], body_max: usize) -> Vec<Message> {
 
 /// How many of `records`, from the first, fit into one message; at least one if there is one.
 pub(super) fn fitting(records: impl Iterator<Item = usize>, body_max: usize) -> usize {
-    let mut size = HEAD;
+    let mut size = Records::OVERHEAD;
     records
         .take_while(|len| {
-            size += encoded_len(*len);
+            size += Records::cost(*len);
             size <= body_max
         })
         .count()
@@ -69,11 +66,12 @@ pub(super) fn fitting(records: impl Iterator<Item = usize>, body_max: usize) -> 
 pub(super) fn weight(message: &Message) -> usize {
     let body = match message {
         Message::Records(records) => {
-            HEAD + records
-                .records
-                .iter()
-                .map(|bytes| encoded_len(bytes.len()))
-                .sum::<usize>()
+            Records::OVERHEAD
+                + records
+                    .records
+                    .iter()
+                    .map(|bytes| Records::cost(bytes.len()))
+                    .sum::<usize>()
         }
         Message::Advert(advert) => 8 + 16 * advert.entries.len(),
         Message::Want(want) => 8 + 8 * want.slots.len(),
@@ -92,13 +90,4 @@ pub(super) fn weight(message: &Message) -> usize {
         | Message::Introduced(_) => 64,
     };
     AROUND + body
-}
-
-/// A CBOR byte string: its head and its bytes.
-const fn encoded_len(len: usize) -> usize {
-    match len {
-        0..24 => 1 + len,
-        24..256 => 2 + len,
-        _ => 3 + len,
-    }
 }

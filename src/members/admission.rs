@@ -33,7 +33,9 @@ pub fn renewed(certificate: &Certificate, now_s: u64) -> Member {
             super::Role::Leaf => 1,
         },
         offers: Some(certificate.offers.clone()),
-        not_after: now_s.max(certificate.admitted_at) + CERTIFICATE_S,
+        not_after: now_s
+            .max(certificate.admitted_at)
+            .saturating_add(CERTIFICATE_S),
         routes: None,
         guests: None,
     }
@@ -49,7 +51,7 @@ pub fn admitted(spend: &Spend, offers: &[String]) -> Member {
         groups: None,
         role: 0,
         offers: Some(offers.to_vec()),
-        not_after: spend.at_s + CERTIFICATE_S,
+        not_after: spend.at_s.saturating_add(CERTIFICATE_S),
         routes: None,
         guests: None,
     }
@@ -126,6 +128,27 @@ mod tests {
             None
         );
         assert_eq!((taken.first(), taken.last()), (Some(&1), Some(&254)));
+    }
+
+    #[test]
+    fn a_certificate_from_the_end_of_time_is_renewed_without_a_panic() {
+        let mut member = Member {
+            name: "bo".to_owned(),
+            admission: [0; 8],
+            admitted_at: u64::MAX,
+            offset4: None,
+            groups: None,
+            role: 0,
+            offers: None,
+            not_after: 1,
+            routes: None,
+            guests: None,
+        };
+        let hostile = Certificate::new(&member, NodeId([1; 32]), crate::ids::Version(1));
+        assert_eq!(renewed(&hostile, 5).not_after, u64::MAX);
+        member.admitted_at = 7;
+        let honest = Certificate::new(&member, NodeId([1; 32]), crate::ids::Version(1));
+        assert_eq!(renewed(&honest, 9).not_after, 9 + CERTIFICATE_S);
     }
 
     #[test]

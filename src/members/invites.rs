@@ -82,6 +82,8 @@ pub struct Redeeming<'a> {
     pub exactness: Exactness,
     /// Drawn for the certificate if one is made.
     pub admission: [u8; 8],
+    /// Mesh time, unix s: certificates are dated by it, invites end by the issuer's own clock.
+    pub mesh_s: u64,
 }
 
 /// The answer to a Redeem.
@@ -319,7 +321,7 @@ impl Invites {
         if let Some(refused) = invite.refusal(now_s) {
             return Redeemed::Refused(refused);
         }
-        let spend = match self.draft_spend(members, now_s, asks) {
+        let spend = match self.draft_spend(members, asks) {
             Ok(spend) => spend,
             Err(refused) => return Redeemed::Refused(refused),
         };
@@ -339,18 +341,13 @@ impl Invites {
         }))
     }
 
-    fn draft_spend(
-        &self,
-        members: &Members,
-        now_s: u64,
-        asks: &Redeeming<'_>,
-    ) -> Result<Spend, Refused> {
+    fn draft_spend(&self, members: &Members, asks: &Redeeming<'_>) -> Result<Spend, Refused> {
         let node = asks.node;
         if let Some(held) = members.certificate(node) {
             return Ok(Spend {
                 node,
                 name: held.name.clone(),
-                at_s: now_s,
+                at_s: asks.mesh_s,
                 admission: held.admission,
                 admitted_s: held.admitted_at,
                 offset4: held.offset4,
@@ -388,9 +385,9 @@ impl Invites {
         Ok(Spend {
             node,
             name: admission::free_name(asks.wish, is_name_taken),
-            at_s: now_s,
+            at_s: asks.mesh_s,
             admission: asks.admission,
-            admitted_s: now_s,
+            admitted_s: asks.mesh_s,
             offset4: Some(offset4),
         })
     }

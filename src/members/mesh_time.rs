@@ -100,6 +100,16 @@ impl MeshTime {
         self.mesh_ms(now) / 1000
     }
 
+    /// Mesh time as far as it is sure, unix s: with no clock to compare with, the own may be decades ahead, and only the
+    /// floor is known to have passed. What is thrown away for good is judged by this.
+    pub fn sure_s(&self, now: Now) -> u64 {
+        if self.links.is_empty() {
+            self.floor_s(now)
+        } else {
+            self.mesh_s(now)
+        }
+    }
+
     /// Whether this machine's clock is off so far that mesh time does not follow it.
     pub fn is_corrected(&self, now: Now) -> bool {
         self.mesh_ms(now).abs_diff(now.unix_ms) > TOLERANCE_MS
@@ -196,6 +206,16 @@ mod tests {
         assert_eq!(time.mesh_s(later), TODAY_S + 100);
         time.forget_link(link);
         assert_eq!(time.mesh_s(later), FLOOR_S + 100);
+    }
+
+    #[test]
+    fn a_clock_that_nobody_confirms_is_not_sure() {
+        let start = now(IN_2099_S);
+        let mut time = MeshTime::new(start, FLOOR_S);
+        assert_eq!(time.mesh_s(start), IN_2099_S);
+        assert_eq!(time.sure_s(start), FLOOR_S);
+        time.handle_hello(start, NodeId([1; 32]), TODAY_S * 1000);
+        assert_eq!(time.sure_s(start), TODAY_S);
     }
 
     #[test]

@@ -628,6 +628,7 @@ fn asks(join_id: JoinId, node: NodeId, wish: &str, exactness: Exactness) -> Rede
         wish,
         exactness,
         admission: [node.0[0]; 8],
+        mesh_s: NOW_S,
     }
 }
 

@@ -15,11 +15,12 @@ use crate::{
         input::{PersistOutcome, Row},
         knocking::YOUNG,
         output::{Output, Remote},
+        talking::Goodbye,
     },
     tables::Admission,
     time::{Moment, Now},
     wire::{
-        message::{Granted, Message, Redeem, Refused, Want},
+        message::{Bye, Granted, Message, Redeem, Refused, Want},
         record::{self, Body, Draft, Kind, slot_of},
         sealed::Join,
     },
@@ -29,6 +30,9 @@ use crate::{
 const JOINERS_PER_INVITE: usize = 64;
 /// How long the issuer keeps the join session of one that was granted.
 const JOIN_LINGER: std::time::Duration = std::time::Duration::from_secs(30);
+/// How long a join session may take to come to a grant: twice the joiner's longest pause between tries (protocol §9). A
+/// holder of a token cannot keep states here for longer.
+const JOIN_LIFE: std::time::Duration = std::time::Duration::from_secs(32);
 /// Refused: try again (protocol §9).
 const BUSY: u64 = 6;
 
@@ -40,6 +44,8 @@ pub(super) struct Admitting {
     made: Moment,
     endpoint: Option<Underlay>,
     heard_hello: bool,
+    /// Whether membership was granted in it: only then its wants are answered.
+    granted: bool,
     /// The spend that is being written, and what is granted once it is.
     pending: Option<Pending>,
 }
@@ -91,7 +97,7 @@ impl Node {
     /// # Errors
     /// Nothing is kept when it is refused.
     pub fn invite(&mut self, now: Now, options: InviteOptions) -> Result<Token, InviteRefused> {
-        if !self.members.is_admin(self.me) {
+        if !self.members.may_admit(self.me) {
             return Err(InviteRefused::NotAdmin);
         }
         if options.role == InviteRole::Admin && self.kept.root.is_none() {
@@ -101,7 +107,7 @@ impl Node {
         if hints.is_empty() {
             return Err(InviteRefused::NoAddress);
         }
-        let expires_s = now.unix_s() + options.expires_in_s;
+        let expires_s = now.unix_s().saturating_add(options.expires_in_s);
         let token = Token {
             expires: u32::try_from(expires_s).unwrap_or(u32::MAX),
             secret: options.secret.clone(),
@@ -149,6 +155,9 @@ impl Node {
         else {
             return self.counters.count("join_unknown_invite");
         };
+        if self.members.is_revoked(join.node) {
+            return self.counters.count("join_revoked");
+        }
         let Some(tunnel) = x25519_form(&join.tunnel) else {
             return self.counters.count("join_bad_key");
         };
@@ -186,19 +195,21 @@ impl Node {
             .iter()
             .find(|(_, session)| session.join_id == join_id && session.node == node)
             .map(|(ix, session)| (*ix, session.made));
-        if let Some((ix, made)) = found {
-            if now.at.since(made) < YOUNG {
-                return (ix, Admission::Keep);
-            }
-            self.admitting
-                .insert(ix, Admitting::new(join_id, node, now.at));
-            return (ix, Admission::Replace);
+        if let Some((ix, made)) = found
+            && now.at.since(made) < YOUNG
+        {
+            return (ix, Admission::Keep);
         }
-        let ix = JoinIx(self.next_join);
-        self.next_join += 1;
+        let (ix, admission) = match found {
+            Some((ix, _)) => (ix, Admission::Replace),
+            None => (JoinIx(self.next_join), Admission::Keep),
+        };
+        self.next_join = self.next_join.max(ix.0 + 1);
         self.admitting
             .insert(ix, Admitting::new(join_id, node, now.at));
-        (ix, Admission::Keep)
+        self.timers
+            .set(Timer::JoinOver(ix), now.at.after(JOIN_LIFE));
+        (ix, admission)
     }
 
     pub(super) fn on_join_up(&mut self, now: Now, ix: JoinIx, endpoint: Underlay) {
@@ -275,6 +286,9 @@ impl Node {
             return;
         }
         let (join_id, node) = (session.join_id, session.node);
+        if !self.members.may_admit(self.me) {
+            return self.send(SessionId::Join(ix), Message::Refused(busy()));
+        }
         let admission = self.draw();
         let exactness = if redeem.exact {
             Exactness::Exact
@@ -287,13 +301,18 @@ impl Node {
             wish: &redeem.name,
             exactness,
             admission,
+            mesh_s: self.mesh_s(now),
         };
         match self.invites.redeem(&self.members, now.unix_s(), &asks) {
             Redeemed::Silence => self.counters.count("redeem_unknown"),
-            Redeemed::Refused(refused) => self.send(SessionId::Join(ix), Message::Refused(refused)),
+            Redeemed::Refused(refused) => self.refuse(now, ix, refused),
             Redeemed::Grant(grant)
                 if grant.spent == Spent::Before && self.members.certificate(node).is_some() =>
             {
+                // A crash may have come between the certificate and this.
+                if grant.role == InviteRole::Admin && !self.members.is_admin(node) {
+                    self.make_admin(now, node);
+                }
                 self.say_granted(now, ix, node, grant.role);
             }
             Redeemed::Grant(grant) => {
@@ -310,6 +329,18 @@ impl Node {
         }
     }
 
+    /// Says no. Who proved the secret may know which network it is that has no name or address for it.
+    fn refuse(&mut self, now: Now, ix: JoinIx, refused: Refused) {
+        if let Some(network) = self.members.network() {
+            let slots = vec![slot_of(Kind::Network, &network.root.0, &[])];
+            let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
+            for answer in gossip::answer(&Want { slots }, JOIN_RECORDS_BODY, &shelf) {
+                self.send(SessionId::Join(ix), answer);
+            }
+        }
+        self.send(SessionId::Join(ix), Message::Refused(refused));
+    }
+
     /// The spend is on the disk: only now is the grant made (protocol §9).
     pub(super) fn on_persisted(&mut self, now: Now, ticket: u64, outcome: PersistOutcome) {
         let Some((ix, pending)) = self.admitting.iter_mut().find_map(|(ix, session)| {
@@ -321,12 +352,7 @@ impl Node {
             return;
         };
         if outcome == PersistOutcome::Failed {
-            let refused = Refused {
-                code: BUSY,
-                name: None,
-                time: None,
-            };
-            return self.send(SessionId::Join(ix), Message::Refused(refused));
+            return self.send(SessionId::Join(ix), Message::Refused(busy()));
         }
         let Some(node) = self.admitting.get(&ix).map(|session| session.node) else {
             return;
@@ -379,11 +405,17 @@ impl Node {
 
     /// Tells the joiner what it needs, and sends it along.
     fn say_granted(&mut self, now: Now, ix: JoinIx, node: NodeId, role: InviteRole) {
+        if !self.has_lease() {
+            self.publish_lease(now);
+        }
         let mut slots = self.grant_slots(node);
         if role == InviteRole::Admin {
             slots.push(slot_of(Kind::Admin, &node.0, &[]));
         }
         slots.retain(|slot| self.registry.holds(*slot).is_some());
+        if let Some(session) = self.admitting.get_mut(&ix) {
+            session.granted = true;
+        }
         self.send(
             SessionId::Join(ix),
             Message::Granted(Granted {
@@ -441,7 +473,7 @@ impl Node {
         let allowed = self.grant_slots(session.node);
         let admin = slot_of(Kind::Admin, &session.node.0, &[]);
         let may = |slot: &&Slot| allowed.contains(slot) || **slot == admin;
-        if self.members.certificate(session.node).is_none() {
+        if !session.granted || self.members.is_revoked(session.node) {
             return self.counters.count("join_want_before_grant");
         }
         let asked: Vec<Slot> = slots.iter().filter(may).copied().collect();
@@ -455,15 +487,19 @@ impl Node {
     /// Answers a member's Renew: a new certificate with the same name, address and admission (protocol §8).
     pub(super) fn on_renew(&mut self, now: Now, peer: PeerIx) {
         let node = self.ids.node(peer);
-        if !self.members.is_admin(self.me) {
+        if !self.members.may_admit(self.me) {
             return self.counters.count("renew_at_no_admin");
         }
         let fresh = self
             .members
             .certificate(node)
             .is_some_and(|certificate| !admission::is_renewal_due(certificate, self.mesh_s(now)));
+        let had_ended = !self.membership(now, node).is_member();
         if !fresh {
             self.renew(now, node);
+        }
+        if had_ended {
+            self.open_for_links(now, peer);
         }
         let root = self
             .members
@@ -503,6 +539,18 @@ impl Node {
         }
     }
 
+    /// A join session's time is over: a joiner that was granted nothing yet hears it, and dials again.
+    pub(super) fn on_join_over(&mut self, ix: JoinIx) {
+        let was_granted = |session: &Admitting| session.granted || session.endpoint.is_none();
+        if !self.admitting.get(&ix).is_none_or(was_granted) {
+            let bye = Bye {
+                reason: Goodbye::Closing.reason(),
+            };
+            self.send(SessionId::Join(ix), Message::Bye(bye));
+        }
+        self.end_join(ix);
+    }
+
     pub(super) fn end_join(&mut self, ix: JoinIx) {
         self.outbox.push_back(Output::Close {
             session: SessionId::Join(ix),
@@ -526,8 +574,18 @@ impl Admitting {
             made,
             endpoint: None,
             heard_hello: false,
+            granted: false,
             pending: None,
         }
+    }
+}
+
+/// What cannot be honoured now, and cost nothing.
+fn busy() -> Refused {
+    Refused {
+        code: BUSY,
+        name: None,
+        time: None,
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use crate::{
+    addr::AddressPlan,
     gossip::{self, Shelf, Spread, Stored},
     ids::{NodeId, PeerIx, SessionId, Slot, Version},
     keys::{Word, verify, verify_tunnel},
@@ -14,13 +15,12 @@ use crate::{
     node::{
         Node, Timer,
         output::{Notice, Output, Write},
-        talking::Goodbye,
     },
     registry::{Judged, Offered, Registry, RegistryRefused},
     time::Now,
     wire::{
         message::{Message, Want},
-        record::{Body, Kind, Record},
+        record::{Body, Kind, Record, Unusable},
     },
 };
 
@@ -101,9 +101,18 @@ impl Node {
                     self.enqueue(&bytes, Some(peer));
                 }
             }
+            Message::Advert(_) | Message::Digest(_) | Message::Slots(_)
+                if !self.links.is_linked(peer) =>
+            {
+                self.counters.count("gossip_without_link");
+                self.links.handle_stray(peer);
+            }
             Message::Advert(advert) => self.gossip.handle_advert(now, peer, &advert, &shelf),
             Message::Digest(digest) => self.gossip.handle_digest(now, peer, &digest, &shelf),
             Message::Slots(slots) => self.gossip.handle_slots(now, peer, &slots, &shelf),
+            Message::Want(want) if self.links.is_linked(peer) => {
+                self.gossip.handle_want(now, peer, &want, &shelf);
+            }
             Message::Want(want) => {
                 for answer in gossip::answer(&want, RECORDS_BODY, &shelf) {
                     self.send(SessionId::Pair(peer), answer);
@@ -149,20 +158,26 @@ impl Node {
             let Some(next) = self.unverified.pop_front() else {
                 return;
             };
-            self.take_from_network(now, next.record, next.from);
+            if !self.is_held(&next.record) {
+                self.take_from_network(now, next.record, next.from);
+            }
         }
         if !self.unverified.is_empty() {
             self.timers.set(Timer::Verify, now.at);
         }
     }
 
-    /// Takes the few records of a Knock at once, before it is judged.
+    /// Takes the few records of a Knock at once, before it is judged: who may belong, and nothing else.
     pub(super) fn take_records_now(&mut self, now: Now, records: &[Vec<u8>]) {
         for bytes in records.iter().take(3) {
-            match Record::decode(bytes) {
-                Ok(record) if !self.is_held(&record) => self.take_from_network(now, record, None),
-                Ok(_) => {}
-                Err(_) => self.counters.count("record_malformed"),
+            let Ok(record) = Record::decode(bytes) else {
+                self.counters.count("record_malformed");
+                continue;
+            };
+            if !matches!(record.kind(), Kind::Admin | Kind::Member | Kind::Peer) {
+                self.counters.count("knock_stray_record");
+            } else if !self.is_held(&record) {
+                self.take_from_network(now, record, None);
             }
         }
     }
@@ -191,7 +206,10 @@ impl Node {
     fn take(&mut self, now: Now, record: Record, origin: Origin) {
         let body = match record.body() {
             Ok(body) => body,
-            Err(_) => Body::Opaque,
+            Err(Unusable::Critical) => Body::Opaque,
+            Err(Unusable::Malformed(_)) => {
+                return self.on_refused(now, &record, "record_body", origin);
+            }
         };
         if let Body::Peer(peer) = &body
             && origin != Origin::Own
@@ -206,7 +224,7 @@ impl Node {
                 return self.on_refused(now, &record, member_label(refused), origin);
             }
         };
-        let mesh_s = self.mesh_s(now);
+        let mesh_s = self.mesh_time.sure_s(now);
         let judged = Judged {
             record: record.clone(),
             body: body.clone(),
@@ -285,9 +303,14 @@ impl Node {
     fn on_fact(&mut self, now: Now, record: &Record, body: &Body) {
         match body {
             Body::Revoke(_) => self.on_revoked(now, record.node()),
-            Body::Lease(_) | Body::Member(_) | Body::Peer(_) => {
+            Body::Lease(lease) => {
+                self.note_admin_seen(record.node());
+                if self.is_lonely || lease.left {
+                    self.review_loneliness(now);
+                }
                 self.review_peer(now, record.node());
             }
+            Body::Member(_) | Body::Peer(_) => self.review_peer(now, record.node()),
             Body::Heartbeat(heartbeat) => self.mesh_time.raise_floor(now, heartbeat.time),
             Body::Admin(_)
             | Body::Network(_)
@@ -298,6 +321,10 @@ impl Node {
         }
         if let Body::Network(network) = body {
             self.mesh_time.raise_floor(now, network.created);
+            self.candidates.handle_plan(AddressPlan {
+                network: self.network,
+                pool4: network.pool4,
+            });
         }
         if let Body::Member(member) = body {
             self.mesh_time.raise_floor(now, member.admitted_at);
@@ -327,6 +354,7 @@ impl Node {
                 unlocks |= more.unlocks;
                 self.counters.count("record_voided");
             }
+            self.close_if_out(now, node);
             self.review_peer(now, node);
         }
         if unlocks {
@@ -341,11 +369,12 @@ impl Node {
             self.notice(Notice::Revoked);
         }
         if let Some(peer) = self.ids.find(node) {
-            if self.pairs.contains_key(&peer) {
-                self.close_pair(now, peer, Goodbye::Revoked);
-            }
-            self.review_peer(now, node);
+            self.attempts.cancel(peer);
+            self.waiting_pings.remove(&peer);
         }
+        self.drop_join_sessions_of(node);
+        self.close_if_out(now, node);
+        self.review_peer(now, node);
     }
 
     /// A record of ours that we do not hold: publish above it, or a tombstone (protocol §7).
@@ -379,20 +408,18 @@ impl Node {
         }
     }
 
+    /// Plans the next look at what ends. A look that is planned already is never put off: mesh time may be corrected
+    /// while we wait, and certificates end without any record's doing.
     pub(super) fn schedule_expiry(&mut self, now: Now) {
-        match self.registry.next_expiry(now, self.mesh_s(now)) {
-            // Mesh time may be corrected while we wait, so nothing is waited for longer than an hour.
-            Some(at) => self.timers.set(
-                Timer::Expire,
-                at.min(now.at.after(EXPIRY_AT_MOST))
-                    .max(now.at.after(EXPIRY_AT_LEAST)),
-            ),
-            None => self.timers.clear(&Timer::Expire),
-        }
+        let latest = now.at.after(EXPIRY_AT_MOST);
+        let next = self.registry.next_expiry(now, self.mesh_time.sure_s(now));
+        let at = next.unwrap_or(latest).min(latest);
+        self.timers
+            .set_earlier(Timer::Expire, at.max(now.at.after(EXPIRY_AT_LEAST)));
     }
 
     pub(super) fn expire_records(&mut self, now: Now) {
-        let mesh_s = self.mesh_s(now);
+        let mesh_s = self.mesh_time.sure_s(now);
         let ended = self.registry.expire(mesh_s, now.at);
         let mut nodes = BTreeSet::new();
         let mut change = Change::default();
@@ -403,9 +430,13 @@ impl Node {
             nodes.insert(record.node());
         }
         self.apply_change(now, change);
+        nodes.extend(self.pairs.keys().map(|peer| self.ids.node(*peer)));
+        nodes.extend(self.members.nodes().map(|(node, _)| node));
         for node in nodes {
+            self.close_if_out(now, node);
             self.review_peer(now, node);
         }
+        self.review_loneliness(now);
         if ended.iter().any(|record| record.node() == self.me) {
             self.publish_peer(now);
             self.publish_kept_services(now);

@@ -17,7 +17,7 @@ use crate::{
     time::{Moment, Now, Timers},
     wire::{
         message::{Hello, Message, Pong, Redeem, Refused, Want},
-        record::{Body, Kind, Record},
+        record::{self, Body, Kind, Record},
     },
 };
 
@@ -150,6 +150,15 @@ impl Joiner {
         self.outbox.pop_front()
     }
 
+    /// The network that the issuer speaks of, once it has told: for sentences, nothing is believed yet.
+    pub fn network(&self) -> Option<record::Network> {
+        let told = self.find(|record| record.kind() == Kind::Network)?;
+        match told.body() {
+            Ok(Body::Network(network)) => Some(network),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     /// When to call [`Joiner::handle_timeout`] next.
     pub fn poll_timeout(&self) -> Option<Moment> {
         self.timers.next()
@@ -241,8 +250,11 @@ impl Joiner {
                 self.timers = Timers::default();
                 self.outbox.push_back(JoinerOutput::Refused(refused));
             }
+            Message::Bye(_) => {
+                self.outbox.push_back(JoinerOutput::Close);
+                self.handle_down(now);
+            }
             Message::Pong(_)
-            | Message::Bye(_)
             | Message::Advert(_)
             | Message::Want(_)
             | Message::Digest(_)

@@ -79,10 +79,10 @@ impl Node {
             return self.counters.count("knock_of_own");
         }
         self.take_records_now(now, &knock.records);
-        let peer = self.ids.intern(knock.node);
         if !self.may_open(now, knock.node) {
             return self.counters.count("knock_not_member");
         }
+        let peer = self.ids.intern(knock.node);
         let Some(remote) = self.remote(knock.node) else {
             return self.counters.count("knock_without_keys");
         };

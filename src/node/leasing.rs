@@ -6,14 +6,14 @@ use rand_core::RngCore;
 
 use crate::{
     addr::Underlay,
-    ids::PeerIx,
+    ids::{NodeId, PeerIx},
     keys::Word,
-    members::{Standing as Membership, admission},
+    members::{Standing as Membership, admission, mesh_time::TOLERANCE_MS},
     node::{
         Node, Timer,
         talking::{FEATURES, Goodbye, WIRE_MAX, WIRE_MIN},
     },
-    time::Now,
+    time::{Moment, Now},
     wire::{
         message::Message,
         record::{self, Body, Draft, Kind, slot_of},
@@ -45,10 +45,12 @@ impl Node {
         self.timers
             .set(Timer::Daily, now.at.after(Duration::from_secs(60)));
         self.schedule_expiry(now);
+        self.review_loneliness(now);
         self.schedule_burst(now);
         self.publication.stale = true;
         self.announce_splices();
         self.publish_kept_services(now);
+        self.take_back_lost_services(now);
         self.finish_turn(now);
     }
 
@@ -80,6 +82,26 @@ impl Node {
         let again = LEASE_AGAIN - LEASE_AGAIN / 10 + Duration::from_secs(jitter_s);
         self.timers.set(Timer::Lease, now.at.after(again));
         self.publish_lease_state(now, LeaseState::Up);
+    }
+
+    /// A peer told what its clock says. If mesh time jumps by that, all that depends on it is judged again, and the own
+    /// lease is made again in the new time: in the old one it may be over.
+    pub(super) fn hear_clock(&mut self, now: Now, peer: PeerIx, time_ms: u64) {
+        let before_ms = self.mesh_time.mesh_ms(now);
+        self.mesh_time
+            .handle_hello(now, self.ids.node(peer), time_ms);
+        self.schedule_expiry(now);
+        if self.mesh_time.mesh_ms(now).abs_diff(before_ms) <= TOLERANCE_MS {
+            return;
+        }
+        self.publication.stale = true;
+        let nodes: Vec<NodeId> = self.members.nodes().map(|(node, _)| node).collect();
+        for node in nodes {
+            self.review_peer(now, node);
+        }
+        if self.has_lease() {
+            self.publish_lease(now);
+        }
     }
 
     fn publish_lease_state(&mut self, now: Now, state: LeaseState) {
@@ -160,7 +182,7 @@ impl Node {
         }
     }
 
-    pub(super) fn do_daily(&mut self, now: Now) {
+    pub(super) fn on_daily(&mut self, now: Now) {
         self.timers.set(Timer::Daily, now.at.after(DAILY));
         if self.members.is_admin(self.me) {
             self.publish_heartbeat(now);
@@ -211,7 +233,7 @@ impl Node {
     }
 
     /// Whether a session with this node may stand: a member in force, or one that comes to an admin for renewal.
-    pub(super) fn may_open(&self, now: Now, node: crate::ids::NodeId) -> bool {
+    pub(super) fn may_open(&self, now: Now, node: NodeId) -> bool {
         match self.membership(now, node) {
             Membership::InForce | Membership::Honoured => true,
             Membership::Ended => self.members.is_admin(self.me) || self.members.is_admin(node),
@@ -219,7 +241,7 @@ impl Node {
         }
     }
 
-    pub(super) fn membership(&self, now: Now, node: crate::ids::NodeId) -> Membership {
+    pub(super) fn membership(&self, now: Now, node: NodeId) -> Membership {
         self.members
             .standing(node, self.mesh_s(now), self.admin_seen_s())
     }
@@ -231,6 +253,15 @@ impl Node {
             .filter_map(|admin| self.registry.lease_made_s(admin))
             .max()
             .unwrap_or(0)
+            .max(self.admin_seen_s)
+    }
+
+    /// Remembers that an admin was up: its lease itself goes a week after it ended.
+    pub(super) fn note_admin_seen(&mut self, node: NodeId) {
+        if self.members.is_admin(node) {
+            let made_s = self.registry.lease_made_s(node).unwrap_or(0);
+            self.admin_seen_s = self.admin_seen_s.max(made_s);
+        }
     }
 }
 
@@ -244,33 +275,45 @@ enum LeaseState {
     Left,
 }
 
-/// The token bucket of protocol §7 for the own Peer record.
+/// The token bucket of protocol §7 for the own Peer record: the moment at which all changes so far are paid for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PeerChanges {
-    recent: std::collections::VecDeque<crate::time::Moment>,
+    paid_at: Moment,
 }
 
 impl PeerChanges {
-    fn is_spent(&self, now: crate::time::Moment) -> bool {
-        let recent = self
-            .recent
-            .iter()
-            .filter(|at| now.since(**at) < PEER_AGAIN)
-            .count();
-        recent >= PEER_BURST as usize
+    fn is_spent(&self, now: Moment) -> bool {
+        self.next(now) > now
     }
 
-    fn next(&self, now: crate::time::Moment) -> crate::time::Moment {
-        self.recent
-            .front()
-            .map_or(now, |first| first.after(PEER_AGAIN))
-            .max(now)
+    /// When the next change may go.
+    fn next(&self, now: Moment) -> Moment {
+        let ahead = PEER_AGAIN * (PEER_BURST - 1);
+        let ahead_us = u64::try_from(ahead.as_micros()).unwrap_or(u64::MAX);
+        Moment(self.paid_at.0.saturating_sub(ahead_us)).max(now)
     }
 
-    fn spend(&mut self, now: crate::time::Moment) {
-        self.recent.push_back(now);
-        if self.recent.len() > PEER_BURST as usize {
-            self.recent.pop_front();
+    fn spend(&mut self, now: Moment) {
+        self.paid_at = self.paid_at.max(now).after(PEER_AGAIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_changes_of_the_peer_record_go_at_once_and_then_one_each_ten_minutes() {
+        let mut changes = PeerChanges::default();
+        let mut sent_s = Vec::new();
+        for second in 10..3_000 {
+            let now = Moment(second * 1_000_000);
+            while !changes.is_spent(now) {
+                changes.spend(now);
+                sent_s.push(second);
+            }
+            assert!(changes.next(now) > now);
         }
+        assert_eq!(sent_s, [10, 10, 10, 10, 610, 1210, 1810, 2410]);
     }
 }

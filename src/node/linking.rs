@@ -1,13 +1,20 @@
 //! Links are kept (design §8): what the overlay wants becomes attempts, messages and ends of sessions.
 
 use crate::{
-    gossip::{LinkKind, Linked},
-    ids::{NodeId, PeerIx, SessionId},
-    node::{Node, gossiping::RegistryShelf, talking::Goodbye},
-    overlay::{self, Eligible, Opener},
+    gossip::{self, LinkKind, Linked},
+    ids::{NodeId, PeerIx, SessionId, Slot},
+    node::{
+        Node,
+        gossiping::{RECORDS_BODY, RegistryShelf},
+        talking::Goodbye,
+    },
+    overlay::{self, Eligible, Opener, UnlinkReason},
     paths::attempt::Purpose,
     time::Now,
-    wire::message::{Link, Message, Unlink},
+    wire::{
+        message::{Link, Message, Unlink, Want},
+        record::{Kind, slot_of},
+    },
 };
 
 impl Node {
@@ -23,14 +30,7 @@ impl Node {
                 overlay::Output::Yes(peer) => {
                     self.send(SessionId::Pair(peer), Message::Link(Link { yes: true }));
                 }
-                overlay::Output::Unlink { peer, reason } => {
-                    self.send(
-                        SessionId::Pair(peer),
-                        Message::Unlink(Unlink {
-                            reason: unlink_number(reason),
-                        }),
-                    );
-                }
+                overlay::Output::Unlink { peer, reason } => self.send_unlink(now, peer, reason),
                 overlay::Output::Linked(peer) => self.on_linked(now, peer),
                 overlay::Output::Unlinked(peer) => self.gossip.handle_unlinked(peer),
                 overlay::Output::Ping(peer) => self.ping_link(now, peer),
@@ -46,6 +46,45 @@ impl Node {
             }
         }
         any
+    }
+
+    /// Refuses or ends a link. Who is refused because all places are taken is told of its neighbours on the ring, who
+    /// will not refuse it: a newcomer knows nobody but who let it in.
+    fn send_unlink(&mut self, now: Now, peer: PeerIx, reason: UnlinkReason) {
+        let session = SessionId::Pair(peer);
+        let reason_number = unlink_number(reason);
+        self.send(
+            session,
+            Message::Unlink(Unlink {
+                reason: reason_number,
+            }),
+        );
+        if reason != UnlinkReason::Full {
+            return;
+        }
+        let neighbours = self.links.neighbours_of(self.ids.node(peer));
+        let slots = neighbours
+            .into_iter()
+            .flat_map(|neighbour| self.slots_to_meet(self.ids.node(neighbour)))
+            .collect();
+        let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
+        for answer in gossip::answer(&Want { slots }, RECORDS_BODY, &shelf) {
+            self.send(session, answer);
+        }
+    }
+
+    /// What a peer must hold of another to dial it.
+    fn slots_to_meet(&self, node: NodeId) -> Vec<Slot> {
+        let about = |kind, node: NodeId| slot_of(kind, &node.0, &[]);
+        let signer = self
+            .members
+            .certificate(node)
+            .map(|certificate| about(Kind::Admin, certificate.signer));
+        [Kind::Member, Kind::Peer, Kind::Lease]
+            .map(|kind| about(kind, node))
+            .into_iter()
+            .chain(signer)
+            .collect()
     }
 
     fn on_linked(&mut self, now: Now, peer: PeerIx) {
@@ -80,13 +119,34 @@ impl Node {
             return;
         }
         let peer = self.ids.intern(node);
-        let alive = self.may_open(now, node) && self.registry.in_force(node, self.mesh_s(now));
-        let eligible = if alive && !self.candidates.of(now, peer).is_empty() {
+        let may_be_there = self.is_lonely || self.registry.in_force(node, self.mesh_s(now));
+        let is_candidate = may_be_there && self.may_open(now, node);
+        let eligible = if is_candidate && !self.candidates.of(now, peer).is_empty() {
             Eligible::Yes
         } else {
             Eligible::No
         };
         self.links.handle_known(now, peer, node, eligible);
+    }
+
+    /// Looks anew whether anybody else is said to be there. Where nobody is, since this machine slept longer than leases
+    /// last or all have left, everybody is tried: somebody may be back who knows as little of us.
+    pub(super) fn review_loneliness(&mut self, now: Now) {
+        let mesh_s = self.mesh_s(now);
+        let others: Vec<NodeId> = self
+            .members
+            .nodes()
+            .map(|(node, _)| node)
+            .filter(|node| *node != self.me)
+            .collect();
+        let is_lonely = !others
+            .iter()
+            .any(|node| self.registry.in_force(*node, mesh_s));
+        if is_lonely != std::mem::replace(&mut self.is_lonely, is_lonely) {
+            for node in others {
+                self.review_peer(now, node);
+            }
+        }
     }
 
     /// A peer published other addresses: what failed may work now.
@@ -117,9 +177,9 @@ impl Node {
 }
 
 /// Unlink's numbers (protocol §11).
-fn unlink_number(reason: overlay::UnlinkReason) -> u64 {
+fn unlink_number(reason: UnlinkReason) -> u64 {
     match reason {
-        overlay::UnlinkReason::Full => 0,
-        overlay::UnlinkReason::NotWanted => 1,
+        UnlinkReason::Full => 0,
+        UnlinkReason::NotWanted => 1,
     }
 }

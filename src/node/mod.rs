@@ -63,6 +63,8 @@ mod reaching;
 mod serving;
 pub mod status;
 mod talking;
+#[cfg(test)]
+mod tests;
 
 pub use admitting::{InviteOptions, InviteRefused, RecoverRefused};
 pub use knocking::SealedKey;
@@ -132,6 +134,8 @@ pub struct Node {
     attempts: Attempts,
     proofs: Proofs,
     candidates: Candidates,
+    /// When the newest lease of an admin was made that was ever seen in this run, unix s (protocol §8).
+    admin_seen_s: u64,
     kept: Kept,
     invites: Invites,
     rows: BTreeMap<NodeId, Row>,
@@ -148,6 +152,8 @@ pub struct Node {
     peer_changes: PeerChanges,
     joiners: BTreeMap<JoinId, BTreeSet<NodeId>>,
     waiting_pings: BTreeMap<PeerIx, Vec<u64>>,
+    /// No lease of anybody else is in force.
+    is_lonely: bool,
     counters: Counters,
 }
 
@@ -237,6 +243,7 @@ impl Node {
                 network,
                 pool4: AddressPlan::default_pool4(network),
             }),
+            admin_seen_s: 0,
             invites: Invites::new(restored.kept.invites.clone()),
             kept: restored.kept,
             rows: restored
@@ -257,6 +264,7 @@ impl Node {
             peer_changes: PeerChanges::default(),
             joiners: BTreeMap::new(),
             waiting_pings: BTreeMap::new(),
+            is_lonely: false,
             counters: Counters::default(),
             settings,
         };
@@ -384,9 +392,9 @@ impl Node {
             Timer::Verify => {}
             Timer::Expire => self.expire_records(now),
             Timer::Publish => self.publication.stale = true,
-            Timer::JoinOver(join) => self.end_join(join),
+            Timer::JoinOver(join) => self.on_join_over(join),
             Timer::Burst(peer) => self.knock_again(now, peer),
-            Timer::Daily => self.do_daily(now),
+            Timer::Daily => self.on_daily(now),
         }
     }
 

@@ -17,8 +17,12 @@ use crate::{
 };
 
 impl Node {
-    /// A packet waits for a peer with which no session stands.
+    /// A packet waits for a peer with which no session stands. If one stood as far as is known here, its end is still on
+    /// its way: waiting for that would leave the packet waiting for ever.
     pub(super) fn on_wanted(&mut self, now: Now, peer: PeerIx) {
+        if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
+            self.on_pair_gone(now, peer);
+        }
         self.reach(now, peer, Purpose::Wanted);
     }
 
@@ -75,6 +79,7 @@ impl Node {
 
     fn on_attempt_failed(&mut self, now: Now, peer: PeerIx) {
         self.links.handle_dial_failed(now, peer);
+        self.waiting_pings.remove(&peer);
         if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_none()) {
             self.outbox.push_back(Output::Close {
                 session: SessionId::Pair(peer),
@@ -85,6 +90,9 @@ impl Node {
 
     fn dial(&mut self, now: Now, peer: PeerIx, to: Vec<Underlay>) {
         let node = self.ids.node(peer);
+        if !self.may_open(now, node) {
+            return self.counters.count("dial_not_member");
+        }
         let Some(remote) = self.remote(node) else {
             return self.counters.count("dial_without_keys");
         };

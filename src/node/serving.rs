@@ -41,8 +41,8 @@ pub struct ServiceWish {
 /// Why a service is not published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceRefused {
-    /// The name is no label of design §3.
-    #[error("{0:?} cannot be a service's name")]
+    /// The name, or the instance's, is no label of design §3.
+    #[error("{0:?} cannot be the name of a service or an instance")]
     Name(String),
     /// Two services of one peer cannot have one port until services have addresses of their own.
     #[error("port {port} of this machine is {service}'s already")]
@@ -92,6 +92,9 @@ impl Node {
             .instance
             .clone()
             .unwrap_or_else(|| self.name_of(self.me));
+        if !is_service_name(&instance) {
+            return Err(ServiceRefused::Name(instance));
+        }
         let is_same =
             |service: &Published| service.name == wish.name && service.instance == instance;
         let taken = self.kept.services.iter().find(|service| {
@@ -210,6 +213,25 @@ impl Node {
     pub(super) fn publish_kept_services(&mut self, now: Now) {
         for service in self.kept.services.clone() {
             self.publish_service(now, &service);
+        }
+    }
+
+    /// Takes back what an earlier run published and this one does not know: it died between the two writes of
+    /// `service rm`.
+    pub(super) fn take_back_lost_services(&mut self, now: Now) {
+        let is_kept = |service: &record::Service| {
+            let mut kept = self.kept.services.iter();
+            kept.any(|kept| kept.name == service.service && kept.instance == service.instance)
+        };
+        let lost: Vec<record::Service> = self
+            .registry
+            .services_of(self.me)
+            .map(|(_, service)| service.clone())
+            .filter(|service| !is_kept(service))
+            .collect();
+        for mut service in lost {
+            service.ports.clear();
+            self.publish_own(now, Body::Service(service));
         }
     }
 

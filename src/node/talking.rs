@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     addr::Underlay,
-    ids::{PeerIx, SessionId},
+    ids::{NodeId, PeerIx, SessionId},
     node::{
         Node, Timer,
         input::{Row, SessionEvent},
@@ -183,6 +183,7 @@ impl Node {
             return self.counters.count("message_without_session");
         };
         let greeted = up.hello.is_some();
+        let hears = self.hearing_of(now, self.ids.node(peer));
         match message {
             Message::Hello(hello) => self.on_hello(now, peer, hello),
             Message::Ping(ping) => self.on_ping(SessionId::Pair(peer), source, &ping),
@@ -210,6 +211,21 @@ impl Node {
                 self.counters.count("message_before_hello");
             }
             Message::Renew => self.on_renew(now, peer),
+            Message::Records(_)
+            | Message::Advert(_)
+            | Message::Want(_)
+            | Message::Digest(_)
+            | Message::Slots(_)
+            | Message::Redeem(_)
+            | Message::Granted(_)
+            | Message::Refused(_)
+            | Message::Link(_)
+            | Message::Unlink(_)
+            | Message::Introduced(_)
+                if hears == Hearing::RenewOnly =>
+            {
+                self.counters.count("message_of_ended");
+            }
             Message::Link(link) => self.links.handle_link(now, peer, link.yes),
             Message::Unlink(unlink) => self.links.handle_unlink(now, peer, unlink.reason),
             Message::Introduced(_) | Message::Redeem(_) => self.counters.count("message_unused"),
@@ -232,9 +248,9 @@ impl Node {
         if let Some(observed) = hello.observed {
             self.candidates.handle_observed(peer, up.endpoint, observed);
         }
-        self.mesh_time
-            .handle_hello(now, self.ids.node(peer), hello.time_ms);
+        let time_ms = hello.time_ms;
         up.hello = Some(hello);
+        self.hear_clock(now, peer, time_ms);
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
         if answer {
             self.say_hello(now, peer);
@@ -246,13 +262,40 @@ impl Node {
 
     /// Both sides may speak: links, renewals and the own lease begin here.
     fn on_greeted(&mut self, now: Now, peer: PeerIx) {
-        let opener = self.opener_of(peer);
-        self.links.handle_open(now, peer, opener);
+        self.open_for_links(now, peer);
         self.send_waiting_pings(now, peer);
         if !self.has_lease() {
             self.publish_lease(now);
         }
         self.renew_if_due(now, peer);
+    }
+
+    /// Lets the overlay have the session, unless it stands for renewal alone.
+    pub(super) fn open_for_links(&mut self, now: Now, peer: PeerIx) {
+        if self.hearing_of(now, self.ids.node(peer)) == Hearing::Everything {
+            let opener = self.opener_of(peer);
+            self.links.handle_open(now, peer, opener);
+        }
+    }
+
+    /// An ended certificate opens a session with an admin for Renew and nothing else (protocol §8). Admins are heard
+    /// all the same: what they say may be the very renewal.
+    fn hearing_of(&self, now: Now, node: NodeId) -> Hearing {
+        if self.membership(now, node).is_member() || self.members.is_admin(node) {
+            Hearing::Everything
+        } else {
+            Hearing::RenewOnly
+        }
+    }
+
+    /// Ends the session of a node that may have none any more: its certificate ended, or lost its authority.
+    pub(super) fn close_if_out(&mut self, now: Now, node: NodeId) {
+        if let Some(peer) = self.ids.find(node)
+            && self.pairs.contains_key(&peer)
+            && !self.may_open(now, node)
+        {
+            self.close_pair(now, peer, Goodbye::Revoked);
+        }
     }
 
     /// A Ping is answered where it came from.
@@ -277,6 +320,15 @@ impl Node {
     }
 }
 
+/// What is taken from a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    /// All that a member may say.
+    Everything,
+    /// What keeps the session, and Renew.
+    RenewOnly,
+}
+
 /// Why a session is closed by this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goodbye {
@@ -291,7 +343,7 @@ pub(super) enum Goodbye {
 }
 
 impl Goodbye {
-    fn reason(self) -> u64 {
+    pub(super) fn reason(self) -> u64 {
         match self {
             Self::Closing => 0,
             Self::Idle => 1,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Contact, Links};
+use super::{Contact, Eligible, Links};
 use crate::{
     ids::{NodeId, PeerIx},
     time::Moment,
@@ -26,7 +26,9 @@ impl Links {
         let mut targets: BTreeSet<PeerIx> = self.linked().collect();
         let ring = self.ring_walk(&around);
         targets.extend(ring.into_iter().filter(|peer| self.may_ask(now, *peer)));
-        self.fill_at_random(now, around, &mut targets);
+        if self.search_at <= now {
+            self.fill_at_random(now, around, &mut targets);
+        }
         targets
     }
 
@@ -46,6 +48,26 @@ impl Links {
             .collect()
     }
 
+    /// The eligible peers next to a node on the ring, both ways: those that want a link with it as much as it wants one
+    /// with them.
+    pub fn neighbours_of(&self, node: NodeId) -> Vec<PeerIx> {
+        let mut others: Vec<(NodeId, PeerIx)> = self
+            .contacts
+            .iter()
+            .filter(|(_, contact)| contact.eligible == Eligible::Yes && contact.node != node)
+            .map(|(peer, contact)| (contact.node, *peer))
+            .collect();
+        others.sort_by_key(|(other, _)| (*other < node, *other));
+        let mut found: Vec<PeerIx> = [others.first(), others.last()]
+            .into_iter()
+            .flatten()
+            .map(|(_, peer)| *peer)
+            .collect();
+        found.dedup();
+        found
+    }
+
+    /// Whether it is a link, or did not refuse to be one just now.
     pub(super) fn may_ask(&self, now: Moment, peer: PeerIx) -> bool {
         self.contacts
             .get(&peer)

@@ -62,6 +62,9 @@ const RING_REFUSED: Duration = Duration::from_secs(2);
 /// How long any other peer that refused is left alone at first; doubles up to [`REDIAL_MAX`].
 const REFUSED_FIRST: Duration = Duration::from_secs(15);
 
+/// How long nobody else is drawn after a refusal by one that was; doubles up to [`REDIAL_MAX`].
+const SEARCH_FIRST: Duration = Duration::from_secs(1);
+
 /// How long a link may be silent before it is Pinged (design §8); also keeps a NAT's mapping.
 const SILENT_AFTER: Duration = Duration::from_secs(15);
 
@@ -179,6 +182,10 @@ pub struct Links {
     limits: Limits,
     rng: ChaCha8Rng,
     contacts: BTreeMap<PeerIx, Contact>,
+    /// Refusals since the last new link, by peers drawn at random.
+    search_refusals: u32,
+    /// Nobody new is drawn before.
+    search_at: Moment,
     timers: Timers<(PeerIx, Wake)>,
     outputs: VecDeque<Output>,
 }
@@ -193,6 +200,8 @@ enum Wake {
     Ask,
     /// The peer that refused may be asked again.
     Forgive,
+    /// After a refusal by this peer another may be drawn.
+    Search,
     /// The link may be silent.
     Silence,
     /// The session may be idle.
@@ -200,11 +209,11 @@ enum Wake {
 }
 
 impl Wake {
-    const ALL: [Self; 6] = [
+    /// Those that a new session, or the end of a contact, makes pointless.
+    const OF_CONTACT: [Self; 5] = [
         Self::Dial,
         Self::Stuck,
         Self::Ask,
-        Self::Forgive,
         Self::Silence,
         Self::Idle,
     ];
@@ -218,6 +227,8 @@ impl Links {
             limits,
             rng: ChaCha8Rng::from_seed(seed),
             contacts: BTreeMap::new(),
+            search_refusals: 0,
+            search_at: Moment::default(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
         }
@@ -341,6 +352,9 @@ impl Links {
         let first = if is_ring { RING_REFUSED } else { REFUSED_FIRST };
         let until = now.at.after(doubled(first, contact.refusals));
         self.leave_alone(peer, until);
+        if !is_ring {
+            self.search_later(now.at, peer);
+        }
         self.unlink(now.at, peer);
         self.plan(now.at);
     }
@@ -389,7 +403,7 @@ impl Links {
                 Wake::Dial => self.dial(now.at, peer),
                 Wake::Stuck => self.handle_dial_failed(now, peer),
                 Wake::Ask => self.ask_again(now.at, peer),
-                Wake::Forgive => self.plan(now.at),
+                Wake::Forgive | Wake::Search => self.plan(now.at),
                 Wake::Silence => self.try_silent(now.at, peer),
                 Wake::Idle => self.try_idle(now.at, peer),
             }
@@ -508,6 +522,7 @@ impl Links {
         session.heard = session.heard.max(now);
         session.pings = 0;
         contact.refusals = 0;
+        self.search_refusals = 0;
         self.timers.clear(&(peer, Wake::Ask));
         self.timers.clear(&(peer, Wake::Idle));
         self.timers
@@ -518,21 +533,22 @@ impl Links {
 
     /// The session is a link no more, and is not asked to become one before the next plan.
     fn unlink(&mut self, now: Moment, peer: PeerIx) {
+        let idle = now.after(self.limits.idle_close);
         let Some(session) = self.session_mut(peer) else {
             return;
         };
-        if session.link == LinkState::Linked {
-            session.since = now;
-            session.link = LinkState::None;
-            let idle = now.after(self.limits.idle_close);
-            self.outputs.push_back(Output::Unlinked(peer));
-            self.timers.set((peer, Wake::Idle), idle);
-            return;
-        }
+        let was_linked = session.link == LinkState::Linked;
         session.link = LinkState::None;
         session.asks = 0;
+        if was_linked {
+            session.since = now;
+        }
         self.timers.clear(&(peer, Wake::Ask));
         self.timers.clear(&(peer, Wake::Silence));
+        if was_linked {
+            self.outputs.push_back(Output::Unlinked(peer));
+            self.timers.set((peer, Wake::Idle), idle);
+        }
     }
 
     /// Whether one more link with `peer` fits. A ring neighbour always does: the link that serves least gives way.
@@ -563,6 +579,14 @@ impl Links {
         self.leave_alone(other, now.after(REFUSED_FIRST));
         self.unlink(now, other);
         true
+    }
+
+    /// Where nearly everybody is full, one who seeks a link must not knock at all doors at once, again and again.
+    fn search_later(&mut self, now: Moment, refused_by: PeerIx) {
+        self.search_refusals = self.search_refusals.saturating_add(1);
+        let wait = doubled(SEARCH_FIRST, self.search_refusals) * self.drawn_percent() / 100;
+        self.search_at = self.search_at.max(now.after(wait));
+        self.timers.set((refused_by, Wake::Search), self.search_at);
     }
 
     /// The peer is not asked for a link before `until`.
@@ -640,10 +664,8 @@ impl Links {
     }
 
     fn clear_timers(&mut self, peer: PeerIx) {
-        for wake in Wake::ALL {
-            if wake != Wake::Forgive {
-                self.timers.clear(&(peer, wake));
-            }
+        for wake in Wake::OF_CONTACT {
+            self.timers.clear(&(peer, wake));
         }
     }
 

@@ -85,6 +85,13 @@ impl Candidates {
         }
     }
 
+    /// The network said which addresses are its own.
+    pub fn handle_plan(&mut self, plan: AddressPlan) {
+        self.plan = plan;
+        let interfaces = std::mem::take(&mut self.interfaces);
+        self.interfaces = self.usable(&interfaces);
+    }
+
     /// The addresses of a peer's record in force, or those that came with its Knock, in place of the ones before.
     pub fn handle_published(&mut self, peer: PeerIx, addresses: &[Underlay]) {
         let usable = self.usable(addresses);
@@ -219,6 +226,7 @@ impl Candidates {
             }
         };
         let ip = address.ip();
-        outside && address.socket().port() != 0 && !ip.is_unspecified() && !ip.is_multicast()
+        let is_nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_loopback();
+        outside && address.socket().port() != 0 && !is_nobody
     }
 }

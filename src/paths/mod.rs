@@ -6,3 +6,5 @@
 pub mod attempt;
 pub mod candidates;
 pub mod proof;
+#[cfg(test)]
+mod tests;

@@ -132,6 +132,11 @@ impl Links {
         self.set(name, LinkAttribute::Mtu(mtu))
     }
 
+    /// Sets how many packets wait in a link's own queue.
+    pub fn set_queue(&mut self, name: &str, packets: u32) -> io::Result<()> {
+        self.set(name, LinkAttribute::TxQueueLen(packets))
+    }
+
     /// Takes a link up.
     pub fn up(&mut self, name: &str) -> io::Result<()> {
         self.switch(name, LinkFlags::Up)

@@ -4,6 +4,7 @@
 
 pub mod clock;
 pub mod credentials;
+pub mod limits;
 pub mod link;
 pub mod monitor;
 pub mod mount;

@@ -111,7 +111,7 @@ impl Tun {
             .name(&shape.name)
             .mtu(shape.mtu)
             .with(|guard| {
-                guard.offload(false).multi_queue(false).tx_queue_len(QUEUE);
+                guard.offload(false).multi_queue(false);
             });
         if let Some((v4, _)) = shape.v4 {
             builder = builder.ipv4(v4, 32, None);
@@ -127,9 +127,11 @@ impl Tun {
         let index = device.if_index().map_err(configure)?;
         // Not by the builder: it leaves the address to duplicate detection, and while that lasts no route may prefer it.
         let own = IpNet::from(IpAddr::V6(shape.v6.0));
-        Links::open()
-            .and_then(|mut links| links.add_address(&shape.name, own))
-            .map_err(configure)?;
+        let mut links = Links::open().map_err(configure)?;
+        links.add_address(&shape.name, own).map_err(configure)?;
+        // Not by the builder either: its ioctl asks for rights over the whole machine, netlink for those over the
+        // namespace.
+        links.set_queue(&shape.name, QUEUE).map_err(configure)?;
         let tun = Self {
             device,
             mtu: shape.mtu,

@@ -292,6 +292,10 @@ impl<'a> Outbound<'a> {
             };
             match usize::try_from(sent) {
                 Ok(sent) if sent > 0 => next += sent,
+                // The socket's buffer is full: it would refuse each of the others too, at a call apiece.
+                _ if io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock => {
+                    return refused + used - next;
+                }
                 _ => {
                     // The error is the first datagram's, or one that an earlier datagram left behind.
                     next += 1;

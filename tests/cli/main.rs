@@ -7,4 +7,5 @@ mod errors;
 mod fake_agent;
 mod pictures;
 mod schema;
+mod status;
 mod values;

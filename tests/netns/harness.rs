@@ -18,6 +18,8 @@ use webmesh::{
     platform::clock,
 };
 
+use crate::ground::Ground;
+
 /// The binary under test. The copy for an ordinary user is told by `WEBMESH_TEST_PROGRAM`.
 pub(crate) fn program() -> PathBuf {
     std::env::var_os("WEBMESH_TEST_PROGRAM")
@@ -52,14 +54,21 @@ pub(crate) struct Net {
 /// One machine with an agent.
 pub(crate) struct Peer {
     pub(crate) agent: Agent,
+    /// The test breaks something of which the agent must complain in its log.
+    pub(crate) may_complain: bool,
 }
 
 impl Net {
     /// Three machines with public addresses of both families, agents running: `anna`, `bo`, `carol`.
     pub(crate) fn three() -> Self {
+        Self::three_on(Ground::Plain)
+    }
+
+    /// The same three on another ground.
+    pub(crate) fn three_on(ground: Ground) -> Self {
         let mut net = Self::empty();
         for (name, number) in [("anna", 11), ("bo", 12), ("carol", 13)] {
-            net.add_public(name, number);
+            net.add_public_on(ground, name, number);
         }
         net
     }
@@ -74,23 +83,28 @@ impl Net {
 
     /// A machine at 203.0.113.`number` and 2001:db8::`number`, with a running agent.
     pub(crate) fn add_public(&mut self, name: &str, number: u8) {
-        let addresses = [
-            format!("203.0.113.{number}/24"),
-            format!("2001:db8::{number:x}/64"),
-        ];
-        let machine = self
-            .lab
-            .public(name, &[&addresses[0], &addresses[1]])
-            .unwrap();
+        self.add_public_on(Ground::Plain, name, number);
+    }
+
+    fn add_public_on(&mut self, ground: Ground, name: &str, number: u8) {
+        let addresses = ground.addresses(number);
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let machine = self.lab.public(name, &addresses).unwrap();
+        ground.narrow(self, name);
         self.add(machine);
     }
 
     /// A machine alone behind a home router at 203.0.113.`number`, with a running agent.
     pub(crate) fn add_home(&mut self, name: &str, number: u8) {
+        self.add_home_behind(NatKind::Masquerade, name, number);
+    }
+
+    /// The same behind a router of this kind.
+    pub(crate) fn add_home_behind(&mut self, nat: NatKind, name: &str, number: u8) {
         let router = format!("router-{name}");
         let public = format!("203.0.113.{number}/24");
         self.lab
-            .router(&router, &[&public], "192.168.1.1/24", NatKind::Masquerade)
+            .router(&router, &[&public], "192.168.1.1/24", nat)
             .unwrap();
         let machine = self
             .lab
@@ -99,10 +113,21 @@ impl Net {
         self.add(machine);
     }
 
+    /// Like [`Net::add_public`], with this text in the agent's configuration.
+    pub(crate) fn add_configured(&mut self, name: &str, number: u8, config: &str) {
+        let address = format!("203.0.113.{number}/24");
+        let machine = self.lab.public(name, &[&address]).unwrap();
+        std::fs::write(machine.directory.join("config.toml"), config).unwrap();
+        self.add(machine);
+    }
+
     fn add(&mut self, machine: Machine) {
         let mut agent = Agent::new(machine, &program());
         agent.start().unwrap_or_else(|error| panic!("{error}"));
-        self.peers.push(Peer { agent });
+        self.peers.push(Peer {
+            agent,
+            may_complain: false,
+        });
     }
 
     pub(crate) fn lab(&self) -> &Lab {
@@ -148,11 +173,13 @@ impl Drop for Net {
         let suspicious: Vec<&Peer> = self
             .peers
             .iter()
-            .filter(|peer| peer.has_complained())
+            .filter(|peer| peer.has_complained() && !peer.may_complain)
             .collect();
         if thread::panicking() {
             for peer in &self.peers {
                 eprintln!("--- log of {} ---\n{}", peer.name(), peer.agent.log());
+                let status = peer.webmesh(&["status", "--json"]);
+                eprintln!("--- its status ---\n{}", text(&status.stdout));
             }
         } else if let Some(peer) = suspicious.first() {
             panic!(
@@ -241,7 +268,7 @@ impl Peer {
         });
     }
 
-    /// A line of shell, run in this machine.
+    /// A line of shell, run in this machine; `$WEBMESH` is the program.
     pub(crate) fn run(&self, line: &str) -> Output {
         self.bounded(&["sh", "-c", line], COMMAND_LIMIT)
     }
@@ -275,6 +302,25 @@ impl Peer {
         self.ok(&["demo", "hold", "await-port", &port]);
     }
 
+    /// Waits until a UDP socket stands on a port of this machine.
+    pub(crate) fn await_udp_port(&self, port: u16) {
+        within(
+            Duration::from_secs(10),
+            "the program takes its port",
+            || !self.sh(&format!("ss -Hlun 'sport = :{port}'")).is_empty(),
+        );
+    }
+
+    /// What `status --json` says of another machine's state.
+    pub(crate) fn state_of(&self, name: &str) -> String {
+        let status = self.status();
+        let peers = status["peers"].as_array().unwrap();
+        let found = peers.iter().find(|peer| peer["name"] == name);
+        found
+            .map_or("unknown", |peer| peer["state"].as_str().unwrap())
+            .to_owned()
+    }
+
     /// A file of this machine's directory.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.agent.machine().directory.join(name)
@@ -288,6 +334,7 @@ impl Peer {
     fn bounded(&self, words: &[&str], limit: Duration) -> Output {
         let mut command = self.agent.command("timeout").unwrap();
         command
+            .env("WEBMESH", program())
             .args(["--kill-after=2", &limit.as_secs().to_string()])
             .args(words)
             .output()
@@ -302,6 +349,15 @@ impl Drop for Beside {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// How often something is repeated: a fair sample, or all under `tests/run --full`.
+pub(crate) fn sample(few: u32, full: u32) -> u32 {
+    if std::env::var_os("WEBMESH_FULL").is_some() {
+        full
+    } else {
+        few
     }
 }
 

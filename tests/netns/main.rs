@@ -4,21 +4,31 @@
 //! Where neither is so they fail and say what they need.
 #![expect(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "tests run in real time, end at the first surprise, and print logs after it"
+    reason = "tests run in real time, open sockets, end at the first surprise, and print logs after it"
 )]
 
+mod ground;
 mod harness;
+#[path = "../cli/schema.rs"]
+mod schema;
 
+mod answering;
+mod clocks;
 mod crashing;
 mod demo;
 mod host;
 mod hostile;
 mod injection;
+mod inviting;
 mod joining;
 mod lab;
 mod mallory;
+mod many;
+mod naming;
 mod reaching;
+mod serving;
 mod silence;
 mod wire;

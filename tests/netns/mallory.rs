@@ -396,14 +396,14 @@ fn granted(grant: &Grant, kind: Kind, node: NodeId) -> &Record {
 }
 
 fn epoch0(grant: &Grant) -> NetSecret {
-    let secrets = grant
+    let mut secrets = grant
         .records
         .iter()
         .filter_map(|record| match record.body() {
             Ok(Body::Epoch(epoch)) if epoch.n == 0 => Some(NetSecret(epoch.secret)),
             _ => None,
         });
-    secrets.last().expect("epoch 0 was granted")
+    secrets.next_back().expect("epoch 0 was granted")
 }
 
 pub(crate) fn draw<const N: usize>() -> [u8; N] {

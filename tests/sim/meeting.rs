@@ -211,3 +211,36 @@ fn revoke(world: &mut World, admin: MachineIx, by: MachineIx, out: MachineIx) {
         },
     );
 }
+
+#[test]
+fn a_peer_that_slept_longer_than_any_lease_lasts_finds_the_others_again() {
+    let mut world = World::seeded(70);
+    let all = world.network(&["anna", "bo", "carol"]);
+    world.kill(all[2]);
+    world.run_for(Duration::from_secs(14 * 3600));
+    world.restart(all[2]);
+    let took = world.run_until(Duration::from_secs(5), |world| {
+        world.machines[all[2]].neighbours().len() == 2
+    });
+    assert!(took.is_some(), "{}", world.portrait());
+}
+
+#[test]
+fn two_that_both_said_they_leave_find_each_other_again() {
+    let mut world = World::seeded(71);
+    let all = world.network(&["anna", "bo"]);
+    for ix in [all[0], all[1]] {
+        world.command(ix, |node, now| node.say_left(now));
+        world.run_for(Duration::from_secs(1));
+        world.kill(ix);
+    }
+    // Longer ago than the ten minutes within which a start knocks by itself.
+    world.run_for(Duration::from_secs(3600));
+    world.restart(all[0]);
+    world.restart(all[1]);
+    let took = world.run_until(Duration::from_secs(5), |world| {
+        all.iter()
+            .all(|ix| world.machines[*ix].neighbours().len() == 1)
+    });
+    assert!(took.is_some(), "{}", world.portrait());
+}

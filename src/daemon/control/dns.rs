@@ -25,10 +25,15 @@ pub(super) async fn answer(
         .caller
         .ask(|agent: &mut Agent| Ok(agent.network()?.tables.load_full()))
         .await?;
+    let mut without_record = None;
     for full in candidates(&request.name, &network.domain) {
         let mut answers = Vec::new();
         for record_type in &types {
-            answers.extend(ask(&*names.names, &full, *record_type)?);
+            match ask(&*names.names, &full, *record_type)? {
+                Found::Records(found) => answers.extend(found),
+                Found::NameAlone => without_record = Some(full.clone()),
+                Found::Nothing => {}
+            }
         }
         if !answers.is_empty() {
             return Ok(DnsQueryReply {
@@ -36,6 +41,9 @@ pub(super) async fn answer(
                 answers,
             });
         }
+    }
+    if let (Some(name), Some(asked)) = (without_record, &request.record_type) {
+        return Err(ApiError::no_such_record(&name, &asked.to_uppercase()));
     }
     let look = control.look();
     let peers = look.status.peers.iter().map(|peer| peer.name.as_str());
@@ -79,7 +87,14 @@ fn candidates(name: &str, domain: &str) -> Vec<String> {
     ]
 }
 
-fn ask(names: &dyn Names, name: &str, record_type: RecordType) -> Result<Vec<DnsAnswer>, ApiError> {
+/// What the resolver said to one question.
+enum Found {
+    Records(Vec<DnsAnswer>),
+    NameAlone,
+    Nothing,
+}
+
+fn ask(names: &dyn Names, name: &str, record_type: RecordType) -> Result<Found, ApiError> {
     let name = Name::from_ascii(format!("{name}."))
         .map_err(|_malformed| ApiError::bad_request(format!("{name:?} is no name")))?;
     let mut query = Message::new(ID, MessageType::Query, OpCode::Query);
@@ -89,17 +104,20 @@ fn ask(names: &dyn Names, name: &str, record_type: RecordType) -> Result<Vec<Dns
         .map_err(|error| ApiError::internal(error.to_string()))?;
     let mut answer = Vec::new();
     if !names.answer(&bytes, usize::from(u16::MAX), &mut answer) {
-        return Ok(Vec::new());
+        return Ok(Found::Nothing);
     }
     let message =
         Message::from_vec(&answer).map_err(|error| ApiError::internal(error.to_string()))?;
     if message.metadata.response_code != ResponseCode::NoError {
-        return Ok(Vec::new());
+        return Ok(Found::Nothing);
+    }
+    if message.answers.is_empty() {
+        return Ok(Found::NameAlone);
     }
     let said = message.answers.iter().map(|record| DnsAnswer {
         record_type: record.record_type().to_string(),
         data: record.data.to_string(),
         ttl_s: record.ttl,
     });
-    Ok(said.collect())
+    Ok(Found::Records(said.collect()))
 }

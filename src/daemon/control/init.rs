@@ -127,7 +127,10 @@ fn try_init(agent: &mut Agent, wish: Wish) -> anyhow::Result<String> {
         admission: sealing::draw(),
     };
     let key = NodeKey::from_seed(seeds.node_seed);
-    let (id, restored) = found(clock::now(), founding, &key)?;
+    let mut now = clock::now();
+    // A machine whose clock stands in 1970 makes no network whose certificates have ended when another reads them.
+    now.unix_ms = now.unix_ms.max(starting::built_s() * 1000);
+    let (id, restored) = found(now, founding, &key)?;
     let ground = starting::break_ground(&agent.config)?;
     let mut folder = agent.state_dir.found(id, seeds)?;
     for record in &restored.records {

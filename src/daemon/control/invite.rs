@@ -168,6 +168,11 @@ fn cancel(agent: &mut Agent, id: &str, name: &str) -> Result<InviteCancelReply, 
             }
         })?;
     let _rest_next_turn = network.drain();
+    if let Some(why) = &network.facts.unsaved {
+        return Err(ApiError::internal(format!(
+            "the invite is cancelled until the agent stops, which cannot be stored: {why}"
+        )));
+    }
     let cancelled = network
         .node
         .invites(now)

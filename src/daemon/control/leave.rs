@@ -18,7 +18,10 @@ pub(super) async fn answer(
     control: &Control,
     request: LeaveRequest,
 ) -> Result<NetworkReply, ApiError> {
-    let (_, network) = control.network_look(Some(&request.network))?;
+    let (_, network) = control.network_look(None)?;
+    if network.name != request.network {
+        return Err(ApiError::left_other(&request.network, &network.name));
+    }
     control
         .caller
         .ask(move |agent| leave(agent, &request))

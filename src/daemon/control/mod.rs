@@ -8,6 +8,7 @@ mod init;
 mod invite;
 mod join;
 mod leave;
+mod listener;
 mod peers;
 mod ping;
 mod policy;
@@ -39,6 +40,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
+use self::listener::Listener;
 use super::{
     calls::Caller,
     event_loop::Look,
@@ -76,20 +78,33 @@ impl Drop for Server {
     }
 }
 
-/// Who is at the other end of a connection.
+/// Who is at the other end of a connection; None when the kernel does not say.
 #[derive(Clone, Copy, Debug)]
-struct Asker(api::Caller);
+struct Asker(Option<credentials::Caller>);
 
-impl Connected<IncomingStream<'_, UnixListener>> for Asker {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let caller = match credentials::Caller::of(stream.io()) {
-            Ok(caller) if caller.is_root() || caller.uid == credentials::own_uid() => {
-                api::Caller::Root
-            }
-            Ok(caller) if caller.is_in_group(GROUP) => api::Caller::Group,
-            Ok(_) | Err(_) => api::Caller::Other,
+impl Connected<IncomingStream<'_, Listener>> for Asker {
+    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
+        Self(stream.io().caller())
+    }
+}
+
+impl Asker {
+    /// What counts for a verb of these rights. The database of groups, which may be slow, is asked only where membership
+    /// of the group makes a difference.
+    fn standing(self, rights: api::Rights, read: ReadAccess) -> api::Caller {
+        let Some(caller) = self.0 else {
+            return api::Caller::Other;
         };
-        Self(caller)
+        if caller.is_root() || caller.uid == credentials::own_uid() {
+            return api::Caller::Root;
+        }
+        let (if_member, if_not) = (api::Caller::Group, api::Caller::Other);
+        let matters = rights.allow(if_member, read) != rights.allow(if_not, read);
+        if matters && caller.is_in_group(GROUP) {
+            if_member
+        } else {
+            if_not
+        }
     }
 }
 
@@ -110,7 +125,7 @@ pub(super) fn serve(socket: &Path, control: Control) -> anyhow::Result<Server> {
         .with_state(control);
     let service = router.into_make_service_with_connect_info::<Asker>();
     let task = tasks::spawn("api", async move {
-        let _never_ends = axum::serve(listener, service).await;
+        let _never_ends = axum::serve(Listener::new(listener), service).await;
     });
     Ok(Server {
         socket: socket.to_owned(),
@@ -143,7 +158,7 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
 
 async fn answer(
     State(control): State<Control>,
-    ConnectInfo(Asker(asker)): ConnectInfo<Asker>,
+    ConnectInfo(asker): ConnectInfo<Asker>,
     method: Method,
     uri: Uri,
     body: Bytes,
@@ -156,7 +171,7 @@ async fn answer(
 
 async fn dispatch(
     control: Control,
-    asker: api::Caller,
+    asker: Asker,
     (method, path): (&Method, &str),
     body: &[u8],
 ) -> Result<Response, ApiError> {
@@ -166,6 +181,7 @@ async fn dispatch(
         _ => return Err(ApiError::unknown_verb(path)),
     };
     let verb = Verb::find(method, path).ok_or_else(|| ApiError::unknown_verb(path))?;
+    let asker = asker.standing(verb.rights(), control.read);
     if !verb.rights().allow(asker, control.read) {
         return Err(ApiError::not_allowed(verb));
     }
@@ -293,7 +309,43 @@ fn nowhere(look: &Look) -> ApiError {
         .iter()
         .find(|line| line.code == "state_unusable")
     {
-        Some(line) => ApiError::could_not(api::Code::StateUnusable, line.message.clone()),
+        Some(line) => ApiError {
+            remedy: line.remedy.clone(),
+            ..ApiError::could_not(api::Code::StateUnusable, line.message.clone())
+        },
         None => ApiError::no_network(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_the_kernel_does_not_name_may_look_and_no_more() {
+        let nobody = Asker(None);
+        for verb in Verb::ALL {
+            let rights = verb.rights();
+            let standing = nobody.standing(rights, ReadAccess::Anyone);
+            let may = rights.allow(standing, ReadAccess::Anyone);
+            assert_eq!(may, rights == api::Rights::Look, "{verb:?}");
+            let standing = nobody.standing(rights, ReadAccess::Group);
+            assert!(!rights.allow(standing, ReadAccess::Group), "{verb:?}");
+        }
+    }
+
+    #[test]
+    fn root_and_the_agents_own_user_may_everything() {
+        for uid in [0, credentials::own_uid()] {
+            let asker = Asker(Some(credentials::Caller {
+                uid,
+                gid: 0,
+                pid: 1,
+            }));
+            for verb in Verb::ALL {
+                let standing = asker.standing(verb.rights(), ReadAccess::Group);
+                assert!(verb.rights().allow(standing, ReadAccess::Group), "{verb:?}");
+            }
+        }
     }
 }

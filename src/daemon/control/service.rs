@@ -1,6 +1,6 @@
 //! `webmesh service add`, `rm`, `list`, `show`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Control;
 use crate::{
@@ -126,9 +126,17 @@ async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> 
         ApiError::bad_request(format!("{text:?} is no target"))
             .remedy("give HOST:PORT, such as 127.0.0.1:8080")
     };
-    let mut found = tokio::net::lookup_host(text)
-        .await
-        .map_err(|_unknown| wrong())?;
+    let is_host_and_port = text
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let mut found = tokio::net::lookup_host(text).await.map_err(|unknown| {
+        if is_host_and_port {
+            ApiError::bad_request(format!("the target {text} has no address here: {unknown}"))
+                .remedy("give an address of this machine, such as 127.0.0.1:8080")
+        } else {
+            wrong()
+        }
+    })?;
     let target = found
         .next()
         .filter(|target| target.port() != 0)
@@ -150,16 +158,25 @@ fn add(
 ) -> Result<Added, ApiError> {
     let network = agent.network()?;
     let now = clock::now();
+    let transport = match request.protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+    };
     if let Some(target) = target {
-        judge_target(network, target)?;
+        judge_target(network, transport, target)?;
+    }
+    let own = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), request.port);
+    if target.is_none() && network.is_own_socket(transport, own) {
+        return Err(ApiError::bad_request(format!(
+            "port {} is the agent's own: it serves no program",
+            request.port
+        ))
+        .remedy("name the port of a program, or give --target"));
     }
     let wish = ServiceWish {
         name: request.name,
         instance: request.instance,
-        transport: match request.protocol {
-            Protocol::Tcp => Transport::Tcp,
-            Protocol::Udp => Transport::Udp,
-        },
+        transport,
         port: request.port,
         target,
         tags: request.tags,
@@ -201,7 +218,11 @@ fn add(
 }
 
 /// By API only this host itself is a target, and nothing of the agent's own (design §10).
-fn judge_target(network: &Network, target: SocketAddr) -> Result<(), ApiError> {
+fn judge_target(
+    network: &Network,
+    transport: Transport,
+    target: SocketAddr,
+) -> Result<(), ApiError> {
     let refuse = |why: &str| {
         Err(ApiError::bad_request(format!(
             "{target} cannot be a target: {why}"
@@ -211,7 +232,7 @@ fn judge_target(network: &Network, target: SocketAddr) -> Result<(), ApiError> {
     if is_link_local(ip) {
         return refuse("link-local addresses serve the link alone");
     }
-    if network.is_own_socket(target) {
+    if network.is_own_socket(transport, target) {
         return refuse("the agent itself listens there");
     }
     if network.is_mesh(ip) {
@@ -250,8 +271,14 @@ fn remove(agent: &mut Agent, name: &str) -> Result<(), ApiError> {
     let now = clock::now();
     if network.node.service_remove(now, name) {
         let _rest_next_turn = network.drain();
+        let unsaved = network.facts.unsaved.clone();
         agent.publish();
-        return Ok(());
+        return match unsaved {
+            None => Ok(()),
+            Some(why) => Err(ApiError::internal(format!(
+                "{name} is gone until the agent stops, which cannot be stored: {why}"
+            ))),
+        };
     }
     let status = network.node.status(now);
     let mut known = network

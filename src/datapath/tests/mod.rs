@@ -374,6 +374,47 @@ fn an_initiation_behind_a_knock_of_a_new_run_goes_into_the_new_state() {
 }
 
 #[test]
+fn an_initiation_that_overtakes_the_knock_of_a_new_run_leaves_a_session_that_carries() {
+    let mut world = World::standing();
+    world.pass(Duration::from_secs(20));
+    world.alice.shard = Side::new(1, 2).shard;
+    let sent = world.initiate(PEER);
+    let response = world
+        .bob
+        .take(world.now, world.alice.at, &sent[1])
+        .datagrams
+        .remove(0);
+    world.bob.take(world.now, world.alice.at, &sent[0]);
+    assert!(world.admit(PEER, Admission::Replace).datagrams.is_empty());
+    let came = world.alice.take(world.now, world.bob.at, &response.1);
+    assert!(matches!(came.events[..], [Event::Up { .. }]));
+    let came = world
+        .bob
+        .take(world.now, world.alice.at, &came.datagrams[0].1);
+    assert!(
+        matches!(came.events[..], [Event::Up { endpoint, .. }] if endpoint == world.alice.at),
+        "the new run's session is told: {:?}",
+        came.events
+    );
+    let there = datagram(v4(1), v4(2), (5, 6), b"there");
+    let came = world.carry(&there);
+    assert_eq!(came.packets, [there]);
+    assert!(came.events.is_empty(), "told once");
+}
+
+#[test]
+fn an_older_answer_does_not_keep_a_state_from_being_replaced() {
+    let mut world = World::standing();
+    world.pass(Duration::from_secs(20));
+    world.alice.shard = Side::new(1, 2).shard;
+    let sent = world.initiate(PEER);
+    world.bob.take(world.now, world.alice.at, &sent[0]);
+    world.admit(PEER, Admission::Replace);
+    let there = datagram(v4(2), v4(1), (5, 6), b"there");
+    assert!(world.bob.write(world.now, &there).datagrams.is_empty());
+}
+
+#[test]
 fn crossing_initiations_leave_a_session_that_carries_both_ways() {
     let mut world = World::new();
     let from_alice = world.initiate(PEER);
