@@ -96,15 +96,17 @@ impl Shard {
         source: Underlay,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
-        let place = match self.handshakes.admission(now, source) {
+        let admission = self.handshakes.admission(now, source);
+        let place = match admission {
             Some(session) => self.sessions.place(session),
             None => self.sessions.place_of_endpoint(source),
         };
-        let place = place.ok_or(DropReason::InUnexpectedInitiation)?;
-        let state = self
-            .sessions
-            .at(place)
-            .ok_or(DropReason::InUnexpectedInitiation)?;
+        let state = place.and_then(|place| self.sessions.at(place));
+        let state = state.ok_or(DropReason::InUnexpectedInitiation)?;
+        // A state that never took an initiation knows no time stamp: it would answer a recorded one.
+        if admission.is_none() && !state.has_answered() {
+            return Err(DropReason::InUnexpectedInitiation);
+        }
         if !state.session.has_good_mac(bytes) {
             return Err(DropReason::InMac);
         }

@@ -156,6 +156,11 @@ impl State {
         takes
     }
 
+    /// Whether an initiation was answered, so that one from before it is known as a replay.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered[0].is_some()
+    }
+
     /// Where the initiation came from that was answered under this local index.
     pub(super) fn answered(&self, index: u32) -> Option<Underlay> {
         self.answer_of(index).map(|answered| answered.source)

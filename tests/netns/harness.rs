@@ -9,10 +9,13 @@ use std::{
 };
 
 use serde_json::Value;
-use webmesh::demo::{
-    agent::Agent,
-    lab::{Lab, LabError, Machine},
-    order::NatKind,
+use webmesh::{
+    demo::{
+        agent::Agent,
+        lab::{Lab, LabError, Machine},
+        order::NatKind,
+    },
+    platform::clock,
 };
 
 use crate::ground::Ground;
@@ -251,16 +254,16 @@ impl Peer {
         ["ipv4", "ipv6"].map(|family| status["self"][family].as_str().unwrap().to_owned())
     }
 
-    /// Waits until this machine's sessions are a second old: when two knock at once, their handshakes cross, and the
-    /// later one may follow a moment after traffic flows.
-    pub(crate) fn await_settled(&self) {
+    /// Waits until this machine has sessions with all others, begun after `since` and a second old: when two knock at
+    /// once, their handshakes cross, and the later one may follow a moment after traffic flows.
+    pub(crate) fn await_settled(&self, since: webmesh::time::Moment) {
         within(Duration::from_secs(10), "sessions a second old", || {
+            let passed = clock::moment().since(since).as_secs_f64();
             let status = self.status();
             let mut peers = status["peers"].as_array().unwrap().iter();
             peers.all(|peer| {
-                peer["last_handshake_s"]
-                    .as_f64()
-                    .is_none_or(|age| age > 1.0)
+                let age = peer["last_handshake_s"].as_f64();
+                age.is_some_and(|age| (1.0..passed).contains(&age))
             })
         });
     }

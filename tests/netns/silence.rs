@@ -42,8 +42,9 @@ fn a_stranger_with_a_recording_gets_no_byte_and_moves_nothing() {
     storm(&net, &eve, &token, Standing::Up);
     let anna = net.peer_mut("anna");
     anna.agent.kill().unwrap();
+    let began = clock::moment();
     anna.agent.start().unwrap();
-    await_session(&net);
+    await_session(&net, began);
     storm(&net, &eve, &token, Standing::Up);
     // Now there is no state that a replay could be mistaken for.
     net.peer_mut("bo").agent.stop().unwrap();
@@ -66,15 +67,17 @@ enum Standing {
 /// Bo joins and starts again; all it said on the wire is kept for eve.
 fn record_a_join_and_a_restart(net: &mut Net, eve: &Machine) -> String {
     let capture = Capture::start(net.lab(), "bo").unwrap();
+    let began = clock::moment();
     let anna = net.peer("anna");
     anna.ok(&["init", "home"]);
     let token = anna.invite();
     net.peer("bo").ok(&["join", &token]);
-    await_session(net);
+    await_session(net, began);
     let bo = net.peer_mut("bo");
     bo.agent.kill().unwrap();
+    let began = clock::moment();
     bo.agent.start().unwrap();
-    await_session(net);
+    await_session(net, began);
     let said = datagrams(&capture.frames().unwrap(), BO);
     for first in [1, 4, 0x30] {
         assert!(said.iter().any(|datagram| datagram[0] == first), "{first}");
@@ -83,13 +86,18 @@ fn record_a_join_and_a_restart(net: &mut Net, eve: &Machine) -> String {
     token
 }
 
-fn await_session(net: &Net) {
+/// Waits for a session that began after `since`.
+fn await_session(net: &Net, since: Moment) {
+    await_ping(net);
+    net.peer("anna").await_settled(since);
+}
+
+fn await_ping(net: &Net) {
     let anna = net.peer("anna").status()["self"]["ipv4"].clone();
     let line = format!("ping -c 1 -W 0.3 {}", anna.as_str().unwrap());
     within(Duration::from_secs(5), "a ping comes back", || {
         net.peer("bo").run(&line).status.success()
     });
-    net.peer("anna").await_settled();
 }
 
 /// Eve sends everything, from its own address and in bo's name.
@@ -99,21 +107,32 @@ fn storm(net: &Net, eve: &Machine, token: &str, standing: Standing) {
     let capture = Capture::start(net.lab(), "anna").unwrap();
     let said = run_inside(eve, "silence::inside_the_storm", &[("TOKEN", token)]);
     if standing == Standing::Up {
-        await_session(net);
+        await_ping(net);
     }
     let answers = datagrams(&capture.frames().unwrap(), ANNA);
     assert!(said.contains("bytes back: 0"), "{said}");
     let handshakes = answers
         .iter()
         .filter(|datagram| [2, 3].contains(&datagram[0]));
-    assert_eq!(handshakes.count(), 0, "an answer in bo's direction");
+    let drops = &anna.status()["drops"];
+    assert_eq!(handshakes.count(), 0, "answers in bo's direction: {drops}");
 
     let after = Seen::at(anna);
     assert_eq!(after.endpoint, before.endpoint);
     assert_eq!(after.is_up, standing == Standing::Up);
     let passed = after.asked.since(before.told).as_secs_f64();
     let is_older = after.handshake_s >= passed;
-    assert!(is_older || standing == Standing::Gone, "a new handshake");
+    let story = format!(
+        "{} s before, then {passed} s later {} s; anna sent of each type {:?}; {}",
+        before.handshake_s,
+        after.handshake_s,
+        [1, 2, 3, 4, 0x30].map(|kind| answers.iter().filter(|d| d[0] == kind).count()),
+        anna.status()["drops"],
+    );
+    assert!(
+        is_older || standing == Standing::Gone,
+        "a new handshake: {story}"
+    );
     let dropped = after.dropped - before.dropped;
     // A busy machine's socket may overflow, which only the kernel counts.
     let least = u64::try_from(STORM / 2).unwrap();

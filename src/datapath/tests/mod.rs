@@ -323,6 +323,24 @@ fn an_initiation_without_a_knock_is_silence() {
 }
 
 #[test]
+fn a_recorded_initiation_from_the_endpoint_is_silence_after_a_restart() {
+    let mut bob_before = World::new();
+    std::mem::swap(&mut bob_before.alice, &mut bob_before.bob);
+    let recorded = bob_before.initiate(PEER).remove(1);
+    // Alice has started again since, and the session is of her own initiation.
+    let mut world = World::standing();
+    let bob = world.bob.at;
+    let came = world.alice.take(world.now, bob, &recorded);
+    assert!(came.datagrams.is_empty() && came.events.is_empty());
+    assert_eq!(world.alice.met(DropReason::InUnexpectedInitiation), 1);
+    // Behind a Knock the same is answered, as a rekey of Bob's would be.
+    world.alice.take(world.now, bob, &knock());
+    world.alice.take(world.now, bob, &recorded);
+    std::mem::swap(&mut world.alice, &mut world.bob);
+    assert_eq!(world.admit(PEER, Admission::Keep).datagrams.len(), 1);
+}
+
+#[test]
 fn an_initiation_whose_knock_is_never_judged_is_silence() {
     let mut world = World::new();
     for datagram in world.initiate(PEER) {
