@@ -106,3 +106,29 @@ fn a_mistyped_token_is_refused_before_any_datagram() {
         "webmesh: this token is cut or mistyped (its check does not match): copy the whole line that begins with wm1-"
     );
 }
+
+#[test]
+fn a_recovery_code_makes_an_admin_of_the_machine_it_is_typed_on() {
+    let net = Net::three();
+    let (anna, bo) = (net.peer("anna"), net.peer("bo"));
+    let said = anna.ok(&["init", "home"]);
+    let code = said
+        .split_whitespace()
+        .find(|word| word.len() == 34 && word.matches('-').count() == 6)
+        .unwrap_or_else(|| panic!("no recovery code in {said}"))
+        .to_owned();
+    bo.ok(&["join", &anna.invite()]);
+    let refused = bo.refused(2, &["invite"]);
+    assert!(refused.contains("bo is no admin of home"), "{refused}");
+    let refused = bo.refused(2, &["recover", "0000-0000-0000-0000-0000-0000-0000"]);
+    assert!(refused.contains("recovery code"), "{refused}");
+
+    bo.ok(&["recover", &code.to_lowercase().replace('-', " ")]);
+    let token = bo.invite();
+    let carol = net.peer("carol");
+    carol.ok(&["join", &token]);
+    // Anna believes who was let in by a machine that was no admin when she last heard of it.
+    for target in anna.mesh_addresses() {
+        carol.sh(&format!("ping -c 1 -W 3 {target}"));
+    }
+}
