@@ -2,7 +2,7 @@
 //!
 //! Knows how to look. Refuses to change anything.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,7 @@ impl Snapshot {
             links
                 .addresses()?
                 .iter()
+                .filter(|address| !is_of_the_link(address.net.addr()))
                 .map(|address| format!("{address:?}")),
         );
         let mut etc = (0, 0);
@@ -43,6 +44,7 @@ impl Snapshot {
             routes: links
                 .routes()?
                 .iter()
+                .filter(|route| !is_of_the_link(route.to.addr()))
                 .map(|route| format!("{route:?}"))
                 .collect(),
             tables: nat::tables().ok(),
@@ -78,6 +80,12 @@ impl Snapshot {
         }
         found
     }
+}
+
+/// Whether the kernel gives and routes it by itself, a moment after a link came up: that moment may lie between two
+/// snapshots.
+fn is_of_the_link(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local() || v6.is_multicast())
 }
 
 /// Adds up what can be read; what cannot be read cannot have been written either.

@@ -97,6 +97,7 @@ impl Node {
         }
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
         pair.admitted_at = Some(now.at);
+        self.publish_before_admission(now);
         self.outbox.push_back(Output::Admit {
             session: SessionId::Pair(peer),
             remote,

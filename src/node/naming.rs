@@ -71,6 +71,17 @@ impl Node {
             let wait = PUBLISH_AGAIN - since.unwrap_or_default();
             return self.timers.set(Timer::Publish, now.at.after(wait));
         }
+        self.publish(now);
+    }
+
+    /// Publishes what is stale at once: whoever is let in next must be known to the data threads before its first packet.
+    pub(super) fn publish_before_admission(&mut self, now: Now) {
+        if self.publication.stale && self.members.network().is_some() {
+            self.publish(now);
+        }
+    }
+
+    fn publish(&mut self, now: Now) {
         self.publication.stale = false;
         self.publication.last = Some(now.at);
         self.publication.version += 1;

@@ -365,6 +365,20 @@ fn the_stamp_of_a_knock_is_written_down_before_it_is_answered_and_is_good_once()
 }
 
 #[test]
+fn who_knocks_is_in_the_tables_before_it_is_let_in() {
+    let town = Town::new();
+    let mut anna = town.node(ANNA, town.people(&[ANNA]));
+    drain(&mut anna);
+    let records = [town.member(BO, T0_S + 90 * DAY_S), town.peer(BO)];
+    let outputs = knock_with(&mut anna, at_ms(1), BO, 50, NEW_RUN, &records);
+    let place = |is_it: &dyn Fn(&Output) -> bool| outputs.iter().position(is_it);
+    let published =
+        place(&|output| matches!(output, Output::Publish(tables) if tables.peers6.len() == 1));
+    let admitted = place(&|output| matches!(output, Output::Admit { .. }));
+    assert!(published.is_some() && published < admitted, "{outputs:?}");
+}
+
+#[test]
 fn a_state_younger_than_10_s_takes_the_next_initiation_and_an_older_one_gives_way() {
     let town = Town::new();
     let mut anna = town.node(ANNA, town.with_sleeping(&[ANNA, CAROL], BO));

@@ -164,6 +164,7 @@ impl Net {
         }
         for peer in &self.peers {
             peer.agent.use_resolver().unwrap();
+            peer.await_acquainted(self.peers.len() - 1);
         }
     }
 }
@@ -309,6 +310,16 @@ impl Peer {
             "the program takes its port",
             || !self.sh(&format!("ss -Hlun 'sport = :{port}'")).is_empty(),
         );
+    }
+
+    /// Waits until this machine has heard of so many others, and that they are there: news spreads every two seconds.
+    pub(crate) fn await_acquainted(&self, others: usize) {
+        within(Duration::from_secs(10), "everybody known", || {
+            let status = self.status();
+            let peers = status["peers"].as_array().unwrap();
+            let there = peers.iter().filter(|peer| peer["state"] != "away");
+            there.count() == others
+        });
     }
 
     /// What `status --json` says of another machine's state.

@@ -25,6 +25,7 @@ fn the_first_ping_through_the_mesh_answers_within_a_second_of_join() {
     }
     // Those who joined reach each other without having met.
     let bo = net.peer("bo");
+    bo.await_acquainted(2);
     for target in net.peer("carol").mesh_addresses() {
         bo.sh(&format!("ping -c 1 -W 3 {target}"));
     }
