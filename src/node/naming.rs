@@ -28,8 +28,9 @@ impl Names for NoNames {
     }
 }
 
-/// Tables are made anew at most this often; the first change after a quiet time goes at once.
-const PUBLISH_AGAIN: Duration = Duration::from_millis(100);
+/// Tables are made anew at most once in this time for each member: making them costs about a microsecond a member, and
+/// until they are made whoever came is nobody to the data threads. 50 peers wait 1 ms, 5,000 wait 100 ms.
+const PUBLISH_AGAIN: Duration = Duration::from_micros(20);
 
 impl Node {
     /// The network's address plan. Before the Network record is here it is the default one, and nobody has an address.
@@ -67,8 +68,10 @@ impl Node {
             return;
         }
         let since = self.publication.last.map(|last| now.at.since(last));
-        if since.is_some_and(|since| since < PUBLISH_AGAIN) {
-            let wait = PUBLISH_AGAIN - since.unwrap_or_default();
+        let members = u32::try_from(self.members.nodes().count()).unwrap_or(u32::MAX);
+        let pause = PUBLISH_AGAIN * members;
+        if since.is_some_and(|since| since < pause) {
+            let wait = pause - since.unwrap_or_default();
             return self.timers.set(Timer::Publish, now.at.after(wait));
         }
         self.publish(now);

@@ -17,9 +17,9 @@ pub const BYTES_MAX: usize = 32 * 1024;
 /// One update per slot in this time, sustained (protocol §7).
 pub const UPDATE_EVERY: Duration = Duration::from_secs(1);
 
-/// Updates of one slot that may come at once: the burst of a Peer record (protocol §7), and one more because a
-/// network that heals brings two versions at once.
-pub const UPDATE_BURST: u32 = 5;
+/// Updates of one slot that may come at once: twice the burst of a Peer record (protocol §7) and some, because a
+/// network that heals brings two versions at once, and a person may say down and up a few times in a row.
+pub const UPDATE_BURST: u32 = 10;
 
 /// What one origin stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

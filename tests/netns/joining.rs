@@ -128,6 +128,7 @@ fn a_recovery_code_makes_an_admin_of_the_machine_it_is_typed_on() {
     let token = bo.invite();
     let carol = net.peer("carol");
     carol.ok(&["join", &token]);
+    carol.await_acquainted(2);
     // Anna believes who was let in by a machine that was no admin when she last heard of it.
     for target in anna.mesh_addresses() {
         carol.sh(&format!("ping -c 1 -W 3 {target}"));
