@@ -618,7 +618,7 @@ fn a_revoke_closes_the_session_ends_the_attempt_and_takes_the_names() {
     assert!(sent(&outputs).contains(&&told));
     bo.handle_input(at_ms(500), Input::Tick);
     let mut tables = None;
-    for output in drain(&mut bo) {
+    for output in outputs.into_iter().chain(drain(&mut bo)) {
         if let Output::Publish(published) = output {
             tables = Some(published);
         }
