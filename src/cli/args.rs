@@ -115,7 +115,7 @@ pub struct Demo {
     /// How many machines [default: 3]
     #[arg(long, value_name = "N")]
     pub peers: Option<u32>,
-    /// Leave the machines running at the end, to look around
+    /// Keep the machines running at the end, to look around, until Ctrl-C or `demo stop`
     #[arg(long)]
     pub keep: bool,
 }

@@ -102,7 +102,10 @@ pub fn shell(peer: &str) -> ExitCode {
 pub fn stop() -> ExitCode {
     match kept::find() {
         Ok(Some(found)) => match found.stop() {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => {
+                Stage::default().say("The demo is over; nothing of it is left.");
+                ExitCode::SUCCESS
+            }
             Err(error) => could_not("stop the demo", &error),
         },
         Ok(None) => not_kept(),
@@ -173,7 +176,7 @@ fn play(lab: &Lab, stage: Stage, keep: bool) -> Result<(), Broken> {
     }
     kept::keep(lab)?;
     say(&format!(
-        "All {held} held. Look around: webmesh demo shell bo      End it: Ctrl-C, or webmesh demo stop"
+        "All {held} held. Look around in another terminal: webmesh demo shell bo      End it: Ctrl-C, or webmesh demo stop"
     ));
     loop {
         // A signal ends this process; the world then clears up.

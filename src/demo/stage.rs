@@ -98,8 +98,8 @@ impl Stage {
     pub(super) fn show(&self, number: &str, who: &str, command: &str, took: Duration) {
         let prompt = format!("{who}$");
         self.say(&format!(
-            "{number:>2} {prompt:<6} {command:<52} {:.1} s",
-            took.as_secs_f64()
+            "{number:>2} {prompt:<6} {command:<52} {}",
+            seconds(took)
         ));
     }
 
@@ -118,5 +118,27 @@ impl Stage {
     /// How many steps held.
     pub(super) fn held(&self) -> u32 {
         self.held
+    }
+}
+
+/// How long something took, as precisely as a visitor can use; a bare 0.0 would look made up.
+pub(super) fn seconds(took: Duration) -> String {
+    match took.as_millis() {
+        ms @ 0..100 => format!("{} ms", ms.max(1)),
+        _ => format!("{:.1} s", took.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_times_are_told_in_milliseconds() {
+        let told = |micros| seconds(Duration::from_micros(micros));
+        assert_eq!(told(300), "1 ms");
+        assert_eq!(told(99_900), "99 ms");
+        assert_eq!(told(100_000), "0.1 s");
+        assert_eq!(told(4_260_000), "4.3 s");
     }
 }

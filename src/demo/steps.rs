@@ -18,7 +18,7 @@ use super::{
     lab::{Lab, LabError},
     order::NatKind,
     snapshot::Snapshot,
-    stage::{Broken, Said, Stage},
+    stage::{Broken, Said, Stage, seconds},
     stand_in,
 };
 
@@ -280,8 +280,8 @@ impl<'a> Play<'a> {
         ]
         .concat();
         self.stage.say(&format!(
-            " 8 kill -9 bo's agent in a download: whole again after {:.1} s, SHA-256 {}; host before {} host after ({})",
-            whole.as_secs_f64(),
+            " 8 kill -9 bo's agent in a download: whole again after {}, SHA-256 {}; host before {} host after ({})",
+            seconds(whole),
             if is_right { "right" } else { "wrong" },
             if residue.is_empty() { "=" } else { "≠" },
             self.compared(),
@@ -419,10 +419,10 @@ fn short(token: &str) -> String {
 }
 
 /// Seconds, as the client gives them, in words.
-fn milliseconds(seconds: &str) -> String {
-    match seconds.trim().parse::<f64>() {
+fn milliseconds(text: &str) -> String {
+    match text.trim().parse::<f64>() {
         Ok(seconds) => format!("{:.0} ms", seconds * 1000.0),
-        Err(_) => format!("({})", seconds.trim()),
+        Err(_) => format!("({})", text.trim()),
     }
 }
 
