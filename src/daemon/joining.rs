@@ -36,6 +36,9 @@ use crate::{
 /// How long an issuer may be silent before a person is told (transcripts.md).
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// When a person who sees nothing happen is told that it is being tried.
+const UNEASE: Duration = Duration::from_secs(1);
+
 /// One attempt to join.
 #[derive(Debug)]
 pub(super) struct Joining {
@@ -48,6 +51,8 @@ pub(super) struct Joining {
     started: Moment,
     next_message: u32,
     last_stamp: u64,
+    /// Something was said to the asker.
+    has_spoken: bool,
     asker: Asker,
 }
 
@@ -118,6 +123,7 @@ impl Joining {
             started: now.at,
             next_message: 0,
             last_stamp: 0,
+            has_spoken: false,
             asker: beginning.asker,
         }
     }
@@ -129,7 +135,10 @@ impl Joining {
 
     /// When to call [`Joining::on_deadline`] next.
     pub(super) fn poll_timeout(&self) -> Moment {
-        let patience = self.started.after(PATIENCE);
+        let patience = match self.has_spoken {
+            true => self.started.after(PATIENCE),
+            false => self.started.after(UNEASE),
+        };
         self.joiner
             .poll_timeout()
             .map_or(patience, |next| next.min(patience))
@@ -187,7 +196,7 @@ impl Joining {
                 JoinerOutput::Close => self.ground.data.tell(Command::Close { session: JOINER }),
                 JoinerOutput::Reached { endpoint, after } => {
                     let line = self.found(endpoint, after);
-                    let _nobody_reads = self.asker.talk.try_send(line);
+                    self.say(line);
                 }
                 JoinerOutput::Granted(grant) => return Err(self.store(*grant)),
                 JoinerOutput::Refused(refused) => {
@@ -200,7 +209,12 @@ impl Joining {
             self.ground.data.stop();
             return Err(Ended::Not);
         }
-        if clock::moment().since(self.started) >= PATIENCE {
+        let waited = clock::moment().since(self.started);
+        if !self.has_spoken && waited >= UNEASE {
+            let line = self.looking();
+            self.say(line);
+        }
+        if waited >= PATIENCE {
             let error = self.silence();
             return Err(self.end(error));
         }
@@ -210,6 +224,21 @@ impl Joining {
     /// Gives up because the agent stops.
     pub(super) fn abandon(self) {
         self.end(ApiError::internal("the agent stops"));
+    }
+
+    fn say(&mut self, line: String) {
+        self.has_spoken = true;
+        let _nobody_reads = self.asker.talk.try_send(line);
+    }
+
+    fn looking(&self) -> String {
+        let ways: Vec<String> = self.token.hints.iter().map(ToString::to_string).collect();
+        format!(
+            "Looking for {}: no answer yet from {}; trying for {} s",
+            self.token.name,
+            ways.join(" · "),
+            PATIENCE.as_secs()
+        )
     }
 
     fn found(&self, endpoint: Underlay, after: Duration) -> String {

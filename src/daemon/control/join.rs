@@ -41,7 +41,7 @@ pub(super) async fn answer(control: &Control, request: JoinRequest) -> Result<Re
     control.caller.ask(begin).await?;
     let control = control.clone();
     Ok(lines(move |out| async move {
-        let joined = follow(heard, decided, &out).await;
+        let joined = follow(&control, heard, decided, &out).await;
         let reply = match joined {
             Ok(joined) => finish(&control, joined.issuer, &issuer, started).await,
             Err(error) => Err(error),
@@ -94,7 +94,10 @@ fn begin(agent: &mut Agent, token: Token, wish: Wish, asker: Asker) -> Result<()
     Ok(())
 }
 
+/// Passes talk on until it is decided, or until whoever asked is gone: then the attempt ends with him, so that the next
+/// `join` finds nothing in its way.
 async fn follow(
+    control: &Control,
     mut heard: mpsc::Receiver<String>,
     mut decided: oneshot::Receiver<Result<Joined, ApiError>>,
     out: &mpsc::Sender<String>,
@@ -107,6 +110,14 @@ async fn follow(
             }
             outcome = &mut decided => {
                 return outcome.unwrap_or_else(|_dropped| Err(ApiError::internal("the agent stops")));
+            }
+            () = out.closed() => {
+                drop(decided);
+                let look_at_it = |_: &mut Agent| Ok(());
+                return match control.caller.ask(look_at_it).await {
+                    Ok(()) => Err(ApiError::internal("nobody waits for this join any more")),
+                    Err(stopping) => Err(stopping),
+                };
             }
         }
     }
