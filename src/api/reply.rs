@@ -20,6 +20,8 @@ pub struct InitReply {
     pub policy: String,
     /// What makes any machine an admin; shown this once.
     pub recovery_code: String,
+    /// What to know about it.
+    pub warnings: Vec<ApiError>,
 }
 
 /// How others reach this machine.
@@ -337,4 +339,11 @@ pub struct RecoverReply {
     /// This machine in it, an admin now.
     #[serde(rename = "self")]
     pub own: Own,
+}
+
+/// Answer to `debug bundle`: one object a part; `part` says which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebugBundleReply {
+    /// In the order in which a person would ask for them.
+    pub parts: Vec<serde_json::Value>,
 }
