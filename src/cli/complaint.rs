@@ -19,7 +19,9 @@ pub fn complaint(error: &clap::Error, typed: &[String]) -> Option<ApiError> {
     }
     let place = Place::of(typed);
     let message = match error.kind() {
-        ErrorKind::InvalidSubcommand => place.no_such_verb(&text(error, ContextKind::InvalidSubcommand)),
+        ErrorKind::InvalidSubcommand => {
+            place.no_such_verb(&text(error, ContextKind::InvalidSubcommand))
+        }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             place.verb_missing()
         }
@@ -41,11 +43,18 @@ pub fn complaint(error: &clap::Error, typed: &[String]) -> Option<ApiError> {
             format!("{} needs a value", text(error, ContextKind::InvalidArg))
         }
         ErrorKind::TooManyValues => {
-            format!("{} has too many values", text(error, ContextKind::InvalidArg))
+            format!(
+                "{} has too many values",
+                text(error, ContextKind::InvalidArg)
+            )
         }
         ErrorKind::InvalidUtf8 => "a word is no text (UTF-8)".to_owned(),
-        // clap may find new faults to find: its own first paragraph, in one line.
-        _ => first_paragraph(error),
+        // clap may come to find other faults: its own first paragraph, in one line.
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::Io
+        | ErrorKind::Format
+        | _ => first_paragraph(error),
     };
     Some(ApiError::could_not(Code::BadRequest, message).remedy(place.help()))
 }
@@ -87,7 +96,11 @@ impl Place {
         if self.verbs.is_empty() {
             return "a verb is missing".to_owned();
         }
-        format!("{} needs a verb: {}", self.verbs.join(" "), listed(&self.choices()))
+        format!(
+            "{} needs a verb: {}",
+            self.verbs.join(" "),
+            listed(&self.choices())
+        )
     }
 
     fn unknown(&self, argument: &str) -> String {
@@ -137,6 +150,7 @@ impl Place {
             .get_subcommands()
             .filter(|command| !command.is_hide_set())
             .map(|command| command.get_name().to_owned())
+            .filter(|name| name != "help")
             .collect()
     }
 
@@ -206,26 +220,69 @@ mod tests {
     #[test]
     fn a_complaint_says_what_is_wrong_and_what_was_meant() {
         let lines = [
-            ("statsu", "there is no verb \"statsu\". Did you mean status?: webmesh --help"),
-            ("inti home", "there is no verb \"inti\". Did you mean init?: webmesh --help"),
-            ("service ad web", "there is no verb \"service ad\". Did you mean service add?: webmesh service --help"),
-            ("frobnicate", "there is no verb \"frobnicate\": webmesh --help"),
-            ("status --jsn", "status takes no --jsn. Did you mean --json?: webmesh status --help"),
-            ("--jsn status", "webmesh takes no --jsn. Did you mean --json?: webmesh --help"),
+            (
+                "statsu",
+                "there is no verb \"statsu\". Did you mean status?: webmesh --help",
+            ),
+            (
+                "inti home",
+                "there is no verb \"inti\". Did you mean init?: webmesh --help",
+            ),
+            (
+                "service ad web",
+                "there is no verb \"service ad\". Did you mean service add?: webmesh service --help",
+            ),
+            (
+                "frobnicate",
+                "there is no verb \"frobnicate\": webmesh --help",
+            ),
+            (
+                "status --jsn",
+                "status takes no --jsn. Did you mean --json?: webmesh status --help",
+            ),
+            (
+                "--jsn status",
+                "status takes no --jsn. Did you mean --json?: webmesh status --help",
+            ),
+            (
+                "--jsn",
+                "webmesh takes no --jsn. Did you mean --json?: webmesh --help",
+            ),
             ("up now", "up takes no \"now\": webmesh up --help"),
             ("init", "init needs NETWORK: webmesh init --help"),
-            ("service add web", "service add needs --port P[/udp]: webmesh service add --help"),
-            ("service add", "service add needs --port P[/udp] and NAME: webmesh service add --help"),
-            ("service", "service needs a verb: add, rm, list or show: webmesh service --help"),
+            (
+                "service add web",
+                "service add needs --port P[/udp]: webmesh service add --help",
+            ),
+            (
+                "service add",
+                "service add needs --port P[/udp] and NAME: webmesh service add --help",
+            ),
+            (
+                "service",
+                "service needs a verb: add, rm, list or show: webmesh service --help",
+            ),
             ("", "a verb is missing: webmesh --help"),
             (
                 "service add web --port 0",
                 "--port P[/udp] cannot be \"0\": a port is 1 to 65535, with /udp behind it for UDP: webmesh service add --help",
             ),
-            ("ping anna -c", "--count N needs a value: webmesh ping --help"),
-            ("wait --timeout 5x", "--timeout TIME cannot be \"5x\": a time is a number with ms, s, m, h or d behind it: webmesh wait --help"),
-            ("status --socket /a --socket /b", "--socket PATH stands twice: webmesh status --help"),
-            ("completion tcsh", "SHELL cannot be \"tcsh\": it is bash, elvish, fish, powershell or zsh: webmesh completion --help"),
+            (
+                "ping anna -c",
+                "--count N needs a value: webmesh ping --help",
+            ),
+            (
+                "wait --timeout 5x",
+                "--timeout TIME cannot be \"5x\": a time is a number with ms, s, m, h or d behind it: webmesh wait --help",
+            ),
+            (
+                "status --socket /a --socket /b",
+                "--socket PATH stands twice: webmesh status --help",
+            ),
+            (
+                "completion tcsh",
+                "SHELL cannot be \"tcsh\": it is bash, elvish, fish, powershell or zsh: webmesh completion --help",
+            ),
         ];
         for (words, expected) in lines {
             assert_eq!(line(words), expected, "{words:?}");
@@ -234,9 +291,19 @@ mod tests {
 
     #[test]
     fn no_complaint_has_two_lines() {
-        for words in ["demo --peers x", "daemon --port 0", "daemon --tun a/b", "invite --role king", "ping -c 0 a", "debug"] {
+        for words in [
+            "demo --peers x",
+            "daemon --port 0",
+            "daemon --tun a/b",
+            "invite --role king",
+            "ping -c 0 a",
+            "debug",
+        ] {
             let line = line(words);
-            assert!(!line.contains('\n') && line.contains(": webmesh "), "{line}");
+            assert!(
+                !line.contains('\n') && line.contains(": webmesh "),
+                "{line}"
+            );
         }
     }
 

@@ -43,8 +43,7 @@ impl Start {
             port: daemon.port,
         };
         let config = source.load().map_err(|error| {
-            ApiError::bad_request(format!("{:#}", anyhow::Error::new(error)))
-                .remedy(AGAIN)
+            ApiError::bad_request(format!("{:#}", anyhow::Error::new(error))).remedy(AGAIN)
         })?;
         let or_default = |given: &Option<PathBuf>, default: &str| {
             given.clone().unwrap_or_else(|| default.into())
@@ -74,7 +73,10 @@ impl Start {
         };
         Ok(match services.services.len() {
             0 => format!("{text}\n"),
-            count => format!("{text}; {} in services.d\n", words::count(count as u64, "service")),
+            count => format!(
+                "{text}; {} in services.d\n",
+                words::count(count as u64, "service")
+            ),
         })
     }
 }

@@ -141,9 +141,8 @@ fn services_of(
     let mut services = Vec::new();
     for (name, body) in read.service {
         let start = body.span().start;
-        let service = definition(file, name, body.into_inner()).map_err(|(offset, what)| {
-            at(offset.unwrap_or(start), &what)
-        })?;
+        let service = definition(file, name, body.into_inner())
+            .map_err(|(offset, what)| at(offset.unwrap_or(start), &what))?;
         if taken.contains(&service.key()) {
             let what = format!("{} is defined in another file too", service.name);
             return Err(at(start, &what));
@@ -218,7 +217,8 @@ mod tests {
 
     impl Folder {
         fn new(what: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("webmesh-services-{what}-{}", std::process::id()));
+            let path = std::env::temp_dir()
+                .join(format!("webmesh-services-{what}-{}", std::process::id()));
             let _left_by_a_dead_run = fs::remove_dir_all(&path);
             fs::create_dir_all(&path).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -255,8 +255,14 @@ mod tests {
     #[test]
     fn files_are_read_in_order_and_others_left_alone() {
         let folder = Folder::new("order");
-        folder.write("b.toml", "[service.web]\nport = 80\ntarget = \"192.0.2.7:8080\"\ntags = [\"v2\"]\nweight = 50\n");
-        folder.write("a.toml", "[service.names]\nport = \"53/udp\"\n\n[service.db]\nport = 5432\ninstance = \"one\"\n");
+        folder.write(
+            "b.toml",
+            "[service.web]\nport = 80\ntarget = \"192.0.2.7:8080\"\ntags = [\"v2\"]\nweight = 50\n",
+        );
+        folder.write(
+            "a.toml",
+            "[service.names]\nport = \"53/udp\"\n\n[service.db]\nport = 5432\ninstance = \"one\"\n",
+        );
         folder.write("README", "no definition");
         let read = Definitions::read(&folder.0);
         if !is_root() {
@@ -270,10 +276,19 @@ mod tests {
             .map(|service| (service.name.as_str(), service.line))
             .collect();
         assert_eq!(names, [("names", 1), ("db", 4), ("web", 1)]);
-        assert_eq!(read.services[0].port, PortSpec { port: 53, protocol: Protocol::Udp });
+        assert_eq!(
+            read.services[0].port,
+            PortSpec {
+                port: 53,
+                protocol: Protocol::Udp
+            }
+        );
         assert_eq!(read.services[1].instance.as_deref(), Some("one"));
         let web = &read.services[2];
-        assert_eq!((web.target, web.weight), (Some("192.0.2.7:8080".parse().unwrap()), Some(50)));
+        assert_eq!(
+            (web.target, web.weight),
+            (Some("192.0.2.7:8080".parse().unwrap()), Some(50))
+        );
     }
 
     #[test]
@@ -282,7 +297,10 @@ mod tests {
         folder.write("good.toml", "[service.web]\nport = 80\n");
         folder.write("bad1.toml", "[service.a]\nport = 80\nprot = 1\n");
         folder.write("bad2.toml", "\n[service.a]\nport = 0\n");
-        folder.write("bad3.toml", "[service.a]\nport = 80\ntarget = \"localhost\"\n");
+        folder.write(
+            "bad3.toml",
+            "[service.a]\nport = 80\ntarget = \"localhost\"\n",
+        );
         folder.write("bad4.toml", "[service.a]\n");
         folder.write("bad5.toml", "[services.a]\nport = 80\n");
         folder.write("zz.toml", "\n\n[service.web]\nport = 81\n");
@@ -307,17 +325,49 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_example_is_one_that_loads() {
+        let folder = Folder::new("example");
+        let example = include_str!("../../packaging/services.d/example.toml");
+        let is_text = |line: &str| !line.starts_with('#') || line.starts_with("# ");
+        let bare = |line: &str| match is_text(line) {
+            true => format!("{line}\n"),
+            false => format!("{}\n", line.trim_start_matches('#')),
+        };
+        folder.write("example.toml", example);
+        folder.write("used.toml", &example.lines().map(bare).collect::<String>());
+        let read = Definitions::read(&folder.0);
+        if is_root() {
+            assert_eq!(
+                (read.services.len(), read.faults.len()),
+                (1, 0),
+                "{:?}",
+                read.faults
+            );
+            assert_eq!(read.services[0].instance.as_deref(), Some("one"));
+        }
+    }
+
+    #[test]
     fn a_file_that_others_may_write_is_not_read() {
         let folder = Folder::new("rights");
         folder.write("web.toml", "[service.web]\nport = 80\n");
         fs::set_permissions(folder.0.join("web.toml"), fs::Permissions::from_mode(0o664)).unwrap();
-        let [fault] = &folder.faults()[..] else { panic!("one fault") };
-        let owner = if is_root() { "may be written by others" } else { "must belong to root" };
+        let [fault] = &folder.faults()[..] else {
+            panic!("one fault")
+        };
+        let owner = if is_root() {
+            "may be written by others"
+        } else {
+            "must belong to root"
+        };
         assert!(fault.contains(owner), "{fault}");
     }
 
     #[test]
     fn a_folder_that_is_not_there_holds_nothing() {
-        assert_eq!(Definitions::read(Path::new("/nonexistent/services.d")), Definitions::default());
+        assert_eq!(
+            Definitions::read(Path::new("/nonexistent/services.d")),
+            Definitions::default()
+        );
     }
 }

@@ -252,7 +252,9 @@ mod tests {
     fn shipped() -> String {
         let is_key = |line: &str| {
             let name = line.split('=').next().unwrap_or_default().trim();
-            line.contains('=') && !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            line.contains('=')
+                && !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
         };
         let text = include_str!("../../packaging/config.toml");
         let bare = |line: &str| match line.strip_prefix('#') {
@@ -295,7 +297,8 @@ mod tests {
     #[test]
     fn what_is_made_at_the_start_stays_and_the_rest_changes() {
         let running = parse("[tun]\nname = \"mesh\"\n").unwrap();
-        let fresh = parse("[network]\nport = 5000\n[tun]\nmtu = 1300\n[api]\nread = \"group\"\n").unwrap();
+        let fresh =
+            parse("[network]\nport = 5000\n[tun]\nmtu = 1300\n[api]\nread = \"group\"\n").unwrap();
         let runs = running.reloaded(&fresh);
         assert_eq!(runs.api, fresh.api);
         assert_eq!((&runs.tun, &runs.network), (&running.tun, &running.network));

@@ -52,11 +52,17 @@ mod tests {
             port: None,
         };
         let read = source.load().unwrap();
-        assert_eq!((read.tun.name.as_str(), read.network.port), ("mesh", NonZeroU16::new(5000)));
+        assert_eq!(
+            (read.tun.name.as_str(), read.network.port),
+            ("mesh", NonZeroU16::new(5000))
+        );
         source.tun = Some("wm7".parse().unwrap());
         source.port = NonZeroU16::new(6000);
         let read = source.load().unwrap();
-        assert_eq!((read.tun.name.as_str(), read.network.port), ("wm7", NonZeroU16::new(6000)));
+        assert_eq!(
+            (read.tun.name.as_str(), read.network.port),
+            ("wm7", NonZeroU16::new(6000))
+        );
         std::fs::remove_file(&source.file).unwrap();
     }
 }

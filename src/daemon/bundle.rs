@@ -48,18 +48,21 @@ const SYSCTLS: &[&str] = &[
 
 /// Lines of `/proc/self/status` that matter.
 const PROCESS: &[&str] = &[
-    "VmRSS", "VmHWM", "Threads", "CapEff", "NoNewPrivs", "Seccomp",
+    "VmRSS",
+    "VmHWM",
+    "Threads",
+    "CapEff",
+    "NoNewPrivs",
+    "Seccomp",
 ];
 
 /// What the agent knows of itself and its network.
 pub(super) fn from_agent(agent: &Agent, published: &Published) -> FromAgent {
-    let mut parts = vec![
-        json!({
-            "part": "config",
-            "file": agent.reloading.file(),
-            "runs": agent.config,
-        }),
-    ];
+    let mut parts = vec![json!({
+        "part": "config",
+        "file": agent.reloading.file(),
+        "runs": agent.config,
+    })];
     parts.extend(of_status(published));
     if let Place::Up(network) = &agent.place {
         let now = clock::moment();
@@ -149,7 +152,11 @@ fn veil_of(agent: &Agent, published: &Published) -> Veil {
     let status = &published.status;
     if let Some(network) = &status.network {
         veil.hide("network", &network.name);
-        for label in network.domain.split('.').filter(|label| *label != "internal") {
+        for label in network
+            .domain
+            .split('.')
+            .filter(|label| *label != "internal")
+        {
             veil.hide("domain", label);
         }
     }
@@ -198,7 +205,8 @@ fn interfaces() -> std::io::Result<Vec<Value>> {
     let (list, addresses, routes) = (links.list()?, links.addresses()?, links.routes()?);
     let of = |link: u32| {
         let here = addresses.iter().filter(move |address| address.link == link);
-        here.map(|address| address.net.to_string()).collect::<Vec<_>>()
+        here.map(|address| address.net.to_string())
+            .collect::<Vec<_>>()
     };
     let routes_of = |link: u32| {
         let here = routes.iter().filter(move |route| route.link == Some(link));

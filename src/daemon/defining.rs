@@ -42,7 +42,9 @@ impl Defined {
             level: api::Level::Warning,
             code: "services_unused".to_owned(),
             message: format!("a definition of services is not used: {what}"),
-            remedy: Some("mend it, then sudo systemctl reload webmesh or send the agent a HUP".to_owned()),
+            remedy: Some(
+                "mend it, then sudo systemctl reload webmesh or send the agent a HUP".to_owned(),
+            ),
         };
         faults.chain(&self.refused).map(line).collect()
     }

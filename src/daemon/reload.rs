@@ -95,6 +95,7 @@ impl Reloading {
         let now = runs.reloaded(&fresh);
         let waiting = now.differences(&fresh);
         let changed = runs.differences(&now).join(", ");
+        let changed = (!changed.is_empty()).then_some(changed);
         if waiting.is_empty() {
             tracing::info!(changed, "Reload: the file is in use, tunnels stay");
             self.unused = None;
@@ -217,12 +218,19 @@ mod tests {
     #[test]
     fn a_key_of_the_start_waits_for_a_restart_and_is_named() {
         let mut desk = started("[tun]\nname = \"mesh\"\n");
-        fs::write(&desk.file, "[tun]\nname = \"wm3\"\n[api]\nread = \"group\"\n").unwrap();
+        fs::write(
+            &desk.file,
+            "[tun]\nname = \"wm3\"\n[api]\nread = \"group\"\n",
+        )
+        .unwrap();
         desk.agent.reload();
         assert_eq!(desk.agent.config.tun.name.as_str(), "mesh");
         assert_eq!(desk.read(), ReadAccess::Group);
         let said = desk.unused().unwrap();
-        assert!(said.starts_with("tun.name in ") && said.ends_with("from the next start"), "{said}");
+        assert!(
+            said.starts_with("tun.name in ") && said.ends_with("from the next start"),
+            "{said}"
+        );
         desk.agent.look_at_file();
         assert_eq!(desk.unused(), Some(said), "a look forgets nothing");
     }
@@ -233,9 +241,15 @@ mod tests {
         let before = desk.agent.config.clone();
         fs::write(&desk.file, "[api]\nread = \"all\"\nred = 1\n").unwrap();
         desk.agent.reload();
-        assert_eq!((&desk.agent.config, desk.read()), (&before, ReadAccess::Group));
+        assert_eq!(
+            (&desk.agent.config, desk.read()),
+            (&before, ReadAccess::Group)
+        );
         let said = desk.unused().unwrap();
-        assert!(said.contains("config.toml:3: unknown field `red`"), "{said}");
+        assert!(
+            said.contains("config.toml:3: unknown field `red`"),
+            "{said}"
+        );
     }
 
     #[test]

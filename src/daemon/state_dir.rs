@@ -429,7 +429,10 @@ pub(super) mod tests {
         let real = elsewhere.with_file_name("folder");
         std::fs::rename(&folder, &real).unwrap();
         std::os::unix::fs::symlink(&real, &folder).unwrap();
-        assert_eq!(dir.network_folders().unwrap(), [folder.clone()]);
+        assert_eq!(
+            dir.network_folders().unwrap(),
+            std::slice::from_ref(&folder)
+        );
         let error = NetworkFolder::open(folder).unwrap_err();
         assert!(matches!(error, OpenNetworkError::Strange(..)), "{error}");
     }

@@ -13,12 +13,25 @@ use serde_json::Value;
 
 /// Words of ours, which stay even where somebody calls a machine so.
 const OUR_KEYS: &[&str] = &[
-    "part", "state", "kind", "role", "level", "code", "protocol", "transport", "nat", "backend", "version",
+    "part",
+    "state",
+    "kind",
+    "role",
+    "level",
+    "code",
+    "protocol",
+    "transport",
+    "nat",
+    "backend",
+    "version",
 ];
 
 /// Hexadecimal digits of an id that stay, and from how many on it is one.
 const ID_SHOWN: usize = 8;
 const ID_LEAST: usize = 16;
+
+/// How a token begins.
+const TOKEN: &str = "wm1-";
 
 /// Letters from which on a word can only be a secret or an id.
 const LONGEST_WORD: usize = 40;
@@ -82,16 +95,29 @@ impl Veil {
     }
 
     fn word(&mut self, word: &str) -> String {
-        let bare = word.trim_end_matches(['.', ':', '/', ']']);
-        let bare = match (bare.contains('['), word.get(bare.len()..)) {
-            (true, Some(rest)) if rest.starts_with(']') => &word[..=bare.len()],
-            _ => bare,
-        };
-        let rest = word.get(bare.len()..).unwrap_or_default();
-        match self.located(bare) {
-            Some(veiled) => veiled + rest,
-            None => self.pieces(bare, &['/', ':', '.', '[', ']', '%', '_']) + rest,
+        if let Some(veiled) = self.located(word) {
+            return veiled;
         }
+        // What a sentence or a list put around it, and what was put before it.
+        let bare = word
+            .trim_start_matches('[')
+            .trim_end_matches(['.', ':', '/', ']']);
+        if bare != word
+            && !bare.is_empty()
+            && let Some((before, after)) = word.split_once(bare)
+        {
+            return format!("{before}{}{after}", self.word(bare));
+        }
+        for separator in ['/', ':', '%'] {
+            let Some((before, after)) = word.split_once(separator) else {
+                continue;
+            };
+            return match self.located(before) {
+                Some(veiled) => format!("{veiled}{separator}{}", self.word(after)),
+                None => format!("{}{separator}{}", self.name(before), self.word(after)),
+            };
+        }
+        self.pieces(word, &['.', '_', '[', ']'])
     }
 
     /// An address, with its port or prefix if it has one.
@@ -110,15 +136,23 @@ impl Veil {
         let mut veiled = String::new();
         for piece in word.split_inclusive(separators) {
             let name = piece.trim_end_matches(separators);
-            veiled.push_str(&self.name(name));
+            veiled.push_str(&self.label(name));
             veiled.push_str(piece.get(name.len()..).unwrap_or_default());
         }
         veiled
     }
 
+    /// A name of several labels.
     fn name(&self, word: &str) -> String {
+        self.pieces(word, &['.', '_', '[', ']'])
+    }
+
+    fn label(&self, word: &str) -> String {
         if let Some(known) = self.names.get(&word.to_lowercase()) {
             return known.clone();
+        }
+        if word.to_lowercase().starts_with(TOKEN) {
+            return format!("{TOKEN}…");
         }
         if word.contains('-') {
             return self.pieces(word, &['-']);
@@ -204,10 +238,34 @@ mod tests {
             "peer1 (public4-1:41820) and peer2; peer1.network1.internal is mesh4-1."
         );
         assert_eq!(veil.text("at=203.0.113.9, again"), "at=public4-1, again");
-        assert_eq!(veil.text("[2001:db8::7]:53 fe80::1 10.0.0.0/8"), "public6-1:53 link6-1 private4-1/8");
-        assert_eq!(veil.text("127.0.0.1:8080 and ::1 stay"), "127.0.0.1:8080 and ::1 stay");
+        assert_eq!(
+            veil.text("[2001:db8::7]:53 fe80::1 10.0.0.0/8"),
+            "public6-1:53 link6-1 private4-1/8"
+        );
+        assert_eq!(
+            veil.text("127.0.0.1:8080 and ::1 stay"),
+            "127.0.0.1:8080 and ::1 stay"
+        );
         assert_eq!(veil.text("100.80.1.1"), "carrier4-1");
         assert_eq!(veil.text("[::ffff:203.0.113.9]:7"), "public4-1:7");
+        let wrapped = [
+            (
+                "[203.0.113.9:41820, 10.0.0.0:1]",
+                "[public4-1:41820, private4-1:1]",
+            ),
+            ("[2001:db8::7]", "[public6-1]"),
+            ("fe80::1%eth0", "link6-1%eth0"),
+            ("udp/203.0.113.9:7/anna", "udp/public4-1:7/peer1"),
+            ("via:2001:db8::7.", "via:public6-1."),
+            (
+                "anna.home.internal:80/old-nas",
+                "peer1.network1.internal:80/peer2",
+            ),
+            ("..]", "..]"),
+        ];
+        for (text, expected) in wrapped {
+            assert_eq!(veil.text(text), expected);
+        }
     }
 
     #[test]
@@ -215,7 +273,10 @@ mod tests {
         let mut veil = veil();
         let id = "9f".repeat(32);
         assert_eq!(veil.text(&format!("node={id}")), "node=9f9f9f9f…");
-        assert_eq!(veil.text("joining-0123456789abcdef/state.a"), "joining-01234567…/state.a");
+        assert_eq!(
+            veil.text("joining-0123456789abcdef/state.a"),
+            "joining-01234567…/state.a"
+        );
         let token = format!("wm1-{}", "a2b".repeat(50));
         assert_eq!(veil.text(&token), "wm1-…");
     }
@@ -233,6 +294,9 @@ mod tests {
         veil.hide("peer", "up");
         let mut value = json!({"name": "up", "state": "up", "list": ["up", 7, null]});
         veil.value(&mut value);
-        assert_eq!(value, json!({"name": "peer3", "state": "up", "list": ["peer3", 7, null]}));
+        assert_eq!(
+            value,
+            json!({"name": "peer3", "state": "up", "list": ["peer3", 7, null]})
+        );
     }
 }

@@ -33,7 +33,11 @@ mod tests {
         // In a process of its own: the other tests of this one may want to be looked at.
         let own = std::env::current_exe().unwrap();
         let child = std::process::Command::new(own)
-            .args(["--exact", "platform::limits::tests::inside_a_process_of_its_own", "--ignored"])
+            .args([
+                "--exact",
+                "platform::limits::tests::inside_a_process_of_its_own",
+                "--ignored",
+            ])
             .status()
             .unwrap();
         assert!(child.success());

@@ -101,9 +101,7 @@ impl std::fmt::Debug for Tun {
 /// [`Tun::open`] would fail in the same way.
 pub fn try_out(name: &str) -> Result<(), OpenTunError> {
     let device = blank(name).enable(false).build_sync();
-    device
-        .map(drop)
-        .map_err(|source| refusal(name, source))
+    device.map(drop).map_err(|source| refusal(name, source))
 }
 
 /// What all our devices have in common.

@@ -79,8 +79,11 @@ fn what_to_know_of_a_new_network_is_said_beside_it() {
         policy: String::new(),
         recovery_code: "4XKD".into(),
         warnings: vec![
-            ApiError::warning(Code::Ipv4Blocked, "only IPv6 is used here: a route overlaps")
-                .remedy("sudo webmesh leave home"),
+            ApiError::warning(
+                Code::Ipv4Blocked,
+                "only IPv6 is used here: a route overlaps",
+            )
+            .remedy("sudo webmesh leave home"),
         ],
     };
     let told = FakeAgent::new().says(Verb::Init, &reply).run("init home");
@@ -98,21 +101,44 @@ fn what_to_know_of_a_new_network_is_said_beside_it() {
 fn a_debug_bundle_is_a_new_file_that_only_its_owner_reads() {
     use std::os::unix::fs::PermissionsExt as _;
     let reply = DebugBundleReply {
-        parts: vec![json!({"part": "about"}), json!({"part": "log", "line": "Agent runs"})],
+        parts: vec![
+            json!({"part": "about"}),
+            json!({"part": "log", "line": "Agent runs"}),
+        ],
     };
     let agent = FakeAgent::new().says(Verb::DebugBundle, &reply);
     let file = std::env::temp_dir().join(format!("webmesh-bundle-{}", std::process::id()));
     let words = format!("debug bundle --output {}", file.display());
     let told = agent.run(&words);
-    let line = format!("{}  59 B, for your eyes only so far: read it, then send it to who helps you.\n", file.display());
-    assert_eq!((told.stdout.as_str(), told.exit), (line.as_str(), 0), "{}", told.stderr);
+    let line = format!(
+        "{}  52 B, for your eyes only so far: read it, then send it to who helps you.\n",
+        file.display()
+    );
+    assert_eq!(
+        (told.stdout.as_str(), told.exit),
+        (line.as_str(), 0),
+        "{}",
+        told.stderr
+    );
     let text = std::fs::read_to_string(&file).unwrap();
-    assert_eq!(text, "{\"part\":\"about\"}\n{\"line\":\"Agent runs\",\"part\":\"log\"}\n");
-    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        text,
+        "{\"part\":\"about\"}\n{\"line\":\"Agent runs\",\"part\":\"log\"}\n"
+    );
+    assert_eq!(
+        std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let again = agent.run(&words);
     assert_eq!(
         (again.stderr, again.exit),
-        (format!("webmesh: {} is there already: give another with --output FILE\n", file.display()), 2)
+        (
+            format!(
+                "webmesh: {} is there already: give another with --output FILE\n",
+                file.display()
+            ),
+            2
+        )
     );
     std::fs::remove_file(&file).unwrap();
     let told = agent.run(&(words + " --json"));

@@ -4,11 +4,12 @@ use std::{convert::Infallible, time::Duration};
 
 use axum::{body::Bytes, response::Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::{
-    Request, body::Incoming, header, server::conn::http1, service::service_fn,
-};
+use hyper::{Request, body::Incoming, header, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::timeout,
+};
 
 use super::{
     Asker, Control, answer,
@@ -31,13 +32,16 @@ pub(super) async fn serve(listener: Listener, control: Control) {
             connection = listener.accept() => {
                 conversations.spawn(converse(connection, control.clone()));
             }
-            Some(ended) = conversations.join_next() => if let Err(error) = ended {
-                if let Ok(panic) = error.try_into_panic() {
-                    // The agent must not run on without knowing what it lost.
-                    std::panic::resume_unwind(panic);
-                }
-            },
+            Some(ended) = conversations.join_next() => survive(ended),
         }
+    }
+}
+
+/// A panic in a conversation is one of the agent: it must not run on without knowing what it lost.
+fn survive(ended: Result<(), JoinError>) {
+    let panic = ended.err().and_then(|error| error.try_into_panic().ok());
+    if let Some(panic) = panic {
+        std::panic::resume_unwind(panic);
     }
 }
 

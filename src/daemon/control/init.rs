@@ -50,7 +50,10 @@ pub(super) async fn answer(control: &Control, request: InitRequest) -> Result<In
 /// What is to be known before the network is of use: that its addresses clash with this host's.
 fn warnings(status: &Status) -> Vec<ApiError> {
     let name = status.network.as_ref().map(|network| &network.name);
-    let blocked = status.health.iter().filter(|line| line.code == "ipv4_blocked");
+    let blocked = status
+        .health
+        .iter()
+        .filter(|line| line.code == "ipv4_blocked");
     blocked
         .zip(name)
         .map(|(line, name)| {

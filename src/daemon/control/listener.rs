@@ -147,9 +147,7 @@ impl AsyncWrite for Connection {
             }
             Poll::Pending => {
                 let patience = self.patience;
-                let unread = self
-                    .unread
-                    .get_or_insert_with(|| Box::pin(sleep(patience)));
+                let unread = self.unread.get_or_insert_with(|| Box::pin(sleep(patience)));
                 ready!(unread.as_mut().poll(context));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }

@@ -214,6 +214,12 @@ fn request<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     if body.is_empty() {
         return Ok(T::default());
     }
+    // serde would take a list for the fields in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::bad_request(
+            "the request cannot be read: its options are no JSON object",
+        ));
+    }
     serde_json::from_slice(body)
         .map_err(|error| ApiError::bad_request(format!("the request cannot be read: {error}")))
 }
