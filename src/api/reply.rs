@@ -341,9 +341,19 @@ pub struct RecoverReply {
     pub own: Own,
 }
 
-/// Answer to `debug bundle`: one object a part; `part` says which.
+/// Answer to `debug bundle`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DebugBundleReply {
     /// In the order in which a person would ask for them.
-    pub parts: Vec<serde_json::Value>,
+    pub parts: Vec<BundlePart>,
+}
+
+/// One part of a bundle, a line of its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundlePart {
+    /// What it is about.
+    pub part: String,
+    /// What is so.
+    #[serde(flatten)]
+    pub facts: serde_json::Map<String, serde_json::Value>,
 }

@@ -73,7 +73,7 @@ impl Place {
         };
         // What belongs to clap alone (`help`, `--help`) is there only once it has built the command.
         place.command.build();
-        for word in typed {
+        for word in typed.iter().filter(|word| *word != "help") {
             let Some(below) = place.command.find_subcommand(word) else {
                 continue;
             };
@@ -104,11 +104,14 @@ impl Place {
     }
 
     fn unknown(&self, argument: &str) -> String {
-        let name = self.name();
         if !argument.starts_with('-') {
-            return format!("{name} takes no {argument:?}");
+            return format!("{} takes no {argument:?}", self.name());
         }
         let bare = argument.split('=').next().unwrap_or(argument);
+        let refusal = match &self.verbs[..] {
+            [] => format!("there is no option {bare}"),
+            verbs => format!("{} takes no {bare}", verbs.join(" ")),
+        };
         let options: Vec<String> = self
             .command
             .get_arguments()
@@ -120,23 +123,21 @@ impl Place {
             Some(near) => format!(". Did you mean {near}?"),
             None => String::new(),
         };
-        format!("{name} takes no {bare}{hint}")
+        format!("{refusal}{hint}")
     }
 
     fn missing(&self, arguments: &[String]) -> String {
-        let bare = |argument: &String| argument.replace(['<', '>'], "");
-        let wanted: Vec<String> = arguments.iter().map(bare).collect();
-        format!("{} needs {}", self.name(), wanted.join(" and "))
+        format!("{} needs {}", self.name(), arguments.join(" and "))
     }
 
     fn bad_value(&self, error: &clap::Error) -> String {
-        let argument = text(error, ContextKind::InvalidArg).replace(['<', '>'], "");
+        let argument = text(error, ContextKind::InvalidArg);
         let value = text(error, ContextKind::InvalidValue);
         if value.is_empty() {
             return format!("{argument} needs a value");
         }
         let why = match std::error::Error::source(error) {
-            Some(why) => format!(": {why}"),
+            Some(why) => format!(": {}", in_our_words(&why.to_string())),
             None => match &texts(error, ContextKind::ValidValue)[..] {
                 [] => String::new(),
                 choices => format!(": it is {}", listed(choices)),
@@ -190,10 +191,32 @@ fn text(error: &clap::Error, kind: ContextKind) -> String {
 
 fn texts(error: &clap::Error, kind: ContextKind) -> Vec<String> {
     match error.get(kind) {
-        Some(ContextValue::String(text)) => vec![text.clone()],
-        Some(ContextValue::Strings(texts)) => texts.clone(),
+        Some(ContextValue::String(text)) => vec![bare(text)],
+        Some(ContextValue::Strings(texts)) => texts.iter().map(|text| bare(text)).collect(),
         Some(_) | None => Vec::new(),
     }
+}
+
+/// What the parsers of numbers say, for people.
+fn in_our_words(why: &str) -> String {
+    if let Some((_, bounds)) = why.split_once(" is not in ")
+        && let Some((least, most)) = bounds.split_once("..=")
+    {
+        return format!("it is {least} to {most}");
+    }
+    match why {
+        "number too large to fit in target type" => "that is too much".to_owned(),
+        "invalid digit found in string" | "cannot parse integer from empty string" => {
+            "that is no number".to_owned()
+        }
+        "number would be zero for non-zero type" => "it is 1 or more".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// An argument without the brackets in which clap names it.
+fn bare(text: &str) -> String {
+    text.replace(['<', '>'], "")
 }
 
 fn first_paragraph(error: &clap::Error) -> String {
@@ -217,75 +240,93 @@ mod tests {
             .line()
     }
 
+    /// What is typed, and what is said.
+    const LINES: &[(&str, &str)] = &[
+        (
+            "statsu",
+            "there is no verb \"statsu\". Did you mean status?: webmesh --help",
+        ),
+        (
+            "inti home",
+            "there is no verb \"inti\". Did you mean init?: webmesh --help",
+        ),
+        (
+            "service ad web",
+            "there is no verb \"service ad\". Did you mean service add?: webmesh service --help",
+        ),
+        (
+            "frobnicate",
+            "there is no verb \"frobnicate\": webmesh --help",
+        ),
+        (
+            "status --jsn",
+            "status takes no --jsn. Did you mean --json?: webmesh status --help",
+        ),
+        (
+            "--jsn status",
+            "status takes no --jsn. Did you mean --json?: webmesh status --help",
+        ),
+        (
+            "--jsn",
+            "there is no option --jsn. Did you mean --json?: webmesh --help",
+        ),
+        ("up now", "up takes no \"now\": webmesh up --help"),
+        ("init", "init needs NETWORK: webmesh init --help"),
+        (
+            "service add web",
+            "service add needs --port P[/udp]: webmesh service add --help",
+        ),
+        (
+            "service add",
+            "service add needs --port P[/udp] and NAME: webmesh service add --help",
+        ),
+        (
+            "service",
+            "service needs a verb: add, rm, list or show: webmesh service --help",
+        ),
+        ("", "a verb is missing: webmesh --help"),
+        (
+            "service add web --port 0",
+            "--port P[/udp] cannot be \"0\": a port is 1 to 65535, with /udp behind it for UDP: webmesh service add --help",
+        ),
+        (
+            "ping anna -c",
+            "--count N needs a value: webmesh ping --help",
+        ),
+        (
+            "wait --timeout 5x",
+            "--timeout TIME cannot be \"5x\": a time is a number with ms, s, m, h or d behind it: webmesh wait --help",
+        ),
+        (
+            "status --socket /a --socket /b",
+            "--socket PATH stands twice: webmesh status --help",
+        ),
+        (
+            "daemon --port 99999",
+            "--port N cannot be \"99999\": that is too much: webmesh daemon --help",
+        ),
+        (
+            "daemon --port 0",
+            "--port N cannot be \"0\": it is 1 or more: webmesh daemon --help",
+        ),
+        (
+            "ping -c 0 x",
+            "--count N cannot be \"0\": it is 1 to 1000000: webmesh ping --help",
+        ),
+        (
+            "invite --uses x",
+            "--uses N cannot be \"x\": that is no number: webmesh invite --help",
+        ),
+        (
+            "completion tcsh",
+            "SHELL cannot be \"tcsh\": it is bash, elvish, fish, powershell or zsh: webmesh completion --help",
+        ),
+    ];
+
     #[test]
     fn a_complaint_says_what_is_wrong_and_what_was_meant() {
-        let lines = [
-            (
-                "statsu",
-                "there is no verb \"statsu\". Did you mean status?: webmesh --help",
-            ),
-            (
-                "inti home",
-                "there is no verb \"inti\". Did you mean init?: webmesh --help",
-            ),
-            (
-                "service ad web",
-                "there is no verb \"service ad\". Did you mean service add?: webmesh service --help",
-            ),
-            (
-                "frobnicate",
-                "there is no verb \"frobnicate\": webmesh --help",
-            ),
-            (
-                "status --jsn",
-                "status takes no --jsn. Did you mean --json?: webmesh status --help",
-            ),
-            (
-                "--jsn status",
-                "status takes no --jsn. Did you mean --json?: webmesh status --help",
-            ),
-            (
-                "--jsn",
-                "webmesh takes no --jsn. Did you mean --json?: webmesh --help",
-            ),
-            ("up now", "up takes no \"now\": webmesh up --help"),
-            ("init", "init needs NETWORK: webmesh init --help"),
-            (
-                "service add web",
-                "service add needs --port P[/udp]: webmesh service add --help",
-            ),
-            (
-                "service add",
-                "service add needs --port P[/udp] and NAME: webmesh service add --help",
-            ),
-            (
-                "service",
-                "service needs a verb: add, rm, list or show: webmesh service --help",
-            ),
-            ("", "a verb is missing: webmesh --help"),
-            (
-                "service add web --port 0",
-                "--port P[/udp] cannot be \"0\": a port is 1 to 65535, with /udp behind it for UDP: webmesh service add --help",
-            ),
-            (
-                "ping anna -c",
-                "--count N needs a value: webmesh ping --help",
-            ),
-            (
-                "wait --timeout 5x",
-                "--timeout TIME cannot be \"5x\": a time is a number with ms, s, m, h or d behind it: webmesh wait --help",
-            ),
-            (
-                "status --socket /a --socket /b",
-                "--socket PATH stands twice: webmesh status --help",
-            ),
-            (
-                "completion tcsh",
-                "SHELL cannot be \"tcsh\": it is bash, elvish, fish, powershell or zsh: webmesh completion --help",
-            ),
-        ];
-        for (words, expected) in lines {
-            assert_eq!(line(words), expected, "{words:?}");
+        for (words, expected) in LINES {
+            assert_eq!(line(words), *expected, "{words:?}");
         }
     }
 

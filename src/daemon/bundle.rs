@@ -20,7 +20,7 @@ use super::{
     view::Published,
 };
 use crate::{
-    api,
+    api::{self, BundlePart},
     platform::{clock, credentials, link::Links, nat},
     telemetry,
 };
@@ -28,7 +28,7 @@ use crate::{
 /// What the loop knows; the rest is read beside it.
 #[derive(Debug)]
 pub(super) struct FromAgent {
-    parts: Vec<Value>,
+    parts: Vec<BundlePart>,
     veil: Veil,
     state_dir: PathBuf,
 }
@@ -58,11 +58,10 @@ const PROCESS: &[&str] = &[
 
 /// What the agent knows of itself and its network.
 pub(super) fn from_agent(agent: &Agent, published: &Published) -> FromAgent {
-    let mut parts = vec![json!({
-        "part": "config",
-        "file": agent.reloading.file(),
-        "runs": agent.config,
-    })];
+    let mut parts = vec![part(
+        "config",
+        json!({"file": agent.reloading.file(), "runs": agent.config}),
+    )];
     parts.extend(of_status(published));
     if let Place::Up(network) = &agent.place {
         let now = clock::moment();
@@ -71,7 +70,7 @@ pub(super) fn from_agent(agent: &Agent, published: &Published) -> FromAgent {
             .into_iter()
             .map(|(timer, at)| json!([timer, at.since(now).as_secs_f64()]))
             .collect();
-        parts.push(json!({"part": "timers", "due_in_s": timers}));
+        parts.push(part("timers", json!({"due_in_s": timers})));
     }
     FromAgent {
         parts,
@@ -81,7 +80,7 @@ pub(super) fn from_agent(agent: &Agent, published: &Published) -> FromAgent {
 }
 
 /// Everything, veiled, in the order in which a person would ask for it.
-pub(super) fn gather(from_agent: FromAgent) -> Vec<Value> {
+pub(super) fn gather(from_agent: FromAgent) -> Vec<BundlePart> {
     let FromAgent {
         parts,
         mut veil,
@@ -94,16 +93,27 @@ pub(super) fn gather(from_agent: FromAgent) -> Vec<Value> {
     all.extend(
         telemetry::last_lines()
             .into_iter()
-            .map(|line| json!({"part": "log", "line": line})),
+            .map(|line| part("log", json!({"line": line}))),
     );
-    all.iter_mut().for_each(|part| veil.value(part));
+    for part in &mut all {
+        veil.fields(&mut part.facts);
+    }
     all
 }
 
-fn about() -> Value {
+fn part(name: &str, facts: Value) -> BundlePart {
+    let Value::Object(facts) = facts else {
+        unreachable!("parts are written as objects in this file");
+    };
+    BundlePart {
+        part: name.to_owned(),
+        facts,
+    }
+}
+
+fn about() -> BundlePart {
     let uname = nix::sys::utsname::uname().ok();
-    json!({
-        "part": "about",
+    let facts = json!({
         "note": "names, addresses and ids are replaced; the same word is the same thing",
         "version": env!("CARGO_PKG_VERSION"),
         "api": api::VERSION,
@@ -117,31 +127,35 @@ fn about() -> Value {
         )),
         "uid": credentials::own_uid(),
         "by_systemd": std::env::var_os("INVOCATION_ID").is_some(),
-    })
+    });
+    part("about", facts)
 }
 
 /// `status`, one line a thing, so that none is too long to read.
-fn of_status(published: &Published) -> Vec<Value> {
+fn of_status(published: &Published) -> Vec<BundlePart> {
     let status = &published.status;
+    let network = json!({
+        "state": status.state,
+        "network": status.network,
+        "self": status.own,
+        "reach": published.reach,
+        "is_settled": published.is_settled,
+    });
     let mut parts = vec![
-        json!({
-            "part": "network",
-            "state": status.state,
-            "network": status.network,
-            "self": status.own,
-            "reach": published.reach,
-            "is_settled": published.is_settled,
-        }),
-        json!({"part": "health", "lines": status.health}),
-        json!({"part": "drops", "counts": status.drops}),
-        json!({"part": "dns", "dns": status.dns, "resolv_conf": resolv_conf()}),
+        part("network", network),
+        part("health", json!({"lines": status.health})),
+        part("drops", json!({"counts": status.drops})),
+        part(
+            "dns",
+            json!({"dns": status.dns, "resolv_conf": resolv_conf()}),
+        ),
     ];
     for peer in &status.peers {
         let details = published.peers.get(&peer.name);
-        parts.push(json!({"part": "peer", "peer": peer, "details": details}));
+        parts.push(part("peer", json!({"peer": peer, "details": details})));
     }
     for service in &status.services {
-        parts.push(json!({"part": "service", "service": service}));
+        parts.push(part("service", json!({"service": service})));
     }
     parts
 }
@@ -183,7 +197,7 @@ fn veil_of(agent: &Agent, published: &Published) -> Veil {
     veil
 }
 
-fn host() -> Value {
+fn host() -> BundlePart {
     let sysctls: serde_json::Map<String, Value> = SYSCTLS
         .iter()
         .map(|name| {
@@ -191,13 +205,20 @@ fn host() -> Value {
             ((*name).to_owned(), json!(text.as_deref().map(str::trim)))
         })
         .collect();
-    json!({
-        "part": "host",
-        "interfaces": interfaces().map_err(|error| error.to_string()),
-        "nft_tables": nat::tables().map_err(|error| error.to_string()),
+    let facts = json!({
+        "interfaces": or_why(interfaces()),
+        "nft_tables": or_why(nat::tables()),
         "sysctl": sysctls,
         "process": process(),
-    })
+    });
+    part("host", facts)
+}
+
+fn or_why(looked: std::io::Result<impl serde::Serialize>) -> Value {
+    match looked {
+        Ok(found) => json!(found),
+        Err(error) => json!({"cannot_look": error.to_string()}),
+    }
 }
 
 fn interfaces() -> std::io::Result<Vec<Value>> {
@@ -225,14 +246,15 @@ fn interfaces() -> std::io::Result<Vec<Value>> {
     Ok(list.into_iter().map(described).collect())
 }
 
-fn process() -> Vec<String> {
+fn process() -> Value {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let matters = |line: &&str| PROCESS.iter().any(|name| line.starts_with(name));
-    status
+    let facts: serde_json::Map<String, Value> = status
         .lines()
-        .filter(matters)
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(name, _)| PROCESS.contains(name))
+        .map(|(name, fact)| (name.to_owned(), json!(fact.trim())))
+        .collect();
+    Value::Object(facts)
 }
 
 /// What of `/etc/resolv.conf` matters: where it leads, and whom it names.
@@ -248,7 +270,7 @@ fn resolv_conf() -> Value {
 }
 
 /// The state directory from outside: names, rights and sizes.
-fn files(state_dir: &Path) -> Value {
+fn files(state_dir: &Path) -> BundlePart {
     let mut paths = vec![state_dir.to_owned()];
     for path in below(state_dir) {
         let inside = below(&path);
@@ -262,7 +284,7 @@ fn files(state_dir: &Path) -> Value {
         Some(json!([name, rights, facts.uid(), facts.len()]))
     };
     let found: Vec<Value> = paths.into_iter().filter_map(described).collect();
-    json!({"part": "files", "name_mode_uid_bytes": found})
+    part("files", json!({"name_mode_uid_bytes": found}))
 }
 
 fn below(folder: &Path) -> Vec<PathBuf> {

@@ -9,11 +9,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Words of ours, which stay even where somebody calls a machine so.
 const OUR_KEYS: &[&str] = &[
-    "part",
     "state",
     "kind",
     "role",
@@ -24,6 +23,7 @@ const OUR_KEYS: &[&str] = &[
     "nat",
     "backend",
     "version",
+    "CapEff",
 ];
 
 /// Hexadecimal digits of an id that stay, and from how many on it is one.
@@ -61,18 +61,21 @@ impl Veil {
         self.mesh.push(net);
     }
 
+    /// Every text in an object, veiled.
+    pub(super) fn fields(&mut self, fields: &mut Map<String, Value>) {
+        for (key, value) in fields {
+            if !(OUR_KEYS.contains(&key.as_str()) && value.is_string()) {
+                self.value(value);
+            }
+        }
+    }
+
     /// Every text in a value, veiled; keys stay, and so do the texts under [`OUR_KEYS`].
     pub(super) fn value(&mut self, value: &mut Value) {
         match value {
             Value::String(text) => *text = self.text(text),
             Value::Array(values) => values.iter_mut().for_each(|value| self.value(value)),
-            Value::Object(fields) => {
-                for (key, value) in fields {
-                    if !(OUR_KEYS.contains(&key.as_str()) && value.is_string()) {
-                        self.value(value);
-                    }
-                }
-            }
+            Value::Object(fields) => self.fields(fields),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
@@ -108,14 +111,11 @@ impl Veil {
         {
             return format!("{before}{}{after}", self.word(bare));
         }
-        for separator in ['/', ':', '%'] {
+        for separator in ['/', '%', ':'] {
             let Some((before, after)) = word.split_once(separator) else {
                 continue;
             };
-            return match self.located(before) {
-                Some(veiled) => format!("{veiled}{separator}{}", self.word(after)),
-                None => format!("{}{separator}{}", self.name(before), self.word(after)),
-            };
+            return format!("{}{separator}{}", self.word(before), self.word(after));
         }
         self.pieces(word, &['.', '_', '[', ']'])
     }
@@ -140,11 +140,6 @@ impl Veil {
             veiled.push_str(piece.get(name.len()..).unwrap_or_default());
         }
         veiled
-    }
-
-    /// A name of several labels.
-    fn name(&self, word: &str) -> String {
-        self.pieces(word, &['.', '_', '[', ']'])
     }
 
     fn label(&self, word: &str) -> String {
@@ -257,6 +252,7 @@ mod tests {
             ("fe80::1%eth0", "link6-1%eth0"),
             ("udp/203.0.113.9:7/anna", "udp/public4-1:7/peer1"),
             ("via:2001:db8::7.", "via:public6-1."),
+            ("at:203.0.113.9:80/udp", "at:public4-1:80/udp"),
             (
                 "anna.home.internal:80/old-nas",
                 "peer1.network1.internal:80/peer2",

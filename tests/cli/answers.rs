@@ -100,10 +100,14 @@ fn what_to_know_of_a_new_network_is_said_beside_it() {
 #[test]
 fn a_debug_bundle_is_a_new_file_that_only_its_owner_reads() {
     use std::os::unix::fs::PermissionsExt as _;
+    let part = |part: &str, facts: serde_json::Value| BundlePart {
+        part: part.to_owned(),
+        facts: facts.as_object().unwrap().clone(),
+    };
     let reply = DebugBundleReply {
         parts: vec![
-            json!({"part": "about"}),
-            json!({"part": "log", "line": "Agent runs"}),
+            part("about", json!({})),
+            part("log", json!({"line": "Agent runs"})),
         ],
     };
     let agent = FakeAgent::new().says(Verb::DebugBundle, &reply);
@@ -123,7 +127,7 @@ fn a_debug_bundle_is_a_new_file_that_only_its_owner_reads() {
     let text = std::fs::read_to_string(&file).unwrap();
     assert_eq!(
         text,
-        "{\"part\":\"about\"}\n{\"line\":\"Agent runs\",\"part\":\"log\"}\n"
+        "{\"part\":\"about\"}\n{\"part\":\"log\",\"line\":\"Agent runs\"}\n"
     );
     assert_eq!(
         std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
