@@ -47,12 +47,16 @@ fn play(demo: &Demo) -> ExitCode {
 
 fn serve(daemon: &Daemon, start: Start) -> ExitCode {
     if daemon.check_config {
-        return match Screen::of_this_process().answer("the configuration is good\n") {
-            Ok(()) | Err(cli::screen::ReaderGone) => ExitCode::SUCCESS,
+        return match start.verdict() {
+            Ok(verdict) => match Screen::of_this_process().answer(&verdict) {
+                Ok(()) | Err(cli::screen::ReaderGone) => ExitCode::SUCCESS,
+            },
+            Err(error) => cli::complain(&error),
         };
     }
     let options = Options {
         config: start.config,
+        source: start.source,
         state_dir: start.state_dir,
         socket: start.socket,
     };

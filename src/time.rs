@@ -87,6 +87,11 @@ impl<K: Ord + Clone> Timers<K> {
         self.by_key.get(key).copied()
     }
 
+    /// Every key with its deadline, the earliest first.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, Moment)> {
+        self.by_moment.iter().map(|(at, key)| (key, *at))
+    }
+
     /// The earliest deadline of all.
     pub fn next(&self) -> Option<Moment> {
         self.by_moment.first().map(|(at, _)| *at)

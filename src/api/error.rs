@@ -28,6 +28,8 @@ pub enum Code {
     NeedsGroup,
     /// The request cannot be read, or a value in it is not possible.
     BadRequest,
+    /// The request is longer than any request is.
+    TooLong,
     /// No such verb.
     UnknownVerb,
     /// Designed, and not built yet.
@@ -70,6 +72,8 @@ pub enum Code {
     MayNotOffer,
     /// Another service of this peer has the port.
     PortTaken,
+    /// A file of `services.d` defines the service.
+    DefinedInFile,
     /// No peer, service, invite or name is called so.
     NoSuchName,
     /// The peer did not answer.
@@ -82,6 +86,8 @@ pub enum Code {
     LoopbackOnly,
     /// The host drops what comes to the service's port.
     DoorDropped,
+    /// The network's IPv4 cannot be used on this host.
+    Ipv4Blocked,
     /// The state on disk is damaged or of a newer version.
     StateUnusable,
     /// The agent's own fault, or the host's.
@@ -100,9 +106,11 @@ impl Code {
             | Self::MayNotOffer
             | Self::NothingListens
             | Self::LoopbackOnly
-            | Self::DoorDropped => 400,
+            | Self::DoorDropped
+            | Self::Ipv4Blocked => 400,
             Self::NeedsRoot | Self::NeedsGroup | Self::NotAdmin | Self::RootElsewhere => 403,
             Self::UnknownVerb | Self::NoSuchName => 404,
+            Self::TooLong => 413,
             Self::NoNetwork
             | Self::AlreadyInNetwork
             | Self::NetworkDown
@@ -113,7 +121,8 @@ impl Code {
             | Self::NameTaken
             | Self::NoIpv4
             | Self::LastAdmin
-            | Self::PortTaken => 409,
+            | Self::PortTaken
+            | Self::DefinedInFile => 409,
             Self::AgentAbsent
             | Self::Busy
             | Self::IssuerSilent

@@ -10,6 +10,7 @@
 mod error;
 mod line;
 mod nearest;
+mod port;
 mod reply;
 mod request;
 mod sentence;
@@ -20,6 +21,7 @@ pub mod words;
 pub use error::{ApiError, Code};
 pub use line::{Line, LineError};
 pub use nearest::nearest;
+pub use port::PortSpec;
 pub use reply::*;
 pub use request::*;
 pub use sentence::Tried;

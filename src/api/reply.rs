@@ -20,6 +20,8 @@ pub struct InitReply {
     pub policy: String,
     /// What makes any machine an admin; shown this once.
     pub recovery_code: String,
+    /// What to know about it.
+    pub warnings: Vec<ApiError>,
 }
 
 /// How others reach this machine.
@@ -337,4 +339,21 @@ pub struct RecoverReply {
     /// This machine in it, an admin now.
     #[serde(rename = "self")]
     pub own: Own,
+}
+
+/// Answer to `debug bundle`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DebugBundleReply {
+    /// In the order in which a person would ask for them.
+    pub parts: Vec<BundlePart>,
+}
+
+/// One part of a bundle, a line of its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundlePart {
+    /// What it is about.
+    pub part: String,
+    /// What is so.
+    #[serde(flatten)]
+    pub facts: serde_json::Map<String, serde_json::Value>,
 }

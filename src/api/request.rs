@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ApiError, Code, Protocol, Role};
 
+/// What a service without a weight weighs.
+pub const USUAL_WEIGHT: u32 = 100;
+
 /// Options of `init`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -258,6 +258,15 @@ impl ApiError {
         .remedy(format!("choose another --port, or sudo webmesh service rm {service}"))
     }
 
+    /// A service that a file defines, and no command changes.
+    pub fn defined_in(service: &str, file: &str) -> Self {
+        Self::could_not(
+            Code::DefinedInFile,
+            format!("{service} is defined in {file}"),
+        )
+        .remedy("change it there, then sudo systemctl reload webmesh or send the agent a HUP")
+    }
+
     /// Nothing is called so, and what was probably meant; `what` is `peer or service`, `invite`, `service` ….
     pub fn no_such_name<'a>(
         what: &str,

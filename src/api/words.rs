@@ -32,6 +32,11 @@ pub fn date(at: u64) -> String {
     local(at).strftime("%Y-%m-%d").to_string()
 }
 
+/// A time, unix s, as a part of a file's name: `20261122-154200`.
+pub fn stamp(at: u64) -> String {
+    local(at).strftime("%Y%m%d-%H%M%S").to_string()
+}
+
 /// An amount of bytes with two figures or more: `812 B`, `8.1 MB`, `22 MB`.
 pub fn bytes(amount: u64) -> String {
     const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
@@ -143,6 +148,7 @@ mod tests {
         assert_eq!(clock(noon, noon).len(), 5);
         assert_eq!(clock(noon + 3 * 86_400, noon).len(), 16);
         assert_eq!(date(0).len(), 10);
+        assert_eq!(stamp(noon).len(), 15);
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! What may be typed (design §4).
 
-use std::{num::NonZeroU16, path::PathBuf, str::FromStr, time::Duration};
+use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    api::{Protocol, Role},
+    api::{PortSpec, Role},
     config::TunName,
 };
 
@@ -81,6 +81,9 @@ pub enum Verb {
     Policy(Policy),
     /// Make this machine an admin by the recovery code
     Recover(Recover),
+    /// For those who look for faults
+    #[command(subcommand)]
+    Debug(Debug),
     /// Print a completion script
     Completion(Completion),
 }
@@ -100,7 +103,7 @@ pub struct Daemon {
     /// The UDP port; busy is an error [default: 41820, or another if it is busy]
     #[arg(long, value_name = "N")]
     pub port: Option<NonZeroU16>,
-    /// Read the configuration, say whether it is good, and end
+    /// Read the configuration and services.d, say whether they are good, and end
     #[arg(long)]
     pub check_config: bool,
 }
@@ -327,6 +330,17 @@ pub enum Policy {
     Show,
 }
 
+/// What helps to find faults.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Debug {
+    /// Write a file for a bug report: no key, and names and addresses replaced
+    Bundle {
+        /// Where to [default: webmesh-debug-TIME.jsonl here]
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
 /// Options of `recover`.
 #[derive(Clone, Debug, Args)]
 pub struct Recover {
@@ -339,31 +353,6 @@ pub struct Recover {
 pub struct Completion {
     /// For which shell
     pub shell: clap_complete::Shell,
-}
-
-/// A port and its protocol, as `--port` takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortSpec {
-    /// The port, never 0.
-    pub port: u16,
-    /// TCP unless said.
-    pub protocol: Protocol,
-}
-
-impl FromStr for PortSpec {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (number, protocol) = match text.split_once('/') {
-            None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), Protocol::Tcp),
-            Some((number, "udp")) => (number, Protocol::Udp),
-            Some((_, other)) => return Err(format!("{other} is neither tcp nor udp")),
-        };
-        match number.parse() {
-            Ok(0) | Err(_) => Err("a port is 1 to 65535, with /udp behind it for UDP".to_owned()),
-            Ok(port) => Ok(Self { port, protocol }),
-        }
-    }
 }
 
 fn parse_span(text: &str) -> Result<Duration, String> {
@@ -432,34 +421,6 @@ mod tests {
         let cli = Cli::try_parse_from(["webmesh", "init", "home"]).unwrap();
         assert_eq!(cli.common.network, None);
         assert!(matches!(cli.verb, Verb::Init(Init { network, .. }) if network == "home"));
-    }
-
-    #[test]
-    fn ports_say_their_protocol() {
-        assert_eq!(
-            "80".parse(),
-            Ok(PortSpec {
-                port: 80,
-                protocol: Protocol::Tcp
-            })
-        );
-        assert_eq!(
-            "80/tcp".parse(),
-            Ok(PortSpec {
-                port: 80,
-                protocol: Protocol::Tcp
-            })
-        );
-        assert_eq!(
-            "53/udp".parse(),
-            Ok(PortSpec {
-                port: 53,
-                protocol: Protocol::Udp
-            })
-        );
-        for text in ["", "0", "65536", "53/sctp", "/udp", "x"] {
-            assert!(text.parse::<PortSpec>().is_err(), "{text:?}");
-        }
     }
 
     #[test]

@@ -26,8 +26,12 @@ impl Conversation<'_> {
             closed: init.closed,
         };
         request.unbuilt().map_or(Ok(()), Err)?;
-        self.simple::<InitReply>(Verb::Init, &request, render::init)
-            .await
+        let reply = self.agent.ask(Verb::Init, &request).await?;
+        self.print::<InitReply>(&reply, render::init)?;
+        for warning in reply.parse::<InitReply>()?.warnings {
+            self.screen.talk(&format!("webmesh: {}\n", warning.line()));
+        }
+        Ok(DONE)
     }
 
     pub(super) async fn invite(&self, invite: &args::Invite) -> Outcome {

@@ -17,6 +17,7 @@ pub mod args;
 pub mod client;
 mod complaint;
 mod conversation;
+mod debugging;
 mod looking;
 mod membership;
 mod publishing;
@@ -42,7 +43,8 @@ use crate::api::{ApiError, Code};
 /// # Errors
 /// Help or version were asked for, or what was typed cannot be meant: it is said already, and this is the exit code.
 pub fn parse() -> Result<args::Cli, ExitCode> {
-    args::Cli::try_parse().map_err(|error| match complaint(&error) {
+    let typed: Vec<String> = std::env::args().skip(1).collect();
+    args::Cli::try_parse().map_err(|error| match complaint(&error, &typed) {
         None => match error.print() {
             Ok(()) | Err(_) => ExitCode::SUCCESS,
         },
@@ -79,7 +81,7 @@ pub fn run(cli: args::Cli) -> ExitCode {
         Ok(exit) => ExitCode::from(exit),
         Err(conversation::End::ReaderGone(ReaderGone)) => ExitCode::SUCCESS,
         Err(conversation::End::Refused(error)) => {
-            let error = as_typed(*error, &Program::of_this_process());
+            let error = as_typed(*error, &cli.verb, &Program::of_this_process());
             if is_json {
                 let json = serde_json::to_string(&error).expect("an error is text and numbers");
                 if screen.document(&json).is_err() {
@@ -100,9 +102,20 @@ fn complete(shell: clap_complete::Shell) -> ExitCode {
     }
 }
 
-/// An error of rights names the very command that was typed, with sudo before it.
-fn as_typed(error: ApiError, program: &Program) -> ApiError {
-    let typed: Vec<String> = std::env::args().skip(1).map(|word| quoted(&word)).collect();
+/// An error of rights names the very command that was typed, with sudo before it; a token or a recovery code is not said
+/// again, stdin takes it as well.
+fn as_typed(error: ApiError, verb: &args::Verb, program: &Program) -> ApiError {
+    let secret = secret_of(verb);
+    let typed: Vec<String> = std::env::args()
+        .skip(1)
+        .map(|word| {
+            if Some(&word) == secret {
+                "-".to_owned()
+            } else {
+                quoted(&word)
+            }
+        })
+        .collect();
     let again = format!("sudo {} {}", program.name(), typed.join(" "));
     if error.code == Code::NeedsRoot {
         return error.remedy(again);
@@ -117,6 +130,31 @@ fn as_typed(error: ApiError, program: &Program) -> ApiError {
         ));
     }
     error
+}
+
+/// What was typed and must not be repeated.
+fn secret_of(verb: &args::Verb) -> Option<&String> {
+    match verb {
+        args::Verb::Join(join) => Some(&join.token),
+        args::Verb::Recover(recover) => Some(&recover.code),
+        args::Verb::Daemon(_)
+        | args::Verb::Demo(_)
+        | args::Verb::Init(_)
+        | args::Verb::Invite(_)
+        | args::Verb::Leave(_)
+        | args::Verb::Up
+        | args::Verb::Down
+        | args::Verb::Status(_)
+        | args::Verb::Peers(_)
+        | args::Verb::Wait(_)
+        | args::Verb::Ping(_)
+        | args::Verb::Whois(_)
+        | args::Verb::Dns(_)
+        | args::Verb::Service(_)
+        | args::Verb::Policy(_)
+        | args::Verb::Debug(_)
+        | args::Verb::Completion(_) => None,
+    }
 }
 
 /// A word as a shell takes it.

@@ -1,18 +1,23 @@
 //! What `webmesh daemon` starts with: the file, and what was typed over it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::args::{Common, Daemon};
 use crate::{
-    api::{ApiError, DEFAULT_SOCKET},
-    config::{Absence, Config, DEFAULT_FILE, DEFAULT_STATE_DIR},
+    api::{ApiError, DEFAULT_SOCKET, words},
+    config::{Absence, Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Definitions, Source},
 };
+
+/// What to do about a file that cannot be used.
+const AGAIN: &str = "mend it, then webmesh daemon --check-config";
 
 /// Everything the agent is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
     /// The settings.
     pub config: Config,
+    /// Where they came from.
+    pub source: Source,
     /// Where keys and records are kept.
     pub state_dir: PathBuf,
     /// Where it listens.
@@ -25,25 +30,53 @@ impl Start {
     /// # Errors
     /// The configuration cannot be used.
     pub fn read(daemon: &Daemon, common: &Common) -> Result<Self, ApiError> {
-        let (file, absence) = match &daemon.config {
-            Some(file) => (file.as_path(), Absence::Error),
-            None => (Path::new(DEFAULT_FILE), Absence::Defaults),
+        let source = Source {
+            file: daemon
+                .config
+                .clone()
+                .unwrap_or_else(|| PathBuf::from(DEFAULT_FILE)),
+            absence: match daemon.config {
+                Some(_) => Absence::Error,
+                None => Absence::Defaults,
+            },
+            tun: daemon.tun.clone(),
+            port: daemon.port,
         };
-        let mut config = Config::load(file, absence).map_err(|error| {
-            ApiError::bad_request(format!("{:#}", anyhow::Error::new(error)))
-                .remedy("mend it, then webmesh daemon --check-config")
+        let config = source.load().map_err(|error| {
+            ApiError::bad_request(format!("{:#}", anyhow::Error::new(error))).remedy(AGAIN)
         })?;
-        if let Some(name) = &daemon.tun {
-            config.tun.name = name.clone();
-        }
-        config.network.port = daemon.port.or(config.network.port);
         let or_default = |given: &Option<PathBuf>, default: &str| {
             given.clone().unwrap_or_else(|| default.into())
         };
         Ok(Self {
             config,
+            source,
             state_dir: or_default(&daemon.state_dir, DEFAULT_STATE_DIR),
             socket: or_default(&common.socket, DEFAULT_SOCKET),
+        })
+    }
+
+    /// What `--check-config` says of a configuration that was read, and of the services that are defined beside it.
+    ///
+    /// # Errors
+    /// A definition cannot be used: the first of them.
+    pub fn verdict(&self) -> Result<String, ApiError> {
+        let services = Definitions::read(&self.source.services());
+        if let Some((_, what)) = services.faults.into_iter().next() {
+            return Err(ApiError::bad_request(what).remedy(AGAIN));
+        }
+        let file = self.source.file.display();
+        let text = if self.source.file.exists() {
+            format!("{file} is good")
+        } else {
+            format!("there is no {file}: the defaults hold")
+        };
+        Ok(match services.services.len() {
+            0 => format!("{text}\n"),
+            count => format!(
+                "{text}; {} in services.d\n",
+                words::count(count as u64, "service")
+            ),
         })
     }
 }

@@ -203,34 +203,21 @@ fn peer_details(peer: Option<&Peer>, details: &PeerDetails) -> String {
     let rows = [
         ("name", details.domain_name.clone()),
         ("addresses", addresses.join("  ")),
-        ("dialled at", joined(&details.endpoints, "  ")),
+        ("dialled at", details.endpoints.join("  ")),
         ("role", role),
-        ("groups", joined(&details.groups, ", ")),
+        ("groups", details.groups.join(", ")),
         (
             "certificate",
             format!("until {}", date(details.certificate_until)),
         ),
-        (
-            "version",
-            details
-                .version
-                .clone()
-                .unwrap_or_else(|| "not told yet".to_owned()),
-        ),
-        ("services", joined(&details.services, ", ")),
+        ("version", details.version.clone().unwrap_or_default()),
+        ("services", details.services.join(", ")),
         ("id", peer.map(|peer| peer.id.clone()).unwrap_or_default()),
     ];
     rows.iter()
+        .filter(|(_, value)| !value.is_empty())
         .map(|(key, value)| format!("  {key:<11}  {value}\n"))
         .collect()
-}
-
-fn joined(words: &[String], between: &str) -> String {
-    if words.is_empty() {
-        NOTHING.to_owned()
-    } else {
-        words.join(between)
-    }
 }
 
 /// The role in brackets where it is worth saying: ` (admin)`.

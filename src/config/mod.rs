@@ -11,12 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::ReadAccess;
 
+mod definition;
+mod source;
 mod value;
 
+pub use definition::{Definition, Definitions};
+pub use source::Source;
 pub use value::{DnsMode, Mtu, TunName};
 
 /// Where the file is unless `--config` says otherwise.
@@ -29,7 +33,7 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/webmesh";
 pub const DEFAULT_PORT: u16 = 41_820;
 
 /// All settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The underlay.
@@ -45,7 +49,7 @@ pub struct Config {
 }
 
 /// `[network]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
     /// `port`: the UDP port. Default: [`DEFAULT_PORT`], or another if that is busy. When given, a busy one is an error.
@@ -53,7 +57,7 @@ pub struct Network {
 }
 
 /// `[tun]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tun {
     /// `name`: what the device is called. Default: `wm0`.
@@ -63,7 +67,7 @@ pub struct Tun {
 }
 
 /// `[dns]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
     /// `mode`: whether the resolver answers. Default: `auto`.
@@ -71,15 +75,15 @@ pub struct Dns {
 }
 
 /// `[api]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Api {
-    /// `read`: who may look, `anyone` or `group`. Default: `anyone`.
+    /// `read`: who may look, `all` or `group`. Default: `all`.
     pub read: ReadAccess,
 }
 
-/// `[test]`: what tests must be able to shorten. Nothing here is for people.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// `[test]`: what tests must be able to shorten. Nothing here is for people, and no example file shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Test {
     /// `links`: the most gossip links. Default: 64, everyone in the networks of today.
@@ -131,6 +135,37 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// What runs once a running agent has read `fresh`: of this, what is made at the start; of `fresh`, what can change at
+    /// any time.
+    #[must_use]
+    pub fn reloaded(&self, fresh: &Self) -> Self {
+        // Taken apart in full: whoever adds a section decides here what becomes of it.
+        let Self {
+            network,
+            tun,
+            dns: _,
+            api: _,
+            test,
+        } = self.clone();
+        Self {
+            network,
+            tun,
+            dns: fresh.dns.clone(),
+            api: fresh.api.clone(),
+            test,
+        }
+    }
+
+    /// The keys in which two configurations differ, as a person writes them: `tun.mtu`.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (ours, theirs) = (keys(self), keys(other));
+        ours.into_iter()
+            .zip(theirs)
+            .filter(|(ours, theirs)| ours != theirs)
+            .map(|((key, _), _)| key)
+            .collect()
+    }
+
     /// Reads a file.
     ///
     /// # Errors
@@ -161,6 +196,18 @@ impl Config {
             what: error.message().to_owned(),
         })
     }
+}
+
+/// Every key with its value, in the same order for every configuration.
+fn keys(config: &Config) -> Vec<(String, serde_json::Value)> {
+    let value = serde_json::to_value(config).expect("settings are text and numbers");
+    let mut keys = Vec::new();
+    for (section, inside) in value.as_object().into_iter().flatten() {
+        for (key, value) in inside.as_object().into_iter().flatten() {
+            keys.push((format!("{section}.{key}"), value.clone()));
+        }
+    }
+    keys
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -199,6 +246,67 @@ mod tests {
         assert_eq!(config.dns.mode, DnsMode::Off);
         assert_eq!(config.api.read, ReadAccess::Group);
         assert_eq!((config.test.links, config.test.idle_s), (4, 5));
+    }
+
+    /// The shipped file with every key of it uncommented.
+    fn shipped() -> String {
+        let is_key = |line: &str| {
+            let name = line.split('=').next().unwrap_or_default().trim();
+            line.contains('=')
+                && !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        };
+        let text = include_str!("../../packaging/config.toml");
+        let bare = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if is_key(rest) => format!("{rest}\n"),
+            Some(_) | None => format!("{line}\n"),
+        };
+        text.lines().map(bare).collect()
+    }
+
+    #[test]
+    fn the_shipped_file_shows_what_holds_without_it() {
+        assert_eq!(
+            parse(include_str!("../../packaging/config.toml")).unwrap(),
+            Config::default()
+        );
+        let mut shown = parse(&shipped()).unwrap();
+        let port = shown.network.port.take();
+        assert_eq!(port.map(|port| port.get()), Some(DEFAULT_PORT));
+        assert_eq!(shown, Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_shows_every_key() {
+        let shown: toml::Table = toml::from_str(&shipped()).unwrap();
+        let shown: Vec<String> = shown
+            .iter()
+            .flat_map(|(section, keys)| {
+                let keys = keys.as_table().unwrap().keys();
+                keys.map(move |key| format!("{section}.{key}"))
+            })
+            .collect();
+        for (key, _) in keys(&Config::default()) {
+            assert!(
+                shown.contains(&key) || key.starts_with("test."),
+                "packaging/config.toml does not show {key}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_made_at_the_start_stays_and_the_rest_changes() {
+        let running = parse("[tun]\nname = \"mesh\"\n").unwrap();
+        let fresh =
+            parse("[network]\nport = 5000\n[tun]\nmtu = 1300\n[api]\nread = \"group\"\n").unwrap();
+        let runs = running.reloaded(&fresh);
+        assert_eq!(runs.api, fresh.api);
+        assert_eq!((&runs.tun, &runs.network), (&running.tun, &running.network));
+        assert_eq!(
+            runs.differences(&fresh),
+            ["network.port", "tun.mtu", "tun.name"]
+        );
+        assert_eq!(fresh.differences(&fresh), [""; 0]);
     }
 
     #[test]

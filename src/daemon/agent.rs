@@ -5,9 +5,11 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 use super::{
+    defining::Defined,
     joining::Joining,
     kept_file::Identity as Seeds,
     network::Network,
+    reload::Reloading,
     sealing,
     starting::{self, Ground},
     state_dir::{Found, NetworkFolder, StateDir},
@@ -15,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{self, ApiError},
-    config::Config,
+    config::{Config, Source},
     ids::NetworkId,
     node::{Ipv4Use, Restored, Standing, status::Snapshot},
     platform::clock,
@@ -24,7 +26,12 @@ use crate::{
 /// Everything the loop owns.
 #[derive(Debug)]
 pub(super) struct Agent {
+    /// The settings that run.
     pub(super) config: Config,
+    /// The file they come from.
+    pub(super) reloading: Reloading,
+    /// The services that files define.
+    pub(super) defined: Defined,
     pub(super) state_dir: StateDir,
     pub(super) place: Place,
     published: watch::Sender<Arc<Published>>,
@@ -54,9 +61,11 @@ pub(super) struct Downed {
 
 impl Agent {
     /// An agent in no network yet.
-    pub(super) fn new(config: Config, state_dir: StateDir) -> Self {
+    pub(super) fn new(config: Config, source: Source, state_dir: StateDir) -> Self {
         let (published, _) = watch::channel(Arc::new(Published::nothing(Vec::new())));
         Self {
+            defined: Defined::read(&source.services()),
+            reloading: Reloading::new(source, &config),
             config,
             state_dir,
             place: Place::Idle,
@@ -88,8 +97,12 @@ impl Agent {
 
     /// Publishes what there is to see now.
     pub(super) fn publish(&self) {
-        let published = match &self.place {
-            Place::Idle | Place::Joining(_) => Published::nothing(Vec::new()),
+        let mut published = match &self.place {
+            Place::Idle => Published::nothing(Vec::new()),
+            Place::Joining(_) => Published {
+                is_joining: true,
+                ..Published::nothing(Vec::new())
+            },
             Place::Up(network) => Published::up(clock::now(), network, &self.config),
             Place::Down(downed) => Published::down(&downed.snapshot, &self.config),
             Place::Unusable(why) => Published::nothing(vec![api::Health {
@@ -101,6 +114,8 @@ impl Agent {
                 ),
             }]),
         };
+        published.status.health.extend(self.reloading.health());
+        published.status.health.extend(self.defined.health());
         self.published.send_replace(Arc::new(published));
     }
 
@@ -154,6 +169,7 @@ impl Agent {
         let identity = starting::identity_of(&folder.identity);
         let network = starting::start(&self.config, identity, folder, id, restored, ground)?;
         self.place = Place::Up(Box::new(network));
+        self.publish_defined();
         Ok(())
     }
 

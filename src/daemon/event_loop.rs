@@ -172,13 +172,12 @@ impl EventLoop {
             },
             Wake::Second => {
                 let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                self.agent.look_at_file();
                 if let Place::Up(network) = &mut self.agent.place {
                     network.on_second();
                 }
             }
-            Wake::Reload => {
-                tracing::info!("Reload: every setting is read at the start only, tunnels stay");
-            }
+            Wake::Reload => self.agent.reload(),
             Wake::Stop => {}
         }
         self.is_stale = true;

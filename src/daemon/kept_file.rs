@@ -118,6 +118,8 @@ struct ServiceBody {
     tags: Vec<String>,
     #[n(8)]
     weight: u32,
+    #[n(9)]
+    defined_in: Option<String>,
 }
 
 #[derive(Encode, Decode)]
@@ -284,6 +286,7 @@ fn service_body(service: &Published) -> ServiceBody {
         splice_port: service.splice_port,
         tags: service.tags.clone(),
         weight: service.weight,
+        defined_in: service.defined_in.clone(),
     }
 }
 
@@ -301,6 +304,7 @@ fn service_of(body: ServiceBody) -> Result<Published, Unreadable> {
         splice_port: body.splice_port,
         tags: body.tags,
         weight: body.weight,
+        defined_in: body.defined_in,
     })
 }
 
@@ -349,6 +353,7 @@ pub(super) mod tests {
                 splice_port: Some(20_080),
                 tags: vec!["v2".into()],
                 weight: 100,
+                defined_in: None,
             }],
             vips: vec![("web".into(), Ipv4Addr::new(100, 71, 200, 1))],
             down: true,
@@ -358,7 +363,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_state_comes_back_as_it_was() {
-        for kept in [full(), Kept::default()] {
+        let mut defined = full();
+        defined.services[0].defined_in = Some("/etc/webmesh/services.d/web.toml".into());
+        for kept in [full(), defined, Kept::default()] {
             assert_eq!(decode_kept(&encode_kept(&kept)).unwrap(), kept);
         }
     }

@@ -30,9 +30,12 @@ impl MeshSide {
         v4.into_iter().chain([IpAddr::V6(self.v6)]).collect()
     }
 
-    /// The own address from which to speak to `target`: of its family, so that a program behind a splice sees this
-    /// machine and never 127.0.0.1.
+    /// The own address from which to speak to a target on this host: of its family, so that a program behind a splice sees
+    /// this machine and never 127.0.0.1. Other hosts would not know the way back to it, so they are left to the kernel.
     pub(super) fn source_for(&self, target: IpAddr) -> Option<IpAddr> {
+        if !target.is_loopback() && !is_here(target) {
+            return None;
+        }
         match target {
             IpAddr::V4(_) => self.v4.map(IpAddr::V4),
             IpAddr::V6(_) => Some(IpAddr::V6(self.v6)),
@@ -51,7 +54,7 @@ impl MeshSide {
         Udp::from_std(self.bound(address, Type::DGRAM, Protocol::UDP)?.into())
     }
 
-    /// A TCP connection to a target on this host, from the own mesh address.
+    /// A TCP connection to a target; to one on this host from the own mesh address.
     pub(super) async fn connect_tcp(
         &self,
         target: SocketAddr,
@@ -66,7 +69,7 @@ impl MeshSide {
         socket.connect(target).await
     }
 
-    /// A UDP socket connected to a target on this host, from the own mesh address.
+    /// A UDP socket connected to a target; to one on this host from the own mesh address.
     pub(super) fn connect_udp(&self, target: SocketAddr) -> io::Result<Udp> {
         let socket = Socket::new(
             Domain::for_address(target),
@@ -95,5 +98,27 @@ impl MeshSide {
         socket.bind_device(Some(self.device.as_bytes()))?;
         socket.bind(&address.into())?;
         Ok(socket)
+    }
+}
+
+/// Whether this host has the address: the kernel binds to no other.
+fn is_here(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind(SocketAddr::new(address, 0)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_here_is_spoken_to_from_the_mesh_and_one_elsewhere_is_not() {
+        let side = MeshSide {
+            v4: Some(Ipv4Addr::new(100, 71, 3, 4)),
+            v6: Ipv6Addr::LOCALHOST,
+            device: "wm0".into(),
+        };
+        let own = side.v4.map(IpAddr::V4);
+        assert_eq!(side.source_for([127, 0, 0, 1].into()), own);
+        assert_eq!(side.source_for([192, 0, 2, 7].into()), None);
     }
 }

@@ -13,9 +13,11 @@
 )]
 
 mod agent;
+mod bundle;
 mod calls;
 mod control;
 mod data_plane;
+mod defining;
 mod door;
 mod event_loop;
 mod failpoint;
@@ -26,6 +28,7 @@ mod mesh_socket;
 mod network;
 mod persist;
 mod records_log;
+mod reload;
 mod resolver_tcp;
 mod rows;
 mod sealing;
@@ -35,6 +38,7 @@ mod starting;
 mod state_dir;
 mod tasks;
 mod traffic;
+mod veil;
 mod view;
 
 use std::path::PathBuf;
@@ -43,13 +47,15 @@ use anyhow::Context as _;
 
 pub use self::state_dir::{OpenStateDirError, StateDir};
 use self::{agent::Agent, control::Control, event_loop::EventLoop};
-use crate::config::Config;
+use crate::config::{Config, Source};
 
 /// What an agent starts with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The settings.
     pub config: Config,
+    /// Where they came from, and come from again at HUP.
+    pub source: Source,
     /// Where keys and records are kept.
     pub state_dir: PathBuf,
     /// Where it listens.
@@ -65,6 +71,9 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         std::time::SystemTime::now() >= std::time::UNIX_EPOCH,
         "this machine's clock stands before 1970: set it, then start the agent again"
     );
+    if let Err(error) = crate::platform::limits::keep_memory_private() {
+        tracing::warn!(%error, "A crash may leave keys in a core file");
+    }
     let state_dir = StateDir::open(&options.state_dir)?;
     if let Err(error) = crate::platform::limits::raise_descriptors() {
         tracing::warn!(%error, "Few descriptors may be open; full splices will turn clients away");
@@ -81,11 +90,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 
 async fn serve(options: Options, state_dir: StateDir) -> anyhow::Result<()> {
     let (caller, calls) = calls::channel();
-    let mut agent = Agent::new(options.config, state_dir);
+    let mut agent = Agent::new(options.config, options.source, state_dir);
     let control = Control {
         caller,
         look: agent.published(),
-        read: agent.config.api.read,
+        settings: agent.reloading.settings(),
     };
     agent.resume()?;
     agent.publish();

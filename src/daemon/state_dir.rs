@@ -1,16 +1,19 @@
 //! The state directory: who holds it, and one folder per network (design §11).
 //!
-//! Knows paths, the lock and what a folder must hold to be a network. Refuses to make up for what is damaged: a folder
-//! whose files are not good is left as it is and said so.
+//! Knows paths, the lock, who may read them, and what a folder must hold to be a network. Refuses to make up for what is
+//! damaged: a folder whose files are not good, or are links or somebody else's, is left as it is and said so. Rights that
+//! are too wide are made narrow, and that is said.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{
+        DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+    },
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use super::{
     failpoint,
@@ -22,6 +25,7 @@ use super::{
 use crate::{
     ids::{JoinId, NetworkId},
     node::{input::Row, kept::Kept},
+    platform::credentials,
     wire::record::Record,
 };
 
@@ -38,6 +42,9 @@ pub enum OpenStateDirError {
     /// It cannot be made or its rights cannot be set.
     #[error("cannot use the state directory {0}: give another with --state-dir, or run as root")]
     Unusable(PathBuf, #[source] io::Error),
+    /// Everybody may write there: it is no folder for keys, and not this agent's to close.
+    #[error("everybody may write in {0}: give the agent a folder of its own with --state-dir")]
+    Open(PathBuf),
     /// Another agent holds its lock.
     #[error("another agent runs on {0}: stop it, or give this one another --state-dir")]
     Held(PathBuf),
@@ -73,6 +80,9 @@ pub(super) enum OpenNetworkError {
     /// There is no identity.
     #[error("{0} is missing")]
     NoIdentity(PathBuf),
+    /// A file is a link, or somebody else's.
+    #[error("{0} {1}")]
+    Strange(PathBuf, &'static str),
     /// The disk said no.
     #[error("cannot open {0}")]
     Open(PathBuf, #[source] io::Error),
@@ -90,12 +100,17 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(unusable)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(unusable)?;
+        let facts = std::fs::metadata(path).map_err(unusable)?;
+        if facts.mode() & 0o002 != 0 {
+            return Err(OpenStateDirError::Open(path.to_owned()));
+        }
+        narrow(path, &facts).map_err(unusable)?;
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
             .open(path.join("lock"))
             .map_err(unusable)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -110,6 +125,11 @@ impl StateDir {
         }
     }
 
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The folders of networks, by name. Foundings that never ended are removed: nobody was told of them.
     ///
     /// # Errors
@@ -122,7 +142,7 @@ impl StateDir {
             let Some(name) = name.to_str() else { continue };
             if name.starts_with("founding-") {
                 std::fs::remove_dir_all(entry.path())?;
-            } else if is_network_name(name) && entry.file_type()?.is_dir() {
+            } else if is_network_name(name) {
                 folders.push(entry.path());
             }
         }
@@ -199,6 +219,7 @@ impl NetworkFolder {
     /// # Errors
     /// Nothing in it was touched, except that the damaged tail of the record log may be cut.
     pub(super) fn open(path: PathBuf) -> Result<(Self, Found), OpenNetworkError> {
+        keep_private(&path)?;
         let (_, identity) = SlotFile::load(&path, "identity")?;
         let identity =
             identity.ok_or_else(|| OpenNetworkError::NoIdentity(path.join("identity")))?;
@@ -266,6 +287,45 @@ impl NetworkFolder {
     }
 }
 
+/// Whether the folder and what lies in it are plain and of one owner; closes what others could read.
+fn keep_private(folder: &Path) -> Result<(), OpenNetworkError> {
+    let unopened = |error| OpenNetworkError::Open(folder.to_owned(), error);
+    let mut paths = vec![folder.to_owned()];
+    let facts = std::fs::symlink_metadata(folder).map_err(unopened)?;
+    if facts.is_dir() {
+        for entry in std::fs::read_dir(folder).map_err(unopened)? {
+            paths.push(entry.map_err(unopened)?.path());
+        }
+    }
+    let owners = [0, credentials::own_uid(), facts.uid()];
+    for path in paths {
+        let facts = std::fs::symlink_metadata(&path).map_err(unopened)?;
+        let is_wanted = facts.is_file() || (facts.is_dir() && path == folder);
+        if !is_wanted {
+            return Err(OpenNetworkError::Strange(path, "is no plain file"));
+        }
+        if !owners.contains(&facts.uid()) {
+            return Err(OpenNetworkError::Strange(path, "belongs to another user"));
+        }
+        narrow(&path, &facts).map_err(unopened)?;
+    }
+    Ok(())
+}
+
+/// Takes from everybody but the owner what rights they have.
+fn narrow(path: &Path, facts: &std::fs::Metadata) -> io::Result<()> {
+    if facts.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    tracing::warn!(
+        path = %path.display(),
+        was = format!("{:o}", facts.mode() & 0o777),
+        "State was open to other users and is closed now; if one of them may have read it: join anew"
+    );
+    let narrow = std::fs::Permissions::from_mode(facts.mode() & 0o700);
+    std::fs::set_permissions(path, narrow)
+}
+
 fn decode_record(bytes: &[u8]) -> Option<Record> {
     Record::decode(bytes).ok()
 }
@@ -328,6 +388,62 @@ pub(super) mod tests {
             let path = entry.unwrap().path();
             assert_eq!(mode(&path), 0o600, "{}", path.display());
         }
+    }
+
+    /// A network's folder in a state directory, closed as it should be.
+    fn settled() -> (StateDir, PathBuf) {
+        let dir = StateDir::open(&scratch("dir").join("state")).unwrap();
+        let mut folder = dir.found(NetworkId([1; 32]), identity()).unwrap();
+        dir.settle(&mut folder, NetworkId([1; 32])).unwrap();
+        (dir, folder.path.clone())
+    }
+
+    #[test]
+    fn rights_that_are_too_wide_are_taken_away() {
+        let (dir, folder) = settled();
+        let widen = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        widen(&dir.path, 0o755);
+        widen(&folder, 0o750);
+        widen(&folder.join("identity.a"), 0o644);
+        let path = dir.path.clone();
+        drop(dir);
+        StateDir::open(&path).unwrap();
+        NetworkFolder::open(folder.clone()).unwrap();
+        assert_eq!((mode(&path), mode(&folder)), (0o700, 0o700));
+        assert_eq!(mode(&folder.join("identity.a")), 0o600);
+    }
+
+    #[test]
+    fn a_link_in_place_of_a_file_or_a_folder_is_refused_and_left_alone() {
+        let (dir, folder) = settled();
+        let elsewhere = scratch("elsewhere").join("identity.a");
+        std::fs::rename(folder.join("identity.a"), &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, folder.join("identity.a")).unwrap();
+        let error = NetworkFolder::open(folder.clone()).unwrap_err();
+        assert!(matches!(error, OpenNetworkError::Strange(..)), "{error}");
+        std::fs::remove_file(folder.join("identity.a")).unwrap();
+        std::fs::rename(&elsewhere, folder.join("identity.a")).unwrap();
+
+        let real = elsewhere.with_file_name("folder");
+        std::fs::rename(&folder, &real).unwrap();
+        std::os::unix::fs::symlink(&real, &folder).unwrap();
+        assert_eq!(
+            dir.network_folders().unwrap(),
+            std::slice::from_ref(&folder)
+        );
+        let error = NetworkFolder::open(folder).unwrap_err();
+        assert!(matches!(error, OpenNetworkError::Strange(..)), "{error}");
+    }
+
+    #[test]
+    fn a_folder_for_everybody_is_no_state_directory_and_stays_open() {
+        let path = scratch("dir");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let error = StateDir::open(&path).unwrap_err();
+        assert!(matches!(error, OpenStateDirError::Open(_)), "{error}");
+        assert_eq!(mode(&path), 0o777);
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub(super) struct Published {
     pub(super) own_since: u64,
     /// In sync with somebody, or alone.
     pub(super) is_settled: bool,
+    /// On the way into a network.
+    pub(super) is_joining: bool,
 }
 
 impl Published {
@@ -59,6 +61,7 @@ impl Published {
             reach: UNREACHED,
             own_since: 0,
             is_settled: false,
+            is_joining: false,
         }
     }
 
@@ -123,6 +126,7 @@ impl Published {
             reach: reach(&snapshot.own),
             own_since: since(&network_up.node, now, &snapshot.own),
             is_settled: network_up.node.is_settled(now),
+            is_joining: false,
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct ServiceWish {
     pub tags: Vec<String>,
     /// Weight.
     pub weight: u32,
+    /// The file that defines it, if one does.
+    pub defined_in: Option<String>,
 }
 
 /// Why a service is not published.
@@ -125,7 +127,11 @@ impl Node {
             splice_port,
             tags: wish.tags,
             weight: wish.weight,
+            defined_in: wish.defined_in,
         };
+        if before.and_then(|at| self.kept.services.get(at)) == Some(&published) {
+            return Ok(published);
+        }
         match before {
             Some(at) => self.kept.services[at] = published.clone(),
             None => self.kept.services.push(published.clone()),
@@ -141,16 +147,21 @@ impl Node {
 
     /// Takes every instance of a service of this machine back. False: there was none.
     pub fn service_remove(&mut self, now: Now, name: &str) -> bool {
-        let (gone, stay): (Vec<Published>, Vec<Published>) = self
-            .kept
-            .services
-            .drain(..)
-            .partition(|service| service.name == name);
+        self.services_remove(now, |service| service.name == name)
+    }
+
+    /// Takes those services of this machine back of which `is_out` says so. False: there was none.
+    pub fn services_remove(&mut self, now: Now, is_out: impl Fn(&Published) -> bool) -> bool {
+        let (gone, stay): (Vec<Published>, Vec<Published>) =
+            self.kept.services.drain(..).partition(is_out);
         self.kept.services = stay;
         if gone.is_empty() {
             return false;
         }
-        self.kept.vips.retain(|(service, _)| service != name);
+        let services = &self.kept.services;
+        self.kept
+            .vips
+            .retain(|(name, _)| services.iter().any(|service| service.name == *name));
         self.persist_kept(None);
         for service in &gone {
             self.publish_service_ports(now, service, &[]);

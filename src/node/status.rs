@@ -417,6 +417,14 @@ impl Node {
         health
     }
 
+    /// What the node wants to be woken for, the earliest first: for people who look for faults.
+    pub fn deadlines(&self) -> Vec<(String, Moment)> {
+        self.timers
+            .iter()
+            .map(|(timer, at)| (format!("{timer:?}"), at))
+            .collect()
+    }
+
     /// Whether this machine is in sync and has a session, or is alone (`webmesh wait`).
     pub fn is_settled(&self, now: Now) -> bool {
         let alive =

@@ -51,6 +51,10 @@ pub struct Link {
     pub up: bool,
     /// Whether it is `lo`.
     pub loopback: bool,
+    /// What it is by the kernel's word (`tun`, `bridge`, `veth` …); None for real hardware and `lo`.
+    pub kind: Option<String>,
+    /// Its MTU, bytes; 0 when the kernel does not say.
+    pub mtu: u32,
 }
 
 /// An address as the kernel lists it.
@@ -291,18 +295,28 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         return None;
     };
     let flags = message.header.flags;
-    message
-        .attributes
-        .into_iter()
-        .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => Some(Link {
-                index: message.header.index,
-                name,
-                up: flags.contains(LinkFlags::Up),
-                loopback: flags.contains(LinkFlags::Loopback),
-            }),
-            _ => None,
-        })
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        up: flags.contains(LinkFlags::Up),
+        loopback: flags.contains(LinkFlags::Loopback),
+        kind: None,
+        mtu: 0,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(link).filter(|link| !link.name.is_empty())
 }
 
 fn address(message: RouteNetlinkMessage) -> Option<Address> {
@@ -384,6 +398,7 @@ mod tests {
             .find(|link| link.loopback)
             .unwrap();
         assert_eq!(lo.name, "lo");
+        assert!(lo.mtu >= 1280 && lo.kind.is_none(), "{lo:?}");
         assert_eq!(links.index("lo").unwrap(), lo.index);
         let addresses = links.addresses().unwrap();
         let own = addresses

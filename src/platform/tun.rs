@@ -95,30 +95,38 @@ impl std::fmt::Debug for Tun {
     }
 }
 
+/// Whether a device of this name could be had now. It is made and gone at once.
+///
+/// # Errors
+/// [`Tun::open`] would fail in the same way.
+pub fn try_out(name: &str) -> Result<(), OpenTunError> {
+    let device = blank(name).enable(false).build_sync();
+    device.map(drop).map_err(|source| refusal(name, source))
+}
+
+/// What all our devices have in common.
+fn blank(name: &str) -> tun_rs::DeviceBuilder {
+    tun_rs::DeviceBuilder::new().name(name).with(|guard| {
+        guard.offload(false).multi_queue(false);
+    })
+}
+
 impl Tun {
     /// Makes the device, gives it its addresses, and routes the network to it.
     ///
     /// # Errors
     /// Nothing is left behind then.
     pub fn open(shape: &Shape) -> Result<Self, OpenTunError> {
-        if !std::path::Path::new("/dev/net/tun").exists() {
-            return Err(OpenTunError::Missing);
-        }
         if !(MTU_MIN..=MTU_MAX).contains(&shape.mtu) {
             return Err(OpenTunError::Mtu(shape.mtu));
         }
-        let mut builder = tun_rs::DeviceBuilder::new()
-            .name(&shape.name)
-            .mtu(shape.mtu)
-            .with(|guard| {
-                guard.offload(false).multi_queue(false);
-            });
+        let mut builder = blank(&shape.name).mtu(shape.mtu);
         if let Some((v4, _)) = shape.v4 {
             builder = builder.ipv4(v4, 32, None);
         }
         let device = builder
             .build_sync()
-            .map_err(|source| refusal(shape, source))?;
+            .map_err(|source| refusal(&shape.name, source))?;
         let configure = |source| OpenTunError::Configure {
             name: shape.name.clone(),
             source,
@@ -229,12 +237,15 @@ fn is_moment(error: &io::Error) -> bool {
     )
 }
 
-fn refusal(shape: &Shape, source: io::Error) -> OpenTunError {
+fn refusal(name: &str, source: io::Error) -> OpenTunError {
+    if !std::path::Path::new("/dev/net/tun").exists() {
+        return OpenTunError::Missing;
+    }
     match source.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => OpenTunError::Forbidden,
-        Some(libc::EBUSY) => OpenTunError::Busy(shape.name.clone()),
+        Some(libc::EBUSY) => OpenTunError::Busy(name.to_owned()),
         _ => OpenTunError::Configure {
-            name: shape.name.clone(),
+            name: name.to_owned(),
             source,
         },
     }

@@ -13,7 +13,7 @@ pub use self::{
 };
 use crate::tables::Transport;
 
-/// A service that `service add` published, kept over restarts.
+/// A service that `service add` or a file published, kept over restarts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
     /// Its name.
@@ -32,6 +32,8 @@ pub struct Published {
     pub tags: Vec<String>,
     /// Weight; 100 is the usual.
     pub weight: u32,
+    /// The file that defines it; None: somebody added it by `service add`.
+    pub defined_in: Option<String>,
 }
 
 /// One listener the shell must run.

@@ -3,12 +3,21 @@
 //! To stderr, one line each, which journald and a terminal both take: without times under journald (it has its own), with
 //! colour on a terminal alone. `WEBMESH_LOG` filters as `RUST_LOG` does elsewhere; the default is `info`.
 //!
+//! The last lines are kept in memory too ([`last_lines`]), for `webmesh debug bundle`.
+//!
 //! Addresses and names of peers go through [`Private`], keys never go anywhere.
+
+mod ring;
 
 use std::{fmt, io::IsTerminal};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{EnvFilter, fmt::time::SystemTime};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, fmt as lines, fmt::time::SystemTime, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+pub use ring::last_lines;
 
 /// The variable that filters the log.
 pub const FILTER_VARIABLE: &str = "WEBMESH_LOG";
@@ -23,17 +32,26 @@ pub fn start() {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse_lossy(format!("{text},boringtun=off"));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let to_stderr = lines::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     let is_under_journald = std::env::var_os("JOURNAL_STREAM").is_some();
-    let started = if is_under_journald {
-        builder.without_time().try_init()
+    let to_stderr = if is_under_journald {
+        to_stderr.without_time().boxed()
     } else {
-        builder.with_timer(SystemTime).try_init()
+        to_stderr.with_timer(SystemTime).boxed()
     };
+    let to_memory = lines::layer()
+        .with_writer(ring::line)
+        .with_ansi(false)
+        .with_target(false)
+        .with_timer(SystemTime);
+    let started = tracing_subscriber::registry()
+        .with(filter)
+        .with(to_stderr)
+        .with(to_memory)
+        .try_init();
     if started.is_err() {
         tracing::debug!("Logging runs already");
     }

@@ -57,6 +57,25 @@ fn what_only_root_may_names_what_was_typed() {
 }
 
 #[test]
+fn a_secret_that_was_typed_is_not_said_again() {
+    let secrets = [
+        (Verb::Join, "join", token()),
+        (Verb::Recover, "recover", "4XKD-91TQ".to_owned()),
+    ];
+    for (verb, word, secret) in secrets {
+        let told = FakeAgent::new()
+            .refuses(verb, &ApiError::not_allowed(verb))
+            .run(&format!("{word} {secret}"));
+        assert!(
+            told.stderr.ends_with(&format!(" {word} -\n")) && !told.stderr.contains(&secret),
+            "{}",
+            told.stderr
+        );
+        assert_eq!(told.exit, 2);
+    }
+}
+
+#[test]
 fn an_agent_that_does_not_run_is_started_how_it_can_be() {
     let told = webmesh(
         &["status"],
@@ -266,16 +285,35 @@ fn what_cannot_be_meant_is_one_line_and_exit_2() {
     let complaints = [
         (
             "statsu",
-            "unrecognized subcommand 'statsu'. Did you mean status?: webmesh --help",
+            "there is no verb \"statsu\". Did you mean status?: webmesh --help",
+        ),
+        (
+            "inti home",
+            "there is no verb \"inti\". Did you mean init?: webmesh --help",
+        ),
+        (
+            "service ad web",
+            "there is no verb \"service ad\". Did you mean service add?: webmesh service --help",
+        ),
+        (
+            "service",
+            "service needs a verb: add, rm, list or show: webmesh service --help",
         ),
         (
             "status --jsn",
-            "unexpected argument '--jsn' found. Did you mean --json?: webmesh --help",
+            "status takes no --jsn. Did you mean --json?: webmesh status --help",
+        ),
+        ("init", "init needs NETWORK: webmesh init --help"),
+        (
+            "service add web",
+            "service add needs --port P[/udp]: webmesh service add --help",
         ),
         (
-            "init",
-            "the following required arguments were not provided: <NETWORK>: webmesh --help",
+            "service add web --port 0",
+            "--port P[/udp] cannot be \"0\": a port is 1 to 65535, with /udp behind it for UDP: \
+             webmesh service add --help",
         ),
+        ("up now", "up takes no \"now\": webmesh up --help"),
     ];
     for (words, line) in complaints {
         judge(

@@ -102,7 +102,6 @@ anna  up     direct 203.0.113.9:61234  34 ms  8.1 MB  1.2 MB  now
   addresses    100.71.20.9  fd7c:1a2b:3c4d:9c41:77e0:5b1:c0de:12
   dialled at   203.0.113.9:41820  192.168.1.20:41820
   role         admin, since 2026-11-22
-  groups       –
   certificate  until 2027-02-20
   version      0.1.0
   services     db, web

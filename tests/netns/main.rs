@@ -16,8 +16,10 @@ mod harness;
 mod schema;
 
 mod answering;
+mod asking;
 mod clocks;
 mod crashing;
+mod defining;
 mod demo;
 mod host;
 mod hostile;
@@ -29,6 +31,7 @@ mod mallory;
 mod many;
 mod naming;
 mod reaching;
+mod secrets;
 mod serving;
 mod silence;
 mod wire;

@@ -170,6 +170,7 @@ fn serve(world: &mut World, ix: usize, name: &str) {
         target: None,
         tags: Vec::new(),
         weight: 100,
+        defined_in: None,
     };
     world
         .command(ix, |node, now| node.service_add(now, wish))

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::{Control, policy};
 use crate::{
-    api::{ApiError, Code, InitReply, InitRequest},
+    api::{ApiError, Code, InitReply, InitRequest, Status},
     daemon::{agent::Agent, sealing, starting},
     keys::{NetSecret, NodeKey, RootSeed},
     members::label::{self, Domain},
@@ -43,7 +43,25 @@ pub(super) async fn answer(control: &Control, request: InitRequest) -> Result<In
         dns: look.status.dns.clone(),
         policy: policy::DEFAULT.to_owned(),
         recovery_code,
+        warnings: warnings(&look.status),
     })
+}
+
+/// What is to be known before the network is of use: that its addresses clash with this host's.
+fn warnings(status: &Status) -> Vec<ApiError> {
+    let name = status.network.as_ref().map(|network| &network.name);
+    let blocked = status
+        .health
+        .iter()
+        .filter(|line| line.code == "ipv4_blocked");
+    blocked
+        .zip(name)
+        .map(|(line, name)| {
+            ApiError::warning(Code::Ipv4Blocked, line.message.clone()).remedy(format!(
+                "to choose other addresses: sudo webmesh leave {name}, then sudo webmesh init {name} --ipv4 CIDR"
+            ))
+        })
+        .collect()
 }
 
 fn checked(request: &InitRequest) -> Result<Wish, ApiError> {

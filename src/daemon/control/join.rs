@@ -20,7 +20,7 @@ use crate::{
     keys::{Token, TokenRefused},
     members::label,
     node::joiner::Wish,
-    platform::credentials,
+    platform::{credentials, tun},
 };
 
 /// How long `join` waits for the first Digest round with the issuer (protocol §9).
@@ -79,6 +79,8 @@ fn begin(agent: &mut Agent, token: Token, wish: Wish, asker: Asker) -> Result<()
     let could_not = |error: anyhow::Error| {
         ApiError::could_not(Code::Internal, format!("cannot join: {error:#}"))
     };
+    // Before the first datagram: an invite is not spent on a machine that can have no device.
+    tun::try_out(agent.config.tun.name.as_str()).map_err(|error| could_not(error.into()))?;
     let folder = agent
         .state_dir
         .join(token.secret.join_id(), Agent::draw_seeds())

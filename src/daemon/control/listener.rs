@@ -1,18 +1,19 @@
-//! The API's socket, and how much of it one user may take: everybody may connect, and nobody may keep the others out or
-//! use up the agent's descriptors.
+//! The API's socket, and how much of it one user may take: everybody may connect, and nobody may keep the others out, use up
+//! the agent's descriptors, or have it hold an answer that is never read.
 
 use std::{
     collections::BTreeMap,
     io,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{UnixListener, UnixStream, unix},
+    net::{UnixListener, UnixStream},
+    time::{Sleep, sleep},
 };
 
 use crate::platform::credentials::{self, Caller};
@@ -22,6 +23,10 @@ const PER_USER: usize = 64;
 
 /// How long to stop accepting after an accept failed (no descriptor left): long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client may leave what is written to it unread, once the kernel's buffer is full. Long enough for a person who
+/// holds `status --watch` up; short enough that a thousand answers that nobody reads do not pile up.
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// The socket.
 #[derive(Debug)]
@@ -35,6 +40,10 @@ pub(super) struct Listener {
 pub(super) struct Connection {
     stream: UnixStream,
     caller: Option<Caller>,
+    /// How long it may leave what is written unread.
+    patience: Duration,
+    /// Runs while it does not read.
+    unread: Option<Pin<Box<Sleep>>>,
     _place: Place,
 }
 
@@ -56,34 +65,27 @@ impl Listener {
             users: Users::default(),
         }
     }
-}
 
-impl axum::serve::Listener for Listener {
-    type Io = Connection;
-    type Addr = unix::SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, unix::SocketAddr) {
+    /// The next client that may come in.
+    pub(super) async fn accept(&self) -> Connection {
         loop {
             match self.socket.accept().await {
-                Ok((stream, address)) => {
+                Ok((stream, _)) => {
                     let caller = Caller::of(&stream).ok();
                     let uid = caller.map_or(u32::MAX, |caller| caller.uid);
                     if let Some(place) = self.users.enter(uid) {
-                        let connection = Connection {
+                        return Connection {
                             stream,
                             caller,
+                            patience: UNREAD,
+                            unread: None,
                             _place: place,
                         };
-                        return (connection, address);
                     }
                 }
-                Err(_none_left) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                Err(_none_left) => sleep(ACCEPT_PAUSE).await,
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<unix::SocketAddr> {
-        self.socket.local_addr()
     }
 }
 
@@ -138,7 +140,18 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        match Pin::new(&mut self.stream).poll_write(context, bytes) {
+            Poll::Ready(written) => {
+                self.unread = None;
+                Poll::Ready(written)
+            }
+            Poll::Pending => {
+                let patience = self.patience;
+                let unread = self.unread.get_or_insert_with(|| Box::pin(sleep(patience)));
+                ready!(unread.as_mut().poll(context));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -171,6 +184,26 @@ mod tests {
         let users = Users::default();
         let places: Vec<Place> = std::iter::from_fn(|| users.enter(0)).take(1000).collect();
         assert_eq!(places.len(), 1000);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_nothing_is_given_up() {
+        use tokio::io::AsyncWriteExt as _;
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut connection = Connection {
+            stream: near,
+            caller: None,
+            patience: Duration::from_millis(20),
+            unread: None,
+            _place: Users::default().enter(7).unwrap(),
+        };
+        let more_than_the_kernel_holds = vec![0; 4 << 20];
+        let error = connection
+            .write_all(&more_than_the_kernel_holds)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(far);
     }
 
     #[test]

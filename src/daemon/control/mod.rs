@@ -3,7 +3,9 @@
 //! Who asks is known by the socket's credentials; what he may is [`api::Rights`]. Looking reads the published look and
 //! never waits for the loop; changing is asked of the loop.
 
+mod debug;
 mod dns;
+mod http;
 mod init;
 mod invite;
 mod join;
@@ -27,13 +29,11 @@ use std::{
 
 use anyhow::Context as _;
 use axum::{
-    Router,
     body::{Body, Bytes},
-    extract::{ConnectInfo, DefaultBodyLimit, State, connect_info::Connected},
-    http::{Method, StatusCode, Uri, header},
+    http::{Method, StatusCode, header},
     response::Response,
-    serve::IncomingStream,
 };
+use hyper::{Request, body::Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     net::UnixListener,
@@ -48,6 +48,7 @@ use super::{
 };
 use crate::{
     api::{self, ApiError, Line, ReadAccess, Verb},
+    config::Config,
     platform::credentials,
 };
 
@@ -62,7 +63,8 @@ const LINES: usize = 16;
 pub(super) struct Control {
     pub(super) caller: Caller,
     pub(super) look: watch::Receiver<Look>,
-    pub(super) read: ReadAccess,
+    /// The settings that run; HUP changes them.
+    pub(super) settings: watch::Receiver<Config>,
 }
 
 /// The running server. The socket file goes with it.
@@ -81,12 +83,6 @@ impl Drop for Server {
 /// Who is at the other end of a connection; None when the kernel does not say.
 #[derive(Clone, Copy, Debug)]
 struct Asker(Option<credentials::Caller>);
-
-impl Connected<IncomingStream<'_, Listener>> for Asker {
-    fn connect_info(stream: IncomingStream<'_, Listener>) -> Self {
-        Self(stream.io().caller())
-    }
-}
 
 impl Asker {
     /// What counts for a verb of these rights. The database of groups, which may be slow, is asked only where membership
@@ -119,14 +115,7 @@ pub(super) fn serve(socket: &Path, control: Control) -> anyhow::Result<Server> {
             socket.display()
         )
     })?;
-    let router = Router::new()
-        .fallback(answer)
-        .layer(DefaultBodyLimit::max(api::MAX_REQUEST))
-        .with_state(control);
-    let service = router.into_make_service_with_connect_info::<Asker>();
-    let task = tasks::spawn("api", async move {
-        let _never_ends = axum::serve(Listener::new(listener), service).await;
-    });
+    let task = tasks::spawn("api", http::serve(Listener::new(listener), control));
     Ok(Server {
         socket: socket.to_owned(),
         _task: task,
@@ -156,35 +145,45 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn answer(
-    State(control): State<Control>,
-    ConnectInfo(asker): ConnectInfo<Asker>,
-    method: Method,
-    uri: Uri,
-    body: Bytes,
-) -> Response {
-    match dispatch(control, asker, (&method, uri.path()), &body).await {
-        Ok(response) => response,
-        Err(error) => refusal(&error),
-    }
+async fn answer(control: Control, asker: Asker, request: Request<Incoming>) -> Response {
+    let outcome = match permitted(&control, asker, &request) {
+        Ok((verb, asker)) => match http::body(request).await {
+            Ok(body) => carry_out(control, asker, verb, &body).await,
+            Err(error) => Err(error),
+        },
+        Err(error) => Err(error),
+    };
+    outcome.unwrap_or_else(|error| refusal(&error))
 }
 
-async fn dispatch(
-    control: Control,
+/// What is asked, if this caller may ask it; nothing of the body is read before.
+fn permitted(
+    control: &Control,
     asker: Asker,
-    (method, path): (&Method, &str),
-    body: &[u8],
-) -> Result<Response, ApiError> {
-    let method = match *method {
+    request: &Request<Incoming>,
+) -> Result<(Verb, api::Caller), ApiError> {
+    let path = request.uri().path();
+    let method = match *request.method() {
         Method::GET => api::Method::Get,
         Method::POST => api::Method::Post,
         _ => return Err(ApiError::unknown_verb(path)),
     };
     let verb = Verb::find(method, path).ok_or_else(|| ApiError::unknown_verb(path))?;
-    let asker = asker.standing(verb.rights(), control.read);
-    if !verb.rights().allow(asker, control.read) {
-        return Err(ApiError::not_allowed(verb));
+    let read = control.settings.borrow().api.read;
+    let asker = asker.standing(verb.rights(), read);
+    if verb.rights().allow(asker, read) {
+        Ok((verb, asker))
+    } else {
+        Err(ApiError::not_allowed(verb))
     }
+}
+
+async fn carry_out(
+    control: Control,
+    asker: api::Caller,
+    verb: Verb,
+    body: &[u8],
+) -> Result<Response, ApiError> {
     match verb {
         Verb::Init => reply(&init::answer(&control, request(body)?).await?),
         Verb::Invite => reply(&invite::answer(&control, request(body)?).await?),
@@ -206,6 +205,7 @@ async fn dispatch(
         Verb::ServiceShow => reply(&service::answer_show(&control, &request(body)?)?),
         Verb::PolicyShow => reply(&policy::answer(&control, &request(body)?)?),
         Verb::Recover => reply(&recover::answer(&control, request(body)?).await?),
+        Verb::DebugBundle => reply(&debug::answer(&control, request(body)?).await?),
     }
 }
 
@@ -213,6 +213,12 @@ async fn dispatch(
 fn request<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ApiError> {
     if body.is_empty() {
         return Ok(T::default());
+    }
+    // serde would take a list for the fields in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::bad_request(
+            "the request cannot be read: its options are no JSON object",
+        ));
     }
     serde_json::from_slice(body)
         .map_err(|error| ApiError::bad_request(format!("the request cannot be read: {error}")))

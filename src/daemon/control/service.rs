@@ -8,7 +8,7 @@ use crate::{
         self, ApiError, NetworkRequest, Protocol, ServiceAddReply, ServiceAddRequest,
         ServiceListReply, ServiceRemoveReply, ServiceRequest, ServiceShowReply,
     },
-    daemon::{agent::Agent, door, network::Network},
+    daemon::{agent::Agent, defining, door, network::Network},
     node::{ServiceRefused, ServiceWish},
     platform::clock,
     services::Published,
@@ -17,9 +17,6 @@ use crate::{
 
 /// Below this a target's port is a system service's, which root alone may open to others (design §10).
 const FIRST_FREE_PORT: u16 = 1024;
-
-/// What a service without `--weight` weighs.
-const WEIGHT: u32 = 100;
 
 /// What was published, and under which name.
 struct Added {
@@ -165,6 +162,9 @@ fn add(
     if let Some(target) = target {
         judge_target(network, transport, target)?;
     }
+    if let Some(file) = defining::file_of(&network.node, &request.name) {
+        return Err(ApiError::defined_in(&request.name, file));
+    }
     let own = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), request.port);
     if target.is_none() && network.is_own_socket(transport, own) {
         return Err(ApiError::bad_request(format!(
@@ -180,7 +180,8 @@ fn add(
         port: request.port,
         target,
         tags: request.tags,
-        weight: request.weight.unwrap_or(WEIGHT),
+        weight: request.weight.unwrap_or(api::USUAL_WEIGHT),
+        defined_in: None,
     };
     let service = network.node.service_add(now, wish).map_err(refusal)?;
     let _rest_next_turn = network.drain();
@@ -269,6 +270,9 @@ fn refusal(refused: ServiceRefused) -> ApiError {
 fn remove(agent: &mut Agent, name: &str) -> Result<(), ApiError> {
     let network = agent.network()?;
     let now = clock::now();
+    if let Some(file) = defining::file_of(&network.node, name) {
+        return Err(ApiError::defined_in(name, file));
+    }
     if network.node.service_remove(now, name) {
         let _rest_next_turn = network.drain();
         let unsaved = network.facts.unsaved.clone();

@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::{Control, last_line, lines};
+use super::{Control, last_line, lines, nowhere};
 use crate::{
-    api::{ApiError, InstanceState, PeerState, WaitReply, WaitRequest},
+    api::{ApiError, InstanceState, PeerState, State, WaitReply, WaitRequest},
     daemon::event_loop::Look,
 };
 
@@ -32,21 +32,45 @@ async fn wait(
     let started = Instant::now();
     let so = async {
         loop {
-            let is_so = is_so(&control.look.borrow_and_update(), request);
-            if is_so || control.look.changed().await.is_err() {
-                return is_so;
+            let prospect = prospect(&control.look.borrow_and_update(), request);
+            match prospect {
+                Prospect::So => return Ok(()),
+                Prospect::Never(why) => return Err(why),
+                Prospect::NotYet => {}
+            }
+            if control.look.changed().await.is_err() {
+                return Err(ApiError::internal("the agent stops"));
             }
         }
     };
     match tokio::time::timeout(span, so).await {
-        Ok(true) => Ok(WaitReply {
+        Ok(Ok(())) => Ok(WaitReply {
             took_ms: started.elapsed().as_secs_f64() * 1000.0,
         }),
-        Ok(false) => Err(ApiError::internal("the agent stops")),
+        Ok(Err(why)) => Err(why),
         Err(_elapsed) => Err(ApiError::timed_out(
             &what_is_missing(request),
             request.timeout_s,
         )),
+    }
+}
+
+/// What can be said of a wish by one look.
+enum Prospect {
+    So,
+    NotYet,
+    /// Nothing but a command can bring it about.
+    Never(ApiError),
+}
+
+fn prospect(look: &Look, request: &WaitRequest) -> Prospect {
+    let never = |error: ApiError| Prospect::Never(ApiError { exit: 1, ..error });
+    match (look.status.state, &look.status.network) {
+        (State::None, _) if look.is_joining => Prospect::NotYet,
+        (State::None, _) => never(nowhere(look)),
+        (State::Down, Some(network)) => never(ApiError::network_down(&network.name)),
+        (State::Up | State::Down, _) if is_so(look, request) => Prospect::So,
+        (State::Up | State::Down, _) => Prospect::NotYet,
     }
 }
 
