@@ -9,7 +9,7 @@ use super::{
     kept_file::Identity as Seeds,
     network::Network,
     sealing,
-    starting::{self, Ground},
+    starting::{self, Before, Ground},
     state_dir::{Found, NetworkFolder, StateDir},
     view::Published,
 };
@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     ids::NetworkId,
     node::{Ipv4Use, Restored, Standing, status::Snapshot},
-    platform::clock,
+    platform::{clock, guard::Guard},
 };
 
 /// Everything the loop owns.
@@ -27,6 +27,8 @@ pub(super) struct Agent {
     pub(super) config: Config,
     pub(super) state_dir: StateDir,
     pub(super) place: Place,
+    /// A guard that stands, for the network that comes up next.
+    guard: Option<Guard>,
     published: watch::Sender<Arc<Published>>,
 }
 
@@ -60,6 +62,7 @@ impl Agent {
             config,
             state_dir,
             place: Place::Idle,
+            guard: None,
             published,
         }
     }
@@ -152,7 +155,13 @@ impl Agent {
         ground: Ground,
     ) -> anyhow::Result<()> {
         let identity = starting::identity_of(&folder.identity);
-        let network = starting::start(&self.config, identity, folder, id, restored, ground)?;
+        let before = Before {
+            folder,
+            restored,
+            ground,
+            guard: self.guard.take(),
+        };
+        let network = starting::start(&self.config, identity, id, before)?;
         self.place = Place::Up(Box::new(network));
         Ok(())
     }
@@ -187,9 +196,10 @@ impl Agent {
     /// # Errors
     /// The network is not up any more, and cannot be brought up.
     pub(super) fn restart_network(&mut self) -> anyhow::Result<()> {
-        let Place::Up(network) = std::mem::replace(&mut self.place, Place::Idle) else {
+        let Place::Up(mut network) = std::mem::replace(&mut self.place, Place::Idle) else {
             return Ok(());
         };
+        self.guard = network.guarding.hand_over();
         let path = network.stop().path().to_owned();
         let (folder, found) = NetworkFolder::open(path)?;
         self.take_up(folder, found)

@@ -11,7 +11,10 @@ use super::{agent::Agent, calls::Caller, network::DoorAnswer};
 use crate::{
     api::{ApiError, Door, DoorVerdict},
     datapath::command::DoorVerdict as Said,
-    platform::sock_diag::{self, Listening, Port},
+    platform::{
+        firewall,
+        sock_diag::{self, Listening, Port},
+    },
     services::Published,
     tables::Transport,
 };
@@ -24,22 +27,36 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// # Errors
 /// The network went down meanwhile.
 pub(super) async fn probe(caller: &Caller, service: &Published) -> Result<Door, ApiError> {
-    let own = caller
-        .ask(|agent: &mut Agent| Ok(agent.network()?.side.addresses()))
+    let side = caller
+        .ask(|agent: &mut Agent| Ok(agent.network()?.side.clone()))
         .await?;
-    match (service.transport, service.target) {
-        (Transport::Udp, target) => Ok(bound(&own, target, service.port)),
+    let own = side.addresses();
+    let found = match (service.transport, service.target) {
+        (Transport::Udp, target) => bound(&own, target, service.port),
         (Transport::Tcp, Some(target)) => {
             // The splice's listener is bound a moment after the service is added, by the same loop.
             let listen_port = service.splice_port.unwrap_or(service.port);
             let at_splice = knock(caller, listen_port).await?;
-            Ok(through_splice(at_splice, listen_port, target).await)
+            through_splice(at_splice, listen_port, target).await
         }
         (Transport::Tcp, None) => {
             let answer = knock(caller, service.port).await?;
-            Ok(direct(answer, service.port, &own))
+            direct(answer, service.port, &own)
         }
-    }
+    };
+    let blocker = match found.verdict {
+        DoorVerdict::Dropped => firewall::program(),
+        DoorVerdict::Accepted
+        | DoorVerdict::Closed
+        | DoorVerdict::LoopbackOnly
+        | DoorVerdict::Bound
+        | DoorVerdict::Unprobed => None,
+    };
+    Ok(Door {
+        firewall: blocker.map(|program| program.name().to_owned()),
+        device: side.device,
+        ..found
+    })
 }
 
 async fn knock(caller: &Caller, port: u16) -> Result<Option<DoorAnswer>, ApiError> {
@@ -55,6 +72,7 @@ fn door(verdict: DoorVerdict, port: u16, answer: Option<DoorAnswer>) -> Door {
         verdict,
         port,
         firewall: None,
+        device: String::new(),
     }
 }
 
