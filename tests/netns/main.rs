@@ -19,6 +19,7 @@ mod answering;
 mod clocks;
 mod crashing;
 mod demo;
+mod guarding;
 mod host;
 mod hostile;
 mod injection;
