@@ -84,8 +84,6 @@ pub(super) struct Facts {
     pub(super) counters: BTreeMap<&'static str, u64>,
     /// The join session by which this machine came in is open.
     pub(super) has_joiner: bool,
-    /// A route of this host overlaps the network's pool.
-    pub(super) has_route_conflict: bool,
     /// The own mesh addresses changed: the device must be made anew.
     pub(super) is_moved: bool,
 }
@@ -235,11 +233,11 @@ impl Network {
         self.tell_addresses();
         self.ipv4.look_again();
         // A route in the network's pool came or went: the device has to be made with IPv4 or without.
-        let (own, device) = (self.tables.load().own, self.side.device.as_str());
-        let uses_ipv4 = own.v4.is_some();
-        let knew = self.facts.has_route_conflict;
-        if uses_ipv4 || knew {
-            self.facts.is_moved |= route_conflict(own.pool4, device).is_some() != knew;
+        let has_ipv4 = self.side.v4.is_some();
+        let knew = !has_ipv4 && self.facts.ipv4_blocked.is_some();
+        if has_ipv4 || knew {
+            let conflict = route_conflict(self.tables.load().own.pool4, &self.side.device);
+            self.facts.is_moved |= conflict.is_some() != knew;
         }
     }
 

@@ -126,7 +126,6 @@ pub(super) fn start(
     if let Some(why) = conflict {
         tracing::warn!(why.cause, "IPv4 of the network is not used on this host");
         facts.ipv4_blocked = Some(why);
-        facts.has_route_conflict = true;
         (node, first) = make_node(config, &identity, network, &restored, Ipv4Use::Off);
         own = published(&first)?.own;
     }

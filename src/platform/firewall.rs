@@ -42,6 +42,12 @@ pub struct Culprit {
     pub source: Ipv4Net,
 }
 
+/// The families whose rules see IPv4, with their names for `nft`.
+const FAMILIES: [(NetfilterProtoFamily, &str); 2] = [
+    (NetfilterProtoFamily::IPv4, "ip"),
+    (NetfilterProtoFamily::Inet, "inet"),
+];
+
 /// Which program sets this host's firewall, if one of those that people use does.
 pub fn program() -> Option<Program> {
     let chains = nftables::chains().unwrap_or_default();
@@ -55,11 +61,10 @@ pub fn culprit(net: Ipv4Net) -> Option<Culprit> {
     rules.into_iter().find_map(|rule| {
         let source = nftables::source4(&rule.expressions)?;
         let concerns = source.contains(&net) || net.contains(&source);
-        let family = match rule.table.family {
-            NetfilterProtoFamily::IPv4 => "ip",
-            NetfilterProtoFamily::Inet => "inet",
-            _ => return None,
-        };
+        let family = FAMILIES
+            .iter()
+            .find(|(family, _)| *family == rule.table.family)?
+            .1;
         let is_ours = rule.table.name.starts_with("webmesh-");
         (concerns && nftables::is_drop(&rule.expressions) && !is_ours).then_some(Culprit {
             family,
