@@ -268,6 +268,8 @@ pub struct Door {
     pub took_ms: Option<f64>,
     /// Who drops it, if that can be told; with [`DoorVerdict::Dropped`].
     pub firewall: Option<String>,
+    /// The device through which the mesh comes in.
+    pub device: String,
 }
 
 /// What came of a door probe.

@@ -293,20 +293,25 @@ pub fn door(door: &Door) -> String {
         DoorVerdict::LoopbackOnly => {
             format!("port {port} listens on 127.0.0.1 only: add --target 127.0.0.1:{port}")
         }
-        DoorVerdict::Dropped => match door.firewall.as_deref() {
-            Some("ufw") => format!(
-                "this machine drops it: its firewall (ufw) blocks wm0. There: sudo ufw allow in on wm0 to any port {port} proto tcp"
-            ),
-            Some(firewall) => format!(
-                "this machine drops it: its firewall ({firewall}) blocks wm0. Let port {port} in on wm0"
-            ),
-            None => {
-                format!("this machine drops it: its firewall blocks wm0. Let port {port} in on wm0")
-            }
-        },
+        DoorVerdict::Dropped => dropped(door.firewall.as_deref(), &door.device, port),
         DoorVerdict::Bound => format!("Something is bound to UDP port {port}; UDP is not probed"),
         DoorVerdict::Unprobed => "not probed".to_owned(),
     }
+}
+
+/// Who drops it, and what lets it in.
+fn dropped(firewall: Option<&str>, device: &str, port: u16) -> String {
+    let remedy = match firewall {
+        Some("ufw") => {
+            format!("There: sudo ufw allow in on {device} to any port {port} proto tcp")
+        }
+        Some("firewalld") => format!(
+            "There: sudo firewall-cmd --permanent --zone=trusted --add-interface={device} && sudo firewall-cmd --reload"
+        ),
+        Some(_) | None => format!("Let port {port} in on {device}"),
+    };
+    let whose = firewall.map_or_else(String::new, |name| format!(" ({name})"));
+    format!("this machine drops it: its firewall{whose} blocks {device}. {remedy}")
 }
 
 /// `service rm`.

@@ -21,7 +21,7 @@ mod value;
 
 pub use definition::{Definition, Definitions};
 pub use source::Source;
-pub use value::{DnsMode, Mtu, TunName};
+pub use value::{DnsMode, LinkPattern, Mtu, TunName};
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/webmesh/config.toml";
@@ -42,6 +42,8 @@ pub struct Config {
     pub tun: Tun,
     /// Names.
     pub dns: Dns,
+    /// The machine around the agent.
+    pub host: Host,
     /// The agent's socket.
     pub api: Api,
     /// For tests alone.
@@ -72,6 +74,26 @@ pub struct Tun {
 pub struct Dns {
     /// `mode`: whether the resolver answers. Default: `auto`.
     pub mode: DnsMode,
+}
+
+/// `[host]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Host {
+    /// `guard`: whether packets for or from mesh addresses that come in past the device are dropped. Default: `true`.
+    pub guard: bool,
+    /// `guard_local`: interfaces that only guests of this host are behind, which may reach the mesh too; a `*` at the
+    /// end stands for any rest of a name. Default: `docker0`.
+    pub guard_local: Vec<LinkPattern>,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            guard: true,
+            guard_local: vec![LinkPattern::docker()],
+        }
+    }
 }
 
 /// `[api]`.
@@ -233,17 +255,27 @@ mod tests {
         assert_eq!(config.tun.name.as_str(), "wm0");
         assert_eq!(config.tun.mtu.bytes(), 1420);
         assert_eq!(config.network.port, None);
+        assert!(config.host.guard);
+        assert_eq!(config.host.guard_local[0].as_str(), "docker0");
         assert_eq!((config.test.links, config.test.idle_s), (64, 300));
     }
 
     #[test]
     fn every_key_is_taken() {
         let text = "[network]\nport = 5000\n[tun]\nname = \"mesh\"\nmtu = 1280\n[dns]\nmode = \"off\"\n\
+                    [host]\nguard = false\nguard_local = [\"br-*\", \"virbr0\"]\n\
                     [api]\nread = \"group\"\n[test]\nlinks = 4\nidle_s = 5\n";
         let config = parse(text).unwrap();
         assert_eq!(config.network.port.map(|port| port.get()), Some(5000));
         assert_eq!(config.tun.name.as_str(), "mesh");
         assert_eq!(config.dns.mode, DnsMode::Off);
+        let local: Vec<&str> = config
+            .host
+            .guard_local
+            .iter()
+            .map(LinkPattern::as_str)
+            .collect();
+        assert_eq!((config.host.guard, local), (false, vec!["br-*", "virbr0"]));
         assert_eq!(config.api.read, ReadAccess::Group);
         assert_eq!((config.test.links, config.test.idle_s), (4, 5));
     }
@@ -340,6 +372,10 @@ mod tests {
             ),
             (
                 "[tun]\nname = \"\"",
+                "config.toml:2: a device's name has 1 to 15 letters",
+            ),
+            (
+                "[host]\nguard_local = [\"*\"]",
                 "config.toml:2: a device's name has 1 to 15 letters",
             ),
             ("[network]\nport = 0", "config.toml:2: "),

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String")]
 pub struct TunName(String);
 
+/// The name of a network interface, or how the names of several begin, with a `*` at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub struct LinkPattern(String);
+
 /// The device's MTU, bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "u32")]
@@ -77,6 +82,28 @@ impl TryFrom<String> for TunName {
 
     fn try_from(text: String) -> Result<Self, BadTunName> {
         text.parse()
+    }
+}
+
+impl LinkPattern {
+    /// The bridge that Docker makes first.
+    pub(super) fn docker() -> Self {
+        Self("docker0".to_owned())
+    }
+
+    /// The pattern.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for LinkPattern {
+    type Error = BadTunName;
+
+    fn try_from(text: String) -> Result<Self, BadTunName> {
+        let beginning = text.strip_suffix('*').unwrap_or(&text);
+        let _possible: TunName = beginning.parse()?;
+        Ok(Self(text))
     }
 }
 

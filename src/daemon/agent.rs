@@ -11,7 +11,7 @@ use super::{
     network::Network,
     reload::Reloading,
     sealing,
-    starting::{self, Ground},
+    starting::{self, Before, Ground},
     state_dir::{Found, NetworkFolder, StateDir},
     view::Published,
 };
@@ -20,7 +20,7 @@ use crate::{
     config::{Config, Source},
     ids::NetworkId,
     node::{Ipv4Use, Restored, Standing, status::Snapshot},
-    platform::clock,
+    platform::{clock, guard::Guard},
 };
 
 /// Everything the loop owns.
@@ -34,6 +34,8 @@ pub(super) struct Agent {
     pub(super) defined: Defined,
     pub(super) state_dir: StateDir,
     pub(super) place: Place,
+    /// A guard that stands, for the network that comes up next.
+    guard: Option<Guard>,
     published: watch::Sender<Arc<Published>>,
 }
 
@@ -69,6 +71,7 @@ impl Agent {
             config,
             state_dir,
             place: Place::Idle,
+            guard: None,
             published,
         }
     }
@@ -167,7 +170,13 @@ impl Agent {
         ground: Ground,
     ) -> anyhow::Result<()> {
         let identity = starting::identity_of(&folder.identity);
-        let network = starting::start(&self.config, identity, folder, id, restored, ground)?;
+        let before = Before {
+            folder,
+            restored,
+            ground,
+            guard: self.guard.take(),
+        };
+        let network = starting::start(&self.config, identity, id, before)?;
         self.place = Place::Up(Box::new(network));
         self.publish_defined();
         Ok(())
@@ -203,9 +212,10 @@ impl Agent {
     /// # Errors
     /// The network is not up any more, and cannot be brought up.
     pub(super) fn restart_network(&mut self) -> anyhow::Result<()> {
-        let Place::Up(network) = std::mem::replace(&mut self.place, Place::Idle) else {
+        let Place::Up(mut network) = std::mem::replace(&mut self.place, Place::Idle) else {
             return Ok(());
         };
+        self.guard = network.guarding.hand_over();
         let path = network.stop().path().to_owned();
         let (folder, found) = NetworkFolder::open(path)?;
         self.take_up(folder, found)

@@ -11,7 +11,10 @@ use super::{agent::Agent, calls::Caller, network::DoorAnswer};
 use crate::{
     api::{ApiError, Door, DoorVerdict},
     datapath::command::DoorVerdict as Said,
-    platform::sock_diag::{self, Listening, Port},
+    platform::{
+        firewall,
+        sock_diag::{self, Listening, Port},
+    },
     services::Published,
     tables::Transport,
 };
@@ -24,22 +27,40 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// # Errors
 /// The network went down meanwhile.
 pub(super) async fn probe(caller: &Caller, service: &Published) -> Result<Door, ApiError> {
-    let own = caller
-        .ask(|agent: &mut Agent| Ok(agent.network()?.side.addresses()))
+    let side = caller
+        .ask(|agent: &mut Agent| Ok(agent.network()?.side.clone()))
         .await?;
-    match (service.transport, service.target) {
-        (Transport::Udp, target) => Ok(bound(&own, target, service.port)),
+    let own = side.addresses();
+    let found = match (service.transport, service.target) {
+        (Transport::Udp, target) => bound(&own, target, service.port),
         (Transport::Tcp, Some(target)) => {
             // The splice's listener is bound a moment after the service is added, by the same loop.
             let listen_port = service.splice_port.unwrap_or(service.port);
             let at_splice = knock(caller, listen_port).await?;
-            Ok(through_splice(at_splice, listen_port, target).await)
+            through_splice(at_splice, listen_port, target).await
         }
         (Transport::Tcp, None) => {
             let answer = knock(caller, service.port).await?;
-            Ok(direct(answer, service.port, &own))
+            direct(answer, service.port, &own)
         }
-    }
+    };
+    let is_dropped = found.verdict == DoorVerdict::Dropped;
+    let firewall = is_dropped.then(firewall::program).flatten();
+    Ok(Door {
+        verdict: found.verdict,
+        port: found.port,
+        took_ms: found.took_ms,
+        firewall: firewall.map(|program| program.name().to_owned()),
+        device: side.device,
+    })
+}
+
+/// What a knock found.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    verdict: DoorVerdict,
+    port: u16,
+    took_ms: Option<f64>,
 }
 
 async fn knock(caller: &Caller, port: u16) -> Result<Option<DoorAnswer>, ApiError> {
@@ -48,18 +69,17 @@ async fn knock(caller: &Caller, port: u16) -> Result<Option<DoorAnswer>, ApiErro
     Ok(timeout(PATIENCE, answer).await.ok().and_then(Result::ok))
 }
 
-fn door(verdict: DoorVerdict, port: u16, answer: Option<DoorAnswer>) -> Door {
+fn found(verdict: DoorVerdict, port: u16, answer: Option<DoorAnswer>) -> Found {
     let took_ms = answer.map(|answer| Duration::from_micros(answer.took_us).as_secs_f64() * 1000.0);
-    Door {
+    Found {
         took_ms: took_ms.filter(|_| verdict == DoorVerdict::Accepted),
         verdict,
         port,
-        firewall: None,
     }
 }
 
 /// Without a target the program itself is to answer at the mesh address.
-fn direct(answer: Option<DoorAnswer>, port: u16, own: &[IpAddr]) -> Door {
+fn direct(answer: Option<DoorAnswer>, port: u16, own: &[IpAddr]) -> Found {
     let verdict = match answer.map(|answer| answer.verdict) {
         Some(Said::Accepted) => DoorVerdict::Accepted,
         Some(Said::Refused) => match sock_diag::listening(Port::Tcp(port), own) {
@@ -70,24 +90,24 @@ fn direct(answer: Option<DoorAnswer>, port: u16, own: &[IpAddr]) -> Door {
         },
         None => DoorVerdict::Dropped,
     };
-    door(verdict, port, answer)
+    found(verdict, port, answer)
 }
 
 /// With a target the way is open when the splice answers the SYN and the target accepts.
-async fn through_splice(answer: Option<DoorAnswer>, listen_port: u16, target: SocketAddr) -> Door {
+async fn through_splice(answer: Option<DoorAnswer>, listen_port: u16, target: SocketAddr) -> Found {
     match answer.map(|answer| answer.verdict) {
         Some(Said::Accepted) => {}
-        Some(Said::Refused) => return door(DoorVerdict::Closed, listen_port, None),
-        None => return door(DoorVerdict::Dropped, listen_port, None),
+        Some(Said::Refused) => return found(DoorVerdict::Closed, listen_port, None),
+        None => return found(DoorVerdict::Dropped, listen_port, None),
     }
     match timeout(PATIENCE, TcpStream::connect(target)).await {
-        Ok(Ok(_)) => door(DoorVerdict::Accepted, target.port(), answer),
-        Ok(Err(_)) | Err(_) => door(DoorVerdict::Closed, target.port(), None),
+        Ok(Ok(_)) => found(DoorVerdict::Accepted, target.port(), answer),
+        Ok(Err(_)) | Err(_) => found(DoorVerdict::Closed, target.port(), None),
     }
 }
 
 /// UDP answers nobody; what can be known is whether something is bound.
-fn bound(own: &[IpAddr], target: Option<SocketAddr>, port: u16) -> Door {
+fn bound(own: &[IpAddr], target: Option<SocketAddr>, port: u16) -> Found {
     let (port, own): (u16, Vec<IpAddr>) = match target {
         Some(target) => (target.port(), vec![target.ip()]),
         None => (port, own.to_vec()),
@@ -98,5 +118,5 @@ fn bound(own: &[IpAddr], target: Option<SocketAddr>, port: u16) -> Door {
         Ok(Listening::Nobody | Listening::Elsewhere(_)) => DoorVerdict::Closed,
         Err(_) => DoorVerdict::Unprobed,
     };
-    door(verdict, port, None)
+    found(verdict, port, None)
 }

@@ -162,7 +162,7 @@ impl EventLoop {
             }
             Wake::AddressesChanged => {
                 if let Place::Up(network) = &mut self.agent.place {
-                    network.tell_addresses();
+                    network.on_addresses_changed();
                 }
             }
             Wake::Deadline => match &mut self.agent.place {

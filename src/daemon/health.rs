@@ -1,7 +1,5 @@
 //! The lines of `health`: what is so, and what to do about it (design §4).
 
-use std::net::IpAddr;
-
 use super::network::Facts;
 use crate::{
     api,
@@ -24,10 +22,8 @@ fn line(
 
 /// Nobody on this host asks our resolver.
 pub(super) fn names_not_resolving(snapshot: &Snapshot) -> api::Health {
-    let resolver = match snapshot.own.ipv4 {
-        Some(_) => IpAddr::V4(snapshot.resolvers.0),
-        None => IpAddr::V6(snapshot.resolvers.1),
-    };
+    let resolver = snapshot.dns_servers.first();
+    let resolver = resolver.map_or_else(String::new, ToString::to_string);
     let remedy = format!("write as the first line of /etc/resolv.conf: nameserver {resolver}");
     line(
         api::Level::Warning,
@@ -135,8 +131,17 @@ pub(super) fn shell_health(facts: &Facts) -> Vec<api::Health> {
         ));
     }
     if let Some(why) = &facts.ipv4_blocked {
-        let message = format!("only IPv6 is used here: {why}");
-        health.push(line(Warning, "ipv4_blocked", message, None));
+        let message = format!("only IPv6 is used here: {}", why.cause);
+        let remedy = why.remedy.as_deref();
+        health.push(line(Warning, "ipv4_blocked", message, remedy));
+    }
+    if let Some(why) = &facts.guard_missing {
+        let message = format!(
+            "neighbours on the LAN can reach mesh services here past the mesh: {}",
+            why.cause
+        );
+        let remedy = why.remedy.as_deref();
+        health.push(line(Warning, "guard_missing", message, remedy));
     }
     if let Some(why) = &facts.unsaved {
         let message = format!("state cannot be written: {why}");

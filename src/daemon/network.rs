@@ -13,6 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     data_plane::{DataPlane, JOINER},
+    guarding::Guarding,
+    ipv4_watch::{Ipv4Watch, Trouble, route_conflict},
     mesh_socket::MeshSide,
     persist::{self, Urgency},
     resolver_tcp::ResolverTcp,
@@ -26,7 +28,7 @@ use crate::{
     datapath::command::{Command, DoorVerdict, Event, SessionKeys},
     ids::{PeerIx, SessionId},
     node::{
-        Identity, Node,
+        Identity, Ipv4Use, Node,
         input::{Input, PersistOutcome, SessionEvent},
         output::{FirstContact, Notice, Output, Remote, Write},
     },
@@ -54,6 +56,8 @@ pub(super) struct Network {
     splices: Splices,
     wanted_splices: Vec<Splice>,
     resolver: ResolverTcp,
+    pub(super) guarding: Guarding,
+    ipv4: Ipv4Watch,
     pings: BTreeMap<u64, mpsc::Sender<Ponged>>,
     doors: BTreeMap<u64, oneshot::Sender<DoorAnswer>>,
     next_tag: u64,
@@ -69,7 +73,9 @@ pub(super) struct Facts {
     /// The default port was busy, this one was taken instead.
     pub(super) port_changed: bool,
     /// Why this host cannot use the network's IPv4.
-    pub(super) ipv4_blocked: Option<String>,
+    pub(super) ipv4_blocked: Option<Trouble>,
+    /// Why the host is not guarded, though it should be.
+    pub(super) guard_missing: Option<Trouble>,
     /// Why the last write failed.
     pub(super) unsaved: Option<String>,
     /// Splices that cannot be served.
@@ -92,6 +98,8 @@ pub(super) struct Parts {
     pub(super) side: MeshSide,
     pub(super) tables: Arc<ArcSwap<Tables>>,
     pub(super) resolver: ResolverTcp,
+    pub(super) guarding: Guarding,
+    pub(super) ipv4: Ipv4Watch,
     pub(super) facts: Facts,
 }
 
@@ -130,6 +138,8 @@ impl Network {
             side: parts.side,
             tables: parts.tables,
             resolver: parts.resolver,
+            guarding: parts.guarding,
+            ipv4: parts.ipv4,
             facts: parts.facts,
             traffic: Traffic::default(),
             wanted_splices: Vec::new(),
@@ -143,6 +153,7 @@ impl Network {
             network.carry_out(output);
         }
         network.tell_addresses();
+        network.tend_guard();
         network
     }
 
@@ -211,8 +222,23 @@ impl Network {
         if !self.facts.unserved.is_empty() {
             self.serve_splices();
         }
+        self.tend_guard();
+        self.take_ipv4_news(now);
         self.doors.retain(|_, asker| !asker.is_closed());
         self.pings.retain(|_, asker| !asker.is_closed());
+    }
+
+    /// Addresses, routes or links of this machine changed.
+    pub(super) fn on_addresses_changed(&mut self) {
+        self.tell_addresses();
+        self.ipv4.look_again();
+        // A route in the network's pool came or went: the device has to be made with IPv4 or without.
+        let has_ipv4 = self.side.v4.is_some();
+        let knew = !has_ipv4 && self.facts.ipv4_blocked.is_some();
+        if has_ipv4 || knew {
+            let conflict = route_conflict(self.tables.load().own.pool4, &self.side.device);
+            self.facts.is_moved |= conflict.is_some() != knew;
+        }
     }
 
     /// Tells the node where this machine is.
@@ -242,7 +268,15 @@ impl Network {
         let probe = self.draw_tag();
         let (asker, answer) = oneshot::channel();
         self.doors.insert(probe, asker);
-        self.data.tell(Command::ProbeDoor { probe, port });
+        // By the family that comes through: the other's silence says nothing about this port.
+        let through = self.facts.ipv4_blocked.is_none();
+        let v4 = self.side.v4.filter(|_| through).map(IpAddr::V4);
+        let address = v4.unwrap_or(IpAddr::V6(self.side.v6));
+        self.data.tell(Command::ProbeDoor {
+            probe,
+            address,
+            port,
+        });
         answer
     }
 
@@ -367,9 +401,28 @@ impl Network {
     }
 
     fn publish(&mut self, tables: Arc<Tables>) {
-        let moved = tables.own.v4 != self.side.v4 && self.facts.ipv4_blocked.is_none();
-        self.facts.is_moved |= moved;
+        self.facts.is_moved |= tables.own.v4 != self.side.v4;
         self.tables.store(tables);
+    }
+
+    fn tend_guard(&mut self) {
+        self.facts.guard_missing = self.guarding.tend();
+    }
+
+    fn take_ipv4_news(&mut self, now: Now) {
+        let Some(trouble) = self.ipv4.news() else {
+            return;
+        };
+        match &trouble {
+            Some(why) => tracing::warn!(why.cause, "IPv4 of the network does not come through"),
+            None => tracing::info!("IPv4 of the network comes through again"),
+        }
+        let ipv4 = match &trouble {
+            Some(_) => Ipv4Use::Blocked,
+            None => Ipv4Use::On,
+        };
+        self.facts.ipv4_blocked = trouble;
+        self.node.set_ipv4(now, ipv4);
     }
 
     fn serve_splices(&mut self) {

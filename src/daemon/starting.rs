@@ -1,12 +1,13 @@
 //! A network comes up: sockets, node, device, resolver, data thread, in this order; on any failure nothing is left.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     data_plane::DataPlane,
+    guarding::Guarding,
+    ipv4_watch::{Ipv4Watch, route_conflict},
     kept_file::Identity as Seeds,
     mesh_socket::MeshSide,
     network::{Facts, Network, Parts},
@@ -23,7 +24,8 @@ use crate::{
     node::{Identity, Ipv4Use, Node, Restored, Settings, output::Output},
     overlay::Limits,
     platform::{
-        clock, link,
+        clock,
+        guard::Guard,
         tun::{OpenTunError, Shape, Tun},
         udp,
     },
@@ -37,6 +39,16 @@ pub(super) struct Ground {
     pub(super) data: DataPlane,
     pub(super) port: u16,
     pub(super) changed: bool,
+}
+
+/// What is there before a network comes up.
+#[derive(Debug)]
+pub(super) struct Before {
+    pub(super) folder: NetworkFolder,
+    pub(super) restored: Restored,
+    pub(super) ground: Ground,
+    /// A guard of an earlier run.
+    pub(super) guard: Option<Guard>,
 }
 
 /// The keys of this run.
@@ -92,11 +104,15 @@ pub(super) fn break_ground(config: &Config) -> anyhow::Result<Ground> {
 pub(super) fn start(
     config: &Config,
     identity: Identity,
-    folder: NetworkFolder,
     network: NetworkId,
-    restored: Restored,
-    ground: Ground,
+    before: Before,
 ) -> anyhow::Result<Network> {
+    let Before {
+        folder,
+        restored,
+        ground,
+        guard,
+    } = before;
     let mut facts = Facts {
         port: ground.port,
         port_changed: ground.changed,
@@ -104,12 +120,17 @@ pub(super) fn start(
     };
     let (mut node, mut first) = make_node(config, &identity, network, &restored, Ipv4Use::On);
     let mut own = published(&first)?.own;
-    if let Some(why) = conflict_of(own.v4, own.pool4) {
-        tracing::warn!(why, "IPv4 of the network is not used on this host");
+    let conflict = own
+        .v4
+        .and_then(|_| route_conflict(own.pool4, config.tun.name.as_str()));
+    if let Some(why) = conflict {
+        tracing::warn!(why.cause, "IPv4 of the network is not used on this host");
         facts.ipv4_blocked = Some(why);
         (node, first) = make_node(config, &identity, network, &restored, Ipv4Use::Off);
         own = published(&first)?.own;
     }
+    // Before the device: its addresses are never there without the guard.
+    let guarding = Guarding::start(&config.host, config.tun.name.as_str(), &own, guard);
     let tun = open_device(config, &own)?;
     let side = MeshSide {
         v4: own.v4,
@@ -122,6 +143,7 @@ pub(super) fn start(
     let resolver = ResolverTcp::start(&side, &tables).context("cannot answer DNS over TCP")?;
     node.set_dns_tcp_port(clock::now(), resolver.port());
     data.tell(Command::Attach { tun: Some(tun) });
+    let ipv4 = Ipv4Watch::start(&side, &own);
     let parts = Parts {
         node,
         identity,
@@ -130,6 +152,8 @@ pub(super) fn start(
         side,
         tables,
         resolver,
+        guarding,
+        ipv4,
         facts,
     };
     Ok(Network::new(parts, first))
@@ -191,25 +215,6 @@ fn open_device(config: &Config, own: &Own) -> Result<Tun, OpenTunError> {
         v4: own.v4.map(|v4| (v4, own.pool4)),
         v6: (own.v6, own.prefix6),
     })
-}
-
-/// Why this host cannot use the pool: a route of its own lies in it (design §3).
-fn conflict_of(own: Option<Ipv4Addr>, pool4: Ipv4Net) -> Option<String> {
-    own?;
-    let routes = link::Links::open()
-        .and_then(|mut links| links.routes())
-        .ok()?;
-    let overlaps = |route: &link::Route| match route.to {
-        IpNet::V4(to) => {
-            to.prefix_len() != 0 && (pool4.contains(&to.network()) || to.contains(&pool4.network()))
-        }
-        IpNet::V6(_) => false,
-    };
-    let route = routes.into_iter().find(overlaps)?;
-    Some(format!(
-        "a route of this host to {} overlaps {pool4}",
-        route.to
-    ))
 }
 
 /// When this program was built, unix s; `packaging/build.rs` tells it.

@@ -316,12 +316,9 @@ fn details(snapshot: &Snapshot) -> BTreeMap<String, api::PeerDetails> {
 }
 
 fn dns(snapshot: &Snapshot, config: &Config) -> api::Dns {
-    let servers = [
-        IpAddr::V4(snapshot.resolvers.0),
-        IpAddr::V6(snapshot.resolvers.1),
-    ];
+    let servers = &snapshot.dns_servers;
     let asks_us =
-        std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| names_any(&text, &servers));
+        std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| names_any(&text, servers));
     let (backend, state) = match (config.dns.mode, asks_us) {
         (DnsMode::Off, _) => (api::DnsBackend::None, api::DnsState::Off),
         (DnsMode::Auto, true) => (api::DnsBackend::Forward, api::DnsState::Resolving),
@@ -350,6 +347,8 @@ fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
         .counters
         .iter()
         .map(|(reason, count)| (*reason, *count));
+    let guard = Some(("guard", network.guarding.dropped())).filter(|(_, count)| *count != 0);
+    let shell = shell.chain(guard);
     let node = snapshot.counters.iter().copied();
     let mut drops = BTreeMap::new();
     for (reason, count) in network.data.drops().into_iter().chain(shell).chain(node) {

@@ -1,8 +1,11 @@
 //! What the control plane tells a data thread, and what a data thread tells it.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::{
@@ -93,6 +96,8 @@ pub enum Command {
     ProbeDoor {
         /// Comes back in [`Event::Door`].
         probe: u64,
+        /// The own address.
+        address: IpAddr,
         /// The own port.
         port: u16,
     },

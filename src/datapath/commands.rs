@@ -1,5 +1,7 @@
 //! Carries out what the control plane asks.
 
+use std::net::IpAddr;
+
 use crate::{
     addr::Underlay,
     ids::SessionId,
@@ -58,7 +60,11 @@ impl Shard {
                 }
             }
             Command::Datagram { to, bytes } => self.push_datagram(&bytes, to),
-            Command::ProbeDoor { probe, port } => self.probe_door(now.at, probe, port),
+            Command::ProbeDoor {
+                probe,
+                address,
+                port,
+            } => self.probe_door(now.at, probe, (address, port)),
             Command::Attach { tun } => return After::Attach(tun),
             Command::Stop => return After::Stop,
         }
@@ -138,11 +144,7 @@ impl Shard {
         }
     }
 
-    fn probe_door(&mut self, now: Moment, probe: u64, port: u16) {
-        let own = self.view.tables.own;
-        let target = own
-            .v4
-            .map_or(std::net::IpAddr::V6(own.v6), std::net::IpAddr::V4);
+    fn probe_door(&mut self, now: Moment, probe: u64, (target, port): (IpAddr, u16)) {
         let resolver = self.view.resolver(target);
         let sequence = self.random();
         let Some(syn) = self.door.probe(now, (probe, port), (resolver, sequence)) else {

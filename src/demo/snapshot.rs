@@ -6,7 +6,7 @@ use std::{fs, io, net::IpAddr, os::unix::fs::MetadataExt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::platform::{link::Links, nat};
+use crate::platform::{link::Links, nftables};
 
 /// A host at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Snapshot {
                 .filter(|route| !is_of_the_link(route.to.addr()))
                 .map(|route| format!("{route:?}"))
                 .collect(),
-            tables: nat::tables().ok(),
+            tables: nftables::tables().ok(),
             etc,
         })
     }

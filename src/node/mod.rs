@@ -102,7 +102,9 @@ pub struct Settings {
 pub enum Ipv4Use {
     /// It does.
     On,
-    /// It does not: a route overlaps, or a rival's rule drops it.
+    /// It has its address, and nothing comes through: a rival's rule drops it. Names are told by IPv6 alone.
+    Blocked,
+    /// It does not: a route overlaps.
     Off,
 }
 
@@ -368,6 +370,15 @@ impl Node {
         self.settings.dns_tcp_port = port;
         self.publication.stale = true;
         self.finish_turn(now);
+    }
+
+    /// Sets whether IPv4 comes through on this host: the shell probes it. A node that was made without IPv4 stays so.
+    pub fn set_ipv4(&mut self, now: Now, ipv4: Ipv4Use) {
+        if self.settings.ipv4 != Ipv4Use::Off {
+            self.settings.ipv4 = ipv4;
+            self.publication.stale = true;
+            self.finish_turn(now);
+        }
     }
 
     /// What the network's time is, unix seconds (protocol §7).

@@ -50,7 +50,7 @@ impl Node {
 
     pub(super) fn own_ipv4(&self) -> Option<Ipv4Addr> {
         match self.settings.ipv4 {
-            Ipv4Use::On => self.members.ipv4_of(self.me),
+            Ipv4Use::On | Ipv4Use::Blocked => self.members.ipv4_of(self.me),
             Ipv4Use::Off => None,
         }
     }
@@ -147,7 +147,7 @@ impl Node {
             resolver6: plan.resolver6(),
             family: match self.settings.ipv4 {
                 Ipv4Use::On => zone::Family::Both,
-                Ipv4Use::Off => zone::Family::V6Only,
+                Ipv4Use::Blocked | Ipv4Use::Off => zone::Family::V6Only,
             },
             peers: nodes
                 .map(|node| zone::Peer {

@@ -1,7 +1,7 @@
 //! Somebody looks: what a node knows of its network, its peers and its services, as plain values for the API.
 
 use std::{
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -9,7 +9,7 @@ use crate::{
     addr::Underlay,
     ids::{NetworkId, NodeId, PeerIx, SessionId},
     members::Standing as Membership,
-    node::Node,
+    node::{Ipv4Use, Node},
     services::Published,
     tables::Transport,
     time::{Moment, Now},
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub services: Vec<ServiceView>,
     /// The resolver's addresses.
     pub resolvers: (Ipv4Addr, Ipv6Addr),
+    /// Those of them that programs of this host can ask.
+    pub dns_servers: Vec<IpAddr>,
     /// What is worth saying.
     pub health: Vec<Health>,
     /// Events counted by the node.
@@ -229,9 +231,18 @@ impl Node {
             own: self.own_view(),
             peers: self.peer_views(now),
             resolvers: (plan.resolver4(), plan.resolver6()),
+            dns_servers: self.dns_servers(),
             health: self.health(now),
             counters: self.counters.iter().collect(),
         }
+    }
+
+    /// What comes from an address that does not come through answers nobody.
+    fn dns_servers(&self) -> Vec<IpAddr> {
+        let plan = self.plan();
+        let by_v4 = self.settings.ipv4 == Ipv4Use::On && self.own_ipv4().is_some();
+        let v4 = by_v4.then(|| IpAddr::V4(plan.resolver4()));
+        v4.into_iter().chain([plan.resolver6().into()]).collect()
     }
 
     fn own_view(&self) -> OwnView {

@@ -1031,3 +1031,43 @@ fn no_invite_lets_more_than_64_strangers_leave_a_row() {
     assert_eq!(anna.rows.len(), before + 63);
     assert_eq!(count(&anna, "join_too_many"), 37);
 }
+
+#[test]
+fn while_ipv4_does_not_come_through_names_are_told_by_ipv6_alone() {
+    let town = Town::new();
+    let mut anna = town.node(ANNA, town.people(&[ANNA, BO]));
+    let own = anna.own_ipv4();
+    assert!(own.is_some());
+    let mut records_of = |ipv4| {
+        anna.set_ipv4(at_ms(60_000), ipv4);
+        let published = drain(&mut anna)
+            .into_iter()
+            .find_map(|output| match output {
+                Output::Publish(tables) => Some(tables),
+                _ => None,
+            });
+        let tables = published.expect("new tables at once");
+        // The device keeps its address: it is how the agent sees that the way is free again.
+        assert_eq!(tables.own.v4, own);
+        let answers = [1, 28].map(|kind| {
+            let mut answer = Vec::new();
+            let query = question(&format!("peer{BO}.home.internal"), kind);
+            assert!(tables.names.answer(&query, 512, &mut answer));
+            answer[7]
+        });
+        (answers, anna.status(at_ms(60_000)).dns_servers.len())
+    };
+    assert_eq!(records_of(Ipv4Use::Blocked), ([0, 1], 1));
+    assert_eq!(records_of(Ipv4Use::On), ([1, 1], 2));
+}
+
+/// A question for a name, as a program asks it.
+fn question(name: &str, kind: u8) -> Vec<u8> {
+    let mut bytes = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        bytes.push(u8::try_from(label.len()).unwrap());
+        bytes.extend(label.bytes());
+    }
+    bytes.extend([0, 0, kind, 0, 1]);
+    bytes
+}

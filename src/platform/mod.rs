@@ -4,6 +4,8 @@
 
 pub mod clock;
 pub mod credentials;
+pub mod firewall;
+pub mod guard;
 pub mod limits;
 pub mod link;
 pub mod monitor;
@@ -11,6 +13,7 @@ pub mod mount;
 pub mod namespace;
 pub mod nat;
 mod netlink;
+pub mod nftables;
 pub mod poll;
 pub mod sock_diag;
 pub mod tun;

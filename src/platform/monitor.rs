@@ -1,4 +1,4 @@
-//! When this machine's addresses and routes change, and under which addresses others may reach it.
+//! When this machine's addresses, routes and firewall change, and under which addresses others may reach it.
 //!
 //! Knows rtnetlink's news and the default routes. Refuses to know who is told of them.
 #![expect(
@@ -12,23 +12,37 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
-use netlink_sys::{Socket, SocketAddr as NetlinkAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr as NetlinkAddr,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
 use tokio::io::unix::AsyncFd;
 
 use super::link::{Link, Links};
 use crate::addr::Underlay;
 
-/// Tells that links, addresses or routes of this network namespace changed.
+/// Tells that links, addresses or routes of this network namespace changed, or its nf_tables.
 #[derive(Debug)]
 pub struct Monitor(AsyncFd<News>);
 
 impl Monitor {
-    /// Starts listening. Changes from here on are told.
+    /// Starts listening for links, addresses and routes. Changes from here on are told.
     ///
     /// # Panics
     /// Outside a tokio runtime with its IO driver.
     pub fn open() -> io::Result<Self> {
-        let news = News::open()?;
+        Self::of(News::open(NETLINK_ROUTE, &ROUTE_GROUPS)?)
+    }
+
+    /// Starts listening for nf_tables. Rules of the older iptables change in silence.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its IO driver.
+    pub fn firewall() -> io::Result<Self> {
+        Self::of(News::open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])?)
+    }
+
+    fn of(news: News) -> io::Result<Self> {
         // SAFETY: `News` owns its socket, gives the same descriptor as long as it lives, and is not changed inside the
         // `AsyncFd`.
         let registered = unsafe { AsyncFd::register(news) };
@@ -85,23 +99,29 @@ fn is_dialable(address: IpAddr) -> bool {
     }
 }
 
-/// A non-blocking socket in the multicast groups of links, addresses and routes.
+/// Links, and addresses and routes of both families.
+const ROUTE_GROUPS: [u32; 5] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV6_ROUTE,
+];
+
+/// The multicast group of nf_tables: include/uapi/linux/netfilter/nfnetlink.h.
+const NFNLGRP_NFTABLES: u32 = 7;
+
+/// A non-blocking socket in multicast groups.
 #[derive(Debug)]
 struct News(Socket);
 
 impl News {
-    fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+    fn open(protocol: isize, groups: &[u32]) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind(&NetlinkAddr::new(0, 0))?;
         socket.set_non_blocking(true)?;
-        for group in [
-            libc::RTNLGRP_LINK,
-            libc::RTNLGRP_IPV4_IFADDR,
-            libc::RTNLGRP_IPV4_ROUTE,
-            libc::RTNLGRP_IPV6_IFADDR,
-            libc::RTNLGRP_IPV6_ROUTE,
-        ] {
-            socket.add_membership(group)?;
+        for group in groups {
+            socket.add_membership(*group)?;
         }
         Ok(Self(socket))
     }

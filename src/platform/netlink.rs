@@ -1,10 +1,11 @@
 //! One netlink socket that asks and waits for the answer.
 //!
 //! Knows how requests, dumps and batches are framed and acknowledged. Refuses to know what they ask.
+#![expect(unsafe_code, reason = "netlink-sys takes sockets as raw descriptors")]
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, IntoRawFd as _, OwnedFd},
 };
 
 use netlink_packet_core::{
@@ -12,6 +13,7 @@ use netlink_packet_core::{
     NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::{NetlinkAddr, getsockname};
 
 /// The kernel cuts a dump into datagrams of at most 32 KiB; a smaller buffer would lose messages.
 const RECEIVE_BYTES: usize = 64 * 1024;
@@ -38,6 +40,30 @@ impl Netlink {
         })
     }
 
+    /// Goes on with a socket that [`Netlink::open`] made in an earlier run of this program.
+    ///
+    /// # Errors
+    /// It is no netlink socket, or has no port.
+    pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        getsockname::<NetlinkAddr>(fd.as_raw_fd())?;
+        // SAFETY: `into_raw_fd` gives up a descriptor that was owned until here; the socket is its one owner.
+        let socket = unsafe { Socket::from_raw_fd(fd.into_raw_fd()) };
+        let mut netlink = Self {
+            socket,
+            sequence: 0,
+        };
+        if netlink.port()? == 0 {
+            return Err(io::ErrorKind::AddrNotAvailable.into());
+        }
+        netlink.forget()?;
+        Ok(netlink)
+    }
+
+    /// The socket's own address: what the kernel knows it by.
+    pub(crate) fn port(&self) -> io::Result<u32> {
+        Ok(getsockname::<NetlinkAddr>(self.socket.as_raw_fd())?.pid())
+    }
+
     /// Sends one request and waits for its acknowledgement.
     pub(crate) fn request<T>(&mut self, message: T, flags: u16) -> io::Result<()>
     where
@@ -49,7 +75,8 @@ impl Netlink {
     /// Sends messages in one datagram and waits for the acknowledgement of each that has `NLM_F_ACK`.
     ///
     /// # Errors
-    /// The first refusal of the kernel. Further answers may still wait in the socket: it is to be dropped.
+    /// The first refusal of the kernel. Further answers may still wait in the socket: it is to be dropped, or
+    /// to [`Netlink::forget`] them.
     pub(crate) fn batch<T>(&mut self, messages: Vec<Flagged<T>>) -> io::Result<()>
     where
         T: NetlinkSerializable + NetlinkDeserializable,
@@ -95,6 +122,19 @@ impl Netlink {
             }
         }
         Ok(found)
+    }
+
+    /// Throws away what waits in the socket.
+    pub(crate) fn forget(&mut self) -> io::Result<()> {
+        let mut buffer = Vec::with_capacity(RECEIVE_BYTES);
+        loop {
+            buffer.clear();
+            match self.socket.recv(&mut buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn frame<T: NetlinkSerializable>(&mut self, message: T, flags: u16) -> Vec<u8> {

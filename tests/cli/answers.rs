@@ -510,6 +510,7 @@ fn published(verdict: DoorVerdict) -> ServiceAddReply {
             port: 8080,
             took_ms: Some(0.3),
             firewall: Some("ufw".into()),
+            device: "wm0".into(),
         },
         warnings: vec![],
     }
@@ -558,6 +559,31 @@ fn a_door_that_does_not_open_is_told_and_is_no_failure() {
             told.stdout,
             "web.svc.home.internal:80 → anna 127.0.0.1:8080.\n"
         );
+    }
+}
+
+#[test]
+fn each_firewall_has_its_own_remedy() {
+    let sentences = [
+        (
+            Some("firewalld"),
+            "its firewall (firewalld) blocks mesh1. There: sudo firewall-cmd --permanent --zone=trusted \
+             --add-interface=mesh1 && sudo firewall-cmd --reload\n",
+        ),
+        (
+            None,
+            "its firewall blocks mesh1. Let port 8080 in on mesh1\n",
+        ),
+    ];
+    for (firewall, sentence) in sentences {
+        let mut reply = published(DoorVerdict::Dropped);
+        reply.door.firewall = firewall.map(str::to_owned);
+        reply.door.device = "mesh1".into();
+        let told = FakeAgent::new()
+            .says(Verb::ServiceAdd, &reply)
+            .run("service add web --port 80");
+        let beginning = "webmesh: web is published, but this machine drops it: ";
+        assert_eq!(told.stderr, format!("{beginning}{sentence}"));
     }
 }
 

@@ -21,6 +21,7 @@ mod clocks;
 mod crashing;
 mod defining;
 mod demo;
+mod guarding;
 mod host;
 mod hostile;
 mod injection;

@@ -935,6 +935,7 @@ fn the_own_door_is_probed_from_the_resolver() {
         world.now,
         Command::ProbeDoor {
             probe: 3,
+            address: v4(1),
             port: 8080,
         },
     );
