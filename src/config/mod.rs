@@ -166,12 +166,14 @@ impl Config {
             network,
             tun,
             dns: _,
+            host,
             api: _,
             test,
         } = self.clone();
         Self {
             network,
             tun,
+            host,
             dns: fresh.dns.clone(),
             api: fresh.api.clone(),
             test,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     api::{self, BundlePart},
-    platform::{clock, credentials, link::Links, nat},
+    platform::{clock, credentials, link::Links, nftables},
     telemetry,
 };
 
@@ -207,7 +207,7 @@ fn host() -> BundlePart {
         .collect();
     let facts = json!({
         "interfaces": or_why(interfaces()),
-        "nft_tables": or_why(nat::tables()),
+        "nft_tables": or_why(nftables::tables()),
         "sysctl": sysctls,
         "process": process(),
     });
