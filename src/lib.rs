@@ -111,7 +111,7 @@
 //! - No packet of a program ever reaches the node, and no record ever reaches the data thread.
 //! - No lock, no allocation of ours and no await stands in the way of a packet.
 //! - No room but [`platform`] holds `unsafe`, and no file but one names boringtun.
-//! - The agent leaves nothing behind: its device, addresses and routes die with the process.
+//! - The agent leaves nothing behind: its device, addresses, routes and guard ([`platform::guard`]) die with the process.
 //! - No host name and no address of anybody is written in these sources.
 
 pub mod addr;

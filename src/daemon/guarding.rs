@@ -86,14 +86,18 @@ impl Guarding {
 
     fn set(&mut self) {
         self.before = self.dropped;
-        // An old one goes first: its table has the same name.
-        self.standing = Err(Missing::unwanted());
+        // An old one goes here: its table has the same name.
+        let known = std::mem::replace(&mut self.standing, Err(Missing::unwanted()))
+            .err()
+            .and_then(|missing| missing.why);
         let Some(shape) = &self.wanted else {
             return;
         };
         self.standing = Guard::set(shape.clone()).map_err(|error| {
             let missing = Missing::by(&error);
-            tracing::warn!(error = ?anyhow::Error::from(error), "No guard of the mesh addresses");
+            if known != missing.why {
+                tracing::warn!(error = ?anyhow::Error::from(error), "No guard of the mesh addresses");
+            }
             missing
         });
     }

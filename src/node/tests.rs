@@ -1038,8 +1038,8 @@ fn while_ipv4_does_not_come_through_names_are_told_by_ipv6_alone() {
     let mut anna = town.node(ANNA, town.people(&[ANNA, BO]));
     let own = anna.own_ipv4();
     assert!(own.is_some());
-    let mut records_of = |ipv4| {
-        anna.set_ipv4(at_ms(60_000), ipv4);
+    let mut records_of = |at, ipv4| {
+        anna.set_ipv4(at_ms(at), ipv4);
         let published = drain(&mut anna)
             .into_iter()
             .find_map(|output| match output {
@@ -1055,10 +1055,10 @@ fn while_ipv4_does_not_come_through_names_are_told_by_ipv6_alone() {
             assert!(tables.names.answer(&query, 512, &mut answer));
             answer[7]
         });
-        (answers, anna.status(at_ms(60_000)).dns_servers.len())
+        (answers, anna.status(at_ms(at)).dns_servers.len())
     };
-    assert_eq!(records_of(Ipv4Use::Blocked), ([0, 1], 1));
-    assert_eq!(records_of(Ipv4Use::On), ([1, 1], 2));
+    assert_eq!(records_of(60_000, Ipv4Use::Blocked), ([0, 1], 1));
+    assert_eq!(records_of(90_000, Ipv4Use::On), ([1, 1], 2));
 }
 
 /// A question for a name, as a program asks it.

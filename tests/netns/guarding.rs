@@ -256,8 +256,11 @@ fn ufw_is_named_with_what_opens_it() {
     let net = Net::three();
     net.form();
     let (anna, bo) = (net.peer("anna"), net.peer("bo"));
-    // ufw keeps its rules in /etc and /run: here in this machine's own.
-    anna.sh("cp -a /etc/ufw ufw && mount --bind ufw /etc/ufw && mount -t tmpfs none /run");
+    // ufw keeps its rules in /etc and /run: here in this machine's own, from its samples, which everybody may read.
+    anna.sh(
+        "mkdir -p ufw/applications.d && cp -L /usr/share/ufw/*.rules /etc/ufw/ufw.conf /etc/ufw/sysctl.conf ufw \
+         && mount --bind ufw /etc/ufw && mount -t tmpfs none /run",
+    );
     anna.sh("ufw --force enable && ufw allow 41820/udp");
     let _page = serve_page(anna);
     let output = anna.webmesh(&["service", "add", "page", "--port", "8000"]);
