@@ -158,10 +158,18 @@ impl Node {
         if gone.is_empty() {
             return false;
         }
-        let services = &self.kept.services;
-        self.kept
-            .vips
-            .retain(|(name, _)| services.iter().any(|service| service.name == *name));
+        let stays = |name: &String| {
+            self.kept
+                .services
+                .iter()
+                .any(|service| service.name == *name)
+        };
+        let left: BTreeSet<String> = gone
+            .iter()
+            .map(|service| service.name.clone())
+            .filter(|name| !stays(name))
+            .collect();
+        self.kept.vips.retain(|(name, _)| !left.contains(name));
         self.persist_kept(None);
         for service in &gone {
             self.publish_service_ports(now, service, &[]);
