@@ -29,6 +29,8 @@ pub enum Verb {
     Ping,
     /// Tells whose an address or a name is.
     Whois,
+    /// Tells how names resolve on this host.
+    DnsStatus,
     /// Asks the resolver.
     DnsQuery,
     /// Publishes a service.
@@ -102,7 +104,7 @@ impl Rights {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Init,
         Self::Invite,
         Self::InviteList,
@@ -116,6 +118,7 @@ impl Verb {
         Self::Wait,
         Self::Ping,
         Self::Whois,
+        Self::DnsStatus,
         Self::DnsQuery,
         Self::ServiceAdd,
         Self::ServiceRemove,
@@ -141,6 +144,7 @@ impl Verb {
             Self::Wait => "wait",
             Self::Ping => "ping",
             Self::Whois => "whois",
+            Self::DnsStatus => "dns status",
             Self::DnsQuery => "dns query",
             Self::ServiceAdd => "service add",
             Self::ServiceRemove => "service rm",
@@ -161,6 +165,9 @@ impl Verb {
         if method == Method::Get && path == "/v1/services" {
             return Some(Self::ServiceList);
         }
+        if method == Method::Get && path == "/v1/dns" {
+            return Some(Self::DnsStatus);
+        }
         Self::ALL
             .into_iter()
             .filter(|verb| method == Method::Post || verb.method() == Method::Get)
@@ -174,6 +181,7 @@ impl Verb {
             | Self::Peers
             | Self::ServiceList
             | Self::PolicyShow
+            | Self::DnsStatus
             | Self::InviteList => Method::Get,
             Self::Init
             | Self::Invite
@@ -209,6 +217,7 @@ impl Verb {
             | Self::Wait
             | Self::Ping
             | Self::Whois
+            | Self::DnsStatus
             | Self::DnsQuery
             | Self::ServiceList
             | Self::ServiceShow
@@ -238,6 +247,7 @@ mod tests {
             Verb::find(Method::Get, "/v1/services"),
             Some(Verb::ServiceList)
         );
+        assert_eq!(Verb::find(Method::Get, "/v1/dns"), Some(Verb::DnsStatus));
     }
 
     #[test]

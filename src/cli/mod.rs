@@ -19,6 +19,7 @@ mod complaint;
 mod conversation;
 mod looking;
 mod membership;
+pub mod names;
 mod publishing;
 pub mod render;
 pub mod screen;

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 use super::{
+    host_names::{HostNames, Wanted},
     joining::Joining,
     kept_file::Identity as Seeds,
     network::Network,
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{self, ApiError},
-    config::Config,
+    config::{Config, DnsMode},
     ids::NetworkId,
     node::{Ipv4Use, Restored, Standing, status::Snapshot},
     platform::clock,
@@ -27,6 +28,7 @@ pub(super) struct Agent {
     pub(super) config: Config,
     pub(super) state_dir: StateDir,
     pub(super) place: Place,
+    pub(super) host_names: HostNames,
     published: watch::Sender<Arc<Published>>,
 }
 
@@ -54,12 +56,13 @@ pub(super) struct Downed {
 
 impl Agent {
     /// An agent in no network yet.
-    pub(super) fn new(config: Config, state_dir: StateDir) -> Self {
+    pub(super) fn new(config: Config, state_dir: StateDir, host_names: HostNames) -> Self {
         let (published, _) = watch::channel(Arc::new(Published::nothing(Vec::new())));
         Self {
             config,
             state_dir,
             place: Place::Idle,
+            host_names,
             published,
         }
     }
@@ -87,10 +90,13 @@ impl Agent {
     }
 
     /// Publishes what there is to see now.
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&mut self) {
+        self.host_names.follow(clock::moment(), self.wanted_names());
         let published = match &self.place {
             Place::Idle | Place::Joining(_) => Published::nothing(Vec::new()),
-            Place::Up(network) => Published::up(clock::now(), network, &self.config),
+            Place::Up(network) => {
+                Published::up(clock::now(), network, &self.config, &self.host_names)
+            }
             Place::Down(downed) => Published::down(&downed.snapshot, &self.config),
             Place::Unusable(why) => Published::nothing(vec![api::Health {
                 level: api::Level::Error,
@@ -102,6 +108,17 @@ impl Agent {
             }]),
         };
         self.published.send_replace(Arc::new(published));
+    }
+
+    /// What the host's resolver shall do for the network that is up.
+    fn wanted_names(&self) -> Option<Wanted> {
+        let Place::Up(network) = &self.place else {
+            return None;
+        };
+        match self.config.dns.mode {
+            DnsMode::Off => None,
+            DnsMode::Auto | DnsMode::Forward => network.wanted_names(self.config.dns.search),
+        }
     }
 
     /// The network, if it is up.

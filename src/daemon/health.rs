@@ -1,7 +1,5 @@
 //! The lines of `health`: what is so, and what to do about it (design §4).
 
-use std::net::IpAddr;
-
 use super::network::Facts;
 use crate::{
     api,
@@ -22,18 +20,15 @@ fn line(
     }
 }
 
-/// Nobody on this host asks our resolver.
-pub(super) fn names_not_resolving(snapshot: &Snapshot) -> api::Health {
-    let resolver = match snapshot.own.ipv4 {
-        Some(_) => IpAddr::V4(snapshot.resolvers.0),
-        None => IpAddr::V6(snapshot.resolvers.1),
-    };
-    let remedy = format!("write as the first line of /etc/resolv.conf: nameserver {resolver}");
+/// Nobody on this host asks our resolver. The two ways out stand in the transcripts, word by word.
+pub(super) fn names_not_resolving() -> api::Health {
     line(
         api::Level::Warning,
         "names_not_resolving",
         "names do not resolve here yet",
-        Some(&remedy),
+        Some(
+            "sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover",
+        ),
     )
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     data_plane::{DataPlane, JOINER},
+    host_names::Wanted,
     mesh_socket::MeshSide,
     persist::{self, Urgency},
     resolver_tcp::ResolverTcp,
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     addr::Underlay,
     datapath::command::{Command, DoorVerdict, Event, SessionKeys},
+    host_dns::wish::search_list,
     ids::{PeerIx, SessionId},
     node::{
         Identity, Node,
@@ -255,6 +257,29 @@ impl Network {
         let is_listener =
             self.wanted_splices.iter().any(splice) || target.port() == self.resolver.port();
         is_listener && self.side.addresses().contains(&target.ip())
+    }
+
+    /// What this network asks of the host's resolver.
+    pub(super) fn wanted_names(&self, search: bool) -> Option<Wanted> {
+        let own = self.tables.load().own;
+        let pool4 = self.side.v4.map(|_| own.pool4);
+        let servers4 = pool4.map(|_| IpAddr::V4(own.resolver4));
+        let domain = self.node.domain()?.to_owned();
+        Some(Wanted {
+            device: self.side.device.clone(),
+            pool4,
+            prefix6: own.prefix6,
+            servers: servers4
+                .into_iter()
+                .chain([IpAddr::V6(own.resolver6)])
+                .collect(),
+            search: if search {
+                search_list(&domain).to_vec()
+            } else {
+                Vec::new()
+            },
+            domain,
+        })
     }
 
     /// Whether an address lies inside the mesh.

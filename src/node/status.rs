@@ -317,6 +317,13 @@ impl Node {
         })
     }
 
+    /// What the network's names end in, once that is known.
+    pub fn domain(&self) -> Option<&str> {
+        self.members
+            .network()
+            .map(|network| network.domain.as_str())
+    }
+
     fn service_views(&self, now: Now, domain: &str) -> Vec<ServiceView> {
         let mut views: Vec<ServiceView> = Vec::new();
         for instance in self.instances(now) {

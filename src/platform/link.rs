@@ -51,6 +51,8 @@ pub struct Link {
     pub up: bool,
     /// Whether it is `lo`.
     pub loopback: bool,
+    /// Whether it is a TUN or TAP device.
+    pub tun: bool,
 }
 
 /// An address as the kernel lists it.
@@ -291,6 +293,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         return None;
     };
     let flags = message.header.flags;
+    let tun = message.attributes.iter().any(is_tun);
     message
         .attributes
         .into_iter()
@@ -300,9 +303,17 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
                 name,
                 up: flags.contains(LinkFlags::Up),
                 loopback: flags.contains(LinkFlags::Loopback),
+                tun,
             }),
             _ => None,
         })
+}
+
+fn is_tun(attribute: &LinkAttribute) -> bool {
+    let LinkAttribute::LinkInfo(infos) = attribute else {
+        return false;
+    };
+    infos.contains(&LinkInfo::Kind(InfoKind::Tun))
 }
 
 fn address(message: RouteNetlinkMessage) -> Option<Address> {
