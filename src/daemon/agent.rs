@@ -92,6 +92,9 @@ impl Agent {
     /// Publishes what there is to see now.
     pub(super) fn publish(&mut self) {
         self.host_names.follow(clock::moment(), self.wanted_names());
+        if let Place::Up(network) = &mut self.place {
+            network.forward_to(self.host_names.upstreams());
+        }
         let published = match &self.place {
             Place::Idle | Place::Joining(_) => Published::nothing(Vec::new()),
             Place::Up(network) => {

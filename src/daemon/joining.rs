@@ -160,6 +160,7 @@ impl Joining {
                 }
             }
             Event::Sealed { .. }
+            | Event::Foreign { .. }
             | Event::Up { .. }
             | Event::Down { .. }
             | Event::Control { .. }

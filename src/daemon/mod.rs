@@ -19,6 +19,7 @@ mod data_plane;
 mod door;
 mod event_loop;
 mod failpoint;
+mod forwarder;
 mod health;
 mod host_names;
 mod joining;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     data_plane::{DataPlane, JOINER},
+    forwarder::{Asked, Datagrams, Forwarder, Upstreams},
     host_names::Wanted,
     mesh_socket::MeshSide,
     persist::{self, Urgency},
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     addr::Underlay,
     datapath::command::{Command, DoorVerdict, Event, SessionKeys},
+    dns,
     host_dns::wish::search_list,
     ids::{PeerIx, SessionId},
     node::{
@@ -56,6 +58,9 @@ pub(super) struct Network {
     splices: Splices,
     wanted_splices: Vec<Splice>,
     resolver: ResolverTcp,
+    forwarder: Forwarder,
+    datagrams: Datagrams,
+    upstreams: Option<Upstreams>,
     pings: BTreeMap<u64, mpsc::Sender<Ponged>>,
     doors: BTreeMap<u64, oneshot::Sender<DoorAnswer>>,
     next_tag: u64,
@@ -94,6 +99,7 @@ pub(super) struct Parts {
     pub(super) side: MeshSide,
     pub(super) tables: Arc<ArcSwap<Tables>>,
     pub(super) resolver: ResolverTcp,
+    pub(super) forwarder: Forwarder,
     pub(super) facts: Facts,
 }
 
@@ -125,6 +131,9 @@ impl Network {
     pub(super) fn new(parts: Parts, first: Vec<Output>) -> Self {
         let mut network = Self {
             splices: Splices::new(parts.side.clone()),
+            datagrams: parts.forwarder.serve_datagrams(parts.data.teller()),
+            forwarder: parts.forwarder,
+            upstreams: None,
             node: parts.node,
             identity: parts.identity,
             folder: parts.folder,
@@ -193,6 +202,20 @@ impl Network {
                     let _asker_gone = asker.send(DoorAnswer { verdict, took_us });
                 }
             }
+            Event::Foreign {
+                resolver,
+                asker,
+                query,
+            } => {
+                let asked = Asked {
+                    resolver,
+                    asker,
+                    query,
+                };
+                if self.datagrams.take(asked).is_none() {
+                    self.count("forward_full");
+                }
+            }
             Event::TunLost { error } => return Err(error),
         }
         Ok(())
@@ -257,6 +280,22 @@ impl Network {
         let is_listener =
             self.wanted_splices.iter().any(splice) || target.port() == self.resolver.port();
         is_listener && self.side.addresses().contains(&target.ip())
+    }
+
+    /// Asks these servers for names of others from now on; None: such names are refused.
+    pub(super) fn forward_to(&mut self, servers: Option<&[IpAddr]>) {
+        let own = self.tables.load().own;
+        let mesh = dns::ranges(own.pool4, own.prefix6);
+        let domain = self.node.domain().unwrap_or_default();
+        let upstreams = servers.map(|servers| Upstreams::new(servers, &mesh, domain));
+        if upstreams == self.upstreams {
+            return;
+        }
+        self.forwarder.ask_these(upstreams.clone());
+        self.data.tell(Command::Forward {
+            on: upstreams.is_some(),
+        });
+        self.upstreams = upstreams;
     }
 
     /// What this network asks of the host's resolver.

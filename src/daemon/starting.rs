@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     data_plane::DataPlane,
+    forwarder::Forwarder,
     kept_file::Identity as Seeds,
     mesh_socket::MeshSide,
     network::{Facts, Network, Parts},
@@ -119,7 +120,9 @@ pub(super) fn start(
     let data = ground.data;
     let tables = Arc::clone(data.tables());
     tables.store(Arc::clone(published(&first)?));
-    let resolver = ResolverTcp::start(&side, &tables).context("cannot answer DNS over TCP")?;
+    let forwarder = Forwarder::new();
+    let resolver =
+        ResolverTcp::start(&side, &tables, &forwarder).context("cannot answer DNS over TCP")?;
     node.set_dns_tcp_port(clock::now(), resolver.port());
     data.tell(Command::Attach { tun: Some(tun) });
     let parts = Parts {
@@ -130,6 +133,7 @@ pub(super) fn start(
         side,
         tables,
         resolver,
+        forwarder,
         facts,
     };
     Ok(Network::new(parts, first))

@@ -59,6 +59,12 @@ impl Shard {
             }
             Command::Datagram { to, bytes } => self.push_datagram(&bytes, to),
             Command::ProbeDoor { probe, port } => self.probe_door(now.at, probe, port),
+            Command::Forward { on } => self.forwards = on,
+            Command::Answer {
+                resolver,
+                asker,
+                bytes,
+            } => self.write_answer((resolver, asker), &bytes),
             Command::Attach { tun } => return After::Attach(tun),
             Command::Stop => return After::Stop,
         }

@@ -52,7 +52,7 @@ fn peer(name: &str, c: u8, d: u8) -> Peer {
     }
 }
 
-fn zone() -> Zone {
+pub(crate) fn zone() -> Zone {
     Zone::new(&facts()).unwrap()
 }
 

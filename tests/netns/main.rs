@@ -20,6 +20,7 @@ mod clocks;
 mod crashing;
 mod demo;
 mod host;
+mod host_dns;
 mod hostile;
 mod injection;
 mod inviting;
