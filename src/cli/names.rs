@@ -139,7 +139,8 @@ impl Conversation<'_> {
         let (Some(own), Some(domain)) = (&status.own, &dns.domain) else {
             return Ok(None);
         };
-        if dns.servers.is_empty() {
+        // Where nobody sends us our names, asking would only tell a name of ours to somebody else's server.
+        if dns.state != DnsState::Resolving {
             return Ok(None);
         }
         let ours: Vec<IpAddr> = own

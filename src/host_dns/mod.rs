@@ -14,6 +14,8 @@
 
 pub mod bus;
 mod dnsmasq;
+#[cfg(test)]
+mod double;
 pub mod file;
 mod local;
 pub mod look;

@@ -1,16 +1,8 @@
 //! systemd-resolved as a double on a bus of the test's own: what it is told, word by word.
 
-#![expect(
-    clippy::unused_self,
-    reason = "the double's methods are those of the interface"
-)]
+use std::process::{Child, Command, Stdio};
 
-use std::{
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-};
-
-use super::{bus::Bus, resolved, scratch::Scratch, wish::tests::good};
+use super::{bus::Bus, double, resolved, scratch::Scratch, wish::tests::good};
 
 /// A bus that ends with the test.
 struct TestBus {
@@ -61,86 +53,10 @@ impl Drop for TestBus {
     }
 }
 
-/// What was said to the double.
-type Said = Arc<Mutex<Vec<String>>>;
-
-struct Double(Said);
-
-impl Double {
-    fn note(&self, what: String) {
-        self.0.lock().unwrap().push(what);
-    }
-}
-
-#[zbus::interface(name = "org.freedesktop.resolve1.Manager")]
-impl Double {
-    #[zbus(name = "SetLinkDNS")]
-    fn set_link_dns(&self, link: i32, servers: Vec<(i32, Vec<u8>)>) {
-        self.note(format!("DNS {link} {servers:?}"));
-    }
-
-    #[zbus(name = "SetLinkDomains")]
-    fn set_link_domains(&self, link: i32, domains: Vec<(String, bool)>) {
-        let word =
-            |(name, routing): &(String, bool)| format!("{}{name}", if *routing { "~" } else { "" });
-        let words: Vec<String> = domains.iter().map(word).collect();
-        self.note(format!("Domains {link} {}", words.join(" ")));
-    }
-
-    #[zbus(name = "SetLinkDefaultRoute")]
-    fn set_link_default_route(&self, link: i32, is_default: bool) {
-        self.note(format!("DefaultRoute {link} {is_default}"));
-    }
-
-    #[zbus(name = "SetLinkLLMNR")]
-    fn set_link_llmnr(&self, link: i32, mode: String) {
-        self.note(format!("LLMNR {link} {mode}"));
-    }
-
-    #[zbus(name = "SetLinkMulticastDNS")]
-    fn set_link_multicast_dns(&self, link: i32, mode: String) {
-        self.note(format!("MulticastDNS {link} {mode}"));
-    }
-
-    #[zbus(name = "SetLinkDNSSEC")]
-    fn set_link_dnssec(&self, link: i32, mode: String) {
-        self.note(format!("DNSSEC {link} {mode}"));
-    }
-
-    #[zbus(name = "SetLinkDNSOverTLS")]
-    fn set_link_dns_over_tls(&self, link: i32, mode: String) {
-        self.note(format!("DNSOverTLS {link} {mode}"));
-    }
-
-    #[zbus(name = "FlushCaches")]
-    fn flush_caches(&self) {
-        self.note("FlushCaches".to_owned());
-    }
-
-    #[zbus(name = "RevertLink")]
-    fn revert_link(&self, link: i32) {
-        self.note(format!("Revert {link}"));
-    }
-}
-
-async fn resolved_on(bus: &TestBus) -> (zbus::Connection, Said) {
-    let said = Said::default();
-    let connection = zbus::connection::Builder::address(bus.address.as_str())
-        .unwrap()
-        .serve_at("/org/freedesktop/resolve1", Double(Arc::clone(&said)))
-        .unwrap()
-        .name(resolved::NAME)
-        .unwrap()
-        .build()
-        .await
-        .unwrap();
-    (connection, said)
-}
-
 #[tokio::test]
 async fn resolved_is_told_of_our_zones_and_of_nothing_else() {
     let test_bus = TestBus::start("resolved");
-    let (_double, said) = resolved_on(&test_bus).await;
+    let (_double, said) = double::serve(&test_bus.address, nix::unistd::geteuid().as_raw()).await;
     let bus = test_bus.connect().await;
     assert!(bus.has_owner(resolved::NAME).await);
     resolved::apply(&bus, &good()).await.unwrap();

@@ -10,6 +10,8 @@
     reason = "tests run in real time, open sockets, end at the first surprise, and print logs after it"
 )]
 
+#[path = "../../src/host_dns/double.rs"]
+mod double;
 mod ground;
 mod harness;
 #[path = "../cli/schema.rs"]
@@ -30,6 +32,7 @@ mod mallory;
 mod many;
 mod naming;
 mod reaching;
+mod resolved;
 mod serving;
 mod silence;
 mod wire;
