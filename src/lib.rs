@@ -46,6 +46,7 @@
 //! - [`config`]: the file a person writes.
 //! - [`telemetry`]: logs and counters.
 //! - [`api`]: the contract of the agent's socket.
+//! - [`host_dns`]: what root does so that the host's own resolver sends us our names.
 //! - [`daemon`]: the agent: carries out what the node says, keeps the state directory, answers the API.
 //! - [`cli`]: what a person types and sees.
 //! - [`demo`]: three machines and two home routers in namespaces of one process.
@@ -124,6 +125,7 @@ pub mod demo;
 pub mod dns;
 pub mod gossip;
 pub mod hash;
+pub mod host_dns;
 pub mod ids;
 pub mod keys;
 pub mod members;

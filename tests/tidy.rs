@@ -51,7 +51,7 @@ const OTHER_PURE: &[&str] = &[
 /// The rooms that touch the world, with what each may import beside the ground.
 const WORLD: &[(&str, &[&str])] = &[
     ("api", &[]),
-    ("cli", &["api", "config", "keys"]),
+    ("cli", &["api", "config", "host_dns", "keys"]),
     ("config", &["api"]),
     (
         "datapath",
@@ -66,6 +66,7 @@ const WORLD: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["api", "config", "platform"]),
+    ("host_dns", &["api", "config", "platform"]),
     (
         "main",
         &["api", "cli", "config", "daemon", "demo", "telemetry"],

@@ -29,6 +29,8 @@ pub enum Verb {
     Ping,
     /// Tells whose an address or a name is.
     Whois,
+    /// Tells how names resolve on this host.
+    DnsStatus,
     /// Asks the resolver.
     DnsQuery,
     /// Publishes a service.
@@ -105,7 +107,7 @@ impl Rights {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Init,
         Self::Invite,
         Self::InviteList,
@@ -119,6 +121,7 @@ impl Verb {
         Self::Wait,
         Self::Ping,
         Self::Whois,
+        Self::DnsStatus,
         Self::DnsQuery,
         Self::ServiceAdd,
         Self::ServiceRemove,
@@ -145,6 +148,7 @@ impl Verb {
             Self::Wait => "wait",
             Self::Ping => "ping",
             Self::Whois => "whois",
+            Self::DnsStatus => "dns status",
             Self::DnsQuery => "dns query",
             Self::ServiceAdd => "service add",
             Self::ServiceRemove => "service rm",
@@ -166,6 +170,9 @@ impl Verb {
         if method == Method::Get && path == "/v1/services" {
             return Some(Self::ServiceList);
         }
+        if method == Method::Get && path == "/v1/dns" {
+            return Some(Self::DnsStatus);
+        }
         Self::ALL
             .into_iter()
             .filter(|verb| method == Method::Post || verb.method() == Method::Get)
@@ -179,6 +186,7 @@ impl Verb {
             | Self::Peers
             | Self::ServiceList
             | Self::PolicyShow
+            | Self::DnsStatus
             | Self::InviteList => Method::Get,
             Self::Init
             | Self::Invite
@@ -216,6 +224,7 @@ impl Verb {
             | Self::Wait
             | Self::Ping
             | Self::Whois
+            | Self::DnsStatus
             | Self::DnsQuery
             | Self::ServiceList
             | Self::ServiceShow
@@ -245,6 +254,7 @@ mod tests {
             Verb::find(Method::Get, "/v1/services"),
             Some(Verb::ServiceList)
         );
+        assert_eq!(Verb::find(Method::Get, "/v1/dns"), Some(Verb::DnsStatus));
     }
 
     /// Design §4, verb by verb. No wildcard: a new verb is judged here before it can be built.
@@ -264,6 +274,7 @@ mod tests {
             | Verb::Wait
             | Verb::Ping
             | Verb::Whois
+            | Verb::DnsStatus
             | Verb::DnsQuery
             | Verb::ServiceList
             | Verb::ServiceShow

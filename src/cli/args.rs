@@ -73,6 +73,12 @@ pub enum Verb {
     /// Names
     #[command(subcommand)]
     Dns(Dns),
+    /// Set up the host's resolver as the agent wishes; nobody types this.
+    #[command(hide = true)]
+    DnsHelper {
+        /// What to do.
+        verb: DnsHelper,
+    },
     /// Publish services, and see them
     #[command(subcommand)]
     Service(Service),
@@ -280,6 +286,25 @@ pub enum Dns {
         #[arg(value_name = "TYPE")]
         record_type: Option<String>,
     },
+    /// How names resolve on this machine, and why not
+    Status,
+    /// Name the mesh's resolver first in /etc/resolv.conf; it forwards all other names to the servers that stood there
+    Takeover {
+        /// Put /etc/resolv.conf back as it was
+        #[arg(long)]
+        undo: bool,
+    },
+}
+
+/// What root does for the agent's names; a unit of systemd runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum DnsHelper {
+    /// What the agent wishes for now.
+    Apply,
+    /// Back to what was before.
+    Revert,
+    /// Our resolver into /etc/resolv.conf.
+    Takeover,
 }
 
 /// What can be done with services.

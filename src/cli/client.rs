@@ -38,6 +38,16 @@ impl Reply {
         &self.0
     }
 
+    /// The same with another value under `key`.
+    ///
+    /// # Errors
+    /// It is no JSON object.
+    pub fn with(&self, key: &str, value: serde_json::Value) -> Result<Self, ApiError> {
+        let mut all: serde_json::Map<_, _> = self.parse()?;
+        all.insert(key.to_owned(), value);
+        Ok(Self(serde_json::Value::Object(all).to_string()))
+    }
+
     /// What it says.
     ///
     /// # Errors

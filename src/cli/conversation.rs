@@ -77,6 +77,7 @@ pub(super) async fn hold(cli: &Cli, screen: &Screen) -> Outcome {
         args::Verb::Ping(ping) => talk.ping(ping).await,
         args::Verb::Whois(whois) => talk.whois(whois).await,
         args::Verb::Dns(dns) => talk.dns(dns).await,
+        args::Verb::DnsHelper { verb } => talk.dns_helper(*verb).await,
         args::Verb::Policy(policy) => talk.policy(policy).await,
         args::Verb::Service(service) => talk.service(service).await,
         args::Verb::Debug(debug) => talk.debug(debug).await,

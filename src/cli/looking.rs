@@ -1,16 +1,15 @@
-//! The verbs that look: `status`, `peers`, `wait`, `ping`, `whois`, `dns query`, `policy show`.
+//! The verbs that look: `status`, `peers`, `wait`, `ping`, `whois`, `policy show`. Those about names are in `names`.
 
 use super::{
     args,
-    conversation::{Conversation, DONE, NO, Outcome, last},
+    conversation::{Conversation, DONE, Outcome, last},
     render,
     screen::ReaderGone,
     status,
 };
 use crate::api::{
-    DnsQueryReply, DnsQueryRequest, NetworkRequest, PeersReply, PeersRequest, PingRequest,
-    PolicyReply, Pong, Status, StatusRequest, Verb, WaitReply, WaitRequest, WhoisReply,
-    WhoisRequest, words::milliseconds,
+    NetworkRequest, PeersReply, PeersRequest, PingRequest, PolicyReply, Pong, Status,
+    StatusRequest, Verb, WaitReply, WaitRequest, WhoisReply, WhoisRequest, words::milliseconds,
 };
 
 impl Conversation<'_> {
@@ -126,19 +125,6 @@ impl Conversation<'_> {
         };
         self.simple::<WhoisReply>(Verb::Whois, &request, render::whois)
             .await
-    }
-
-    pub(super) async fn dns(&self, dns: &args::Dns) -> Outcome {
-        let args::Dns::Query { name, record_type } = dns;
-        let request = DnsQueryRequest {
-            network: self.network(),
-            name: name.clone(),
-            record_type: record_type.clone(),
-        };
-        let reply = self.agent.ask(Verb::DnsQuery, &request).await?;
-        self.print::<DnsQueryReply>(&reply, render::dns)?;
-        let is_empty = reply.parse::<DnsQueryReply>()?.answers.is_empty();
-        Ok(if is_empty { NO } else { DONE })
     }
 
     pub(super) async fn policy(&self, policy: &args::Policy) -> Outcome {

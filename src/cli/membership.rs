@@ -27,6 +27,7 @@ impl Conversation<'_> {
         };
         request.unbuilt().map_or(Ok(()), Err)?;
         let reply = self.agent.ask(Verb::Init, &request).await?;
+        let reply = self.with_names(reply).await?;
         self.print::<InitReply>(&reply, render::init)?;
         for warning in reply.parse::<InitReply>()?.warnings {
             self.screen.talk(&format!("webmesh: {}\n", warning.line()));
@@ -89,7 +90,8 @@ impl Conversation<'_> {
             .agent
             .ask_lines(Verb::Join, &request, |line| self.say(line))
             .await?;
-        self.print::<JoinReply>(&last(reply)?, render::joined)?;
+        let reply = self.with_names(last(reply)?).await?;
+        self.print::<JoinReply>(&reply, render::joined)?;
         Ok(DONE)
     }
 
@@ -98,24 +100,34 @@ impl Conversation<'_> {
             network: leave.network.clone(),
             yes: leave.yes,
         };
-        self.simple::<NetworkReply>(Verb::Leave, &request, render::left)
-            .await
+        self.changed(Verb::Leave, &request, render::left).await
     }
 
     pub(super) async fn up(&self) -> Outcome {
         let request = NetworkRequest {
             network: self.network(),
         };
-        self.simple::<NetworkReply>(Verb::Up, &request, render::up)
-            .await
+        self.changed(Verb::Up, &request, render::up).await
     }
 
     pub(super) async fn down(&self) -> Outcome {
         let request = NetworkRequest {
             network: self.network(),
         };
-        self.simple::<NetworkReply>(Verb::Down, &request, render::down)
-            .await
+        self.changed(Verb::Down, &request, render::down).await
+    }
+
+    /// A verb after which the host resolves other names than before.
+    async fn changed(
+        &self,
+        verb: Verb,
+        request: &impl serde::Serialize,
+        text: impl FnOnce(&NetworkReply) -> String,
+    ) -> Outcome {
+        let reply = self.agent.ask(verb, request).await?;
+        let _whoever_did_it = self.set_up_names().await;
+        self.print(&reply, text)?;
+        Ok(DONE)
     }
 
     pub(super) async fn recover(&self, recover: &args::Recover) -> Outcome {

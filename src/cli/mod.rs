@@ -20,6 +20,7 @@ mod conversation;
 mod debugging;
 mod looking;
 mod membership;
+pub mod names;
 mod publishing;
 pub mod render;
 pub mod screen;
@@ -150,6 +151,7 @@ fn secret_of(verb: &args::Verb) -> Option<&String> {
         | args::Verb::Ping(_)
         | args::Verb::Whois(_)
         | args::Verb::Dns(_)
+        | args::Verb::DnsHelper { .. }
         | args::Verb::Service(_)
         | args::Verb::Policy(_)
         | args::Verb::Debug(_)

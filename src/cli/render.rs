@@ -1,10 +1,14 @@
 //! What every other verb prints. Pure: values in, text out.
 
-use super::status::{path, role_suffix};
+use super::{
+    names::{Answer, Asked, DnsStatus},
+    status::{path, role_suffix},
+};
 use crate::api::{
-    ApiError, Code, DnsQueryReply, DnsState, Door, DoorVerdict, InitReply, InviteCancelReply,
-    InviteListReply, InviteReply, JoinReply, NetworkReply, PolicyReply, Pong, Protocol, Reach,
-    ReachKind, RecoverReply, Service, ServiceAddReply, ServiceRemoveReply, WhoisKind, WhoisReply,
+    ApiError, Code, Dns, DnsBackend, DnsQueryReply, DnsState, Door, DoorVerdict, InitReply,
+    InviteCancelReply, InviteListReply, InviteReply, JoinReply, NetworkReply, PolicyReply, Pong,
+    Protocol, Reach, ReachKind, RecoverReply, Service, ServiceAddReply, ServiceRemoveReply,
+    WhoisKind, WhoisReply,
     words::{clock, count, date, milliseconds, took},
 };
 
@@ -46,10 +50,25 @@ fn addresses(v4: Option<&str>, v6: &str) -> String {
 }
 
 /// Where names are asked, while nobody on this host asks there.
-fn resolver(dns: &crate::api::Dns) -> String {
+fn resolver(dns: &Dns) -> String {
+    let domain = dns.domain.as_deref().unwrap_or_default();
     match (dns.state, dns.servers.first()) {
         (DnsState::NotResolving, Some(server)) => format!("   (its resolver: {server})"),
-        (DnsState::NotResolving | DnsState::Resolving | DnsState::Off, _) => String::new(),
+        (DnsState::Resolving, _) => match sender(dns.backend) {
+            Some(sender) => format!("   ({sender} sends us {domain}, nothing else)"),
+            None => String::new(),
+        },
+        (DnsState::NotResolving | DnsState::Off, _) => String::new(),
+    }
+}
+
+/// Who sends us our names, if it is another program.
+pub fn sender(backend: DnsBackend) -> Option<&'static str> {
+    match backend {
+        DnsBackend::Resolved => Some("systemd-resolved"),
+        DnsBackend::NetworkManager => Some("NetworkManager"),
+        DnsBackend::Resolvconf => Some("the resolver on this host"),
+        DnsBackend::Forward | DnsBackend::None => None,
     }
 }
 
@@ -185,6 +204,93 @@ pub fn recovered(reply: &RecoverReply) -> String {
     format!(
         "{} is an admin of {} now.\n",
         reply.own.name, reply.network.name
+    )
+}
+
+/// `dns status`.
+pub fn dns_status(status: &DnsStatus) -> String {
+    let dns = &status.dns;
+    let Some(domain) = &dns.domain else {
+        return "This machine is in no network; its names are as they were.\n".to_owned();
+    };
+    let mut text = format!("{}\n", summary(status, domain));
+    let mut line = |key: &str, value: &str| text.push_str(&format!("  {key:<11}  {value}\n"));
+    line("why", &status.why);
+    if !dns.servers.is_empty() {
+        line("resolver", &dns.servers.join("  "));
+    }
+    if !dns.search.is_empty() {
+        line(
+            "short names",
+            &format!("are completed with {}", dns.search.join(", ")),
+        );
+    }
+    line("resolv.conf", &resolv_conf(status));
+    if let Some(asked) = &status.asked {
+        line("tried", &tried(asked));
+    }
+    text
+}
+
+fn summary(status: &DnsStatus, domain: &str) -> String {
+    let dns = &status.dns;
+    match (dns.state, dns.backend) {
+        (DnsState::Off, _) => format!(
+            "Names under {domain} do not resolve here: the network is down, or [dns] mode is off."
+        ),
+        (DnsState::NotResolving, _) => format!(
+            "Names under {domain} do not resolve here yet: sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover"
+        ),
+        (DnsState::Resolving, backend) => match sender(backend) {
+            Some(sender) => format!(
+                "{sender} sends us {domain} and the reverse names of its addresses, nothing else."
+            ),
+            None if status.is_taken => format!(
+                "/etc/resolv.conf names our resolver first: it answers {domain} and asks the old servers for all other names."
+            ),
+            None => format!(
+                "/etc/resolv.conf names our resolver: it answers {domain} and refuses all other names."
+            ),
+        },
+    }
+}
+
+fn resolv_conf(status: &DnsStatus) -> String {
+    let servers: Vec<String> = status.resolv_conf.iter().map(ToString::to_string).collect();
+    let names = if servers.is_empty() {
+        "names no server".to_owned()
+    } else {
+        format!("names {}", servers.join(", "))
+    };
+    match &status.leads_to {
+        Some(target) => format!("leads to {target} and {names}"),
+        None => names,
+    }
+}
+
+fn tried(asked: &Asked) -> String {
+    let list = |found: &[std::net::IpAddr]| {
+        let words: Vec<String> = found.iter().map(ToString::to_string).collect();
+        words.join("  ")
+    };
+    let name = &asked.name;
+    match &asked.answer {
+        Answer::Right(found) => format!("this host resolves {name} to {}", list(found)),
+        Answer::Wrong(found) => format!(
+            "this host resolves {name} to {}, which is not this machine: another server answers for our names",
+            list(found)
+        ),
+        Answer::Refused(why) => format!("this host does not resolve {name}: {why}"),
+        Answer::Silence => format!("this host's resolver said nothing to {name} in 3 s"),
+    }
+}
+
+/// `dns takeover`.
+pub fn taken_over(dns: &Dns) -> String {
+    let domain = dns.domain.as_deref().unwrap_or("the network");
+    format!(
+        "/etc/resolv.conf names our resolver first now: names under {domain} resolve here, all others are asked of the old servers.\n\
+         Back: sudo webmesh dns takeover --undo\n"
     )
 }
 

@@ -69,11 +69,22 @@ pub struct Tun {
 }
 
 /// `[dns]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
-    /// `mode`: whether the resolver answers. Default: `auto`.
+    /// `mode`: what becomes of the host's own resolver. Default: `auto`.
     pub mode: DnsMode,
+    /// `search`: whether short names are completed with the network's domains. Default: true.
+    pub search: bool,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            mode: DnsMode::default(),
+            search: true,
+        }
+    }
 }
 
 /// `[host]`.
@@ -264,13 +275,13 @@ mod tests {
 
     #[test]
     fn every_key_is_taken() {
-        let text = "[network]\nport = 5000\n[tun]\nname = \"mesh\"\nmtu = 1280\n[dns]\nmode = \"off\"\n\
+        let text = "[network]\nport = 5000\n[tun]\nname = \"mesh\"\nmtu = 1280\n[dns]\nmode = \"off\"\nsearch = false\n\
                     [host]\nguard = false\nguard_local = [\"br-*\", \"virbr0\"]\n\
                     [api]\nread = \"group\"\n[test]\nlinks = 4\nidle_s = 5\n";
         let config = parse(text).unwrap();
         assert_eq!(config.network.port.map(|port| port.get()), Some(5000));
         assert_eq!(config.tun.name.as_str(), "mesh");
-        assert_eq!(config.dns.mode, DnsMode::Off);
+        assert_eq!((config.dns.mode, config.dns.search), (DnsMode::Off, false));
         let local: Vec<&str> = config
             .host
             .guard_local
@@ -382,7 +393,7 @@ mod tests {
             ),
             ("[network]\nport = 0", "config.toml:2: "),
             ("[network]\nport = 70000", "config.toml:2: "),
-            ("[dns]\n\nmode = \"forward\"", "config.toml:3: "),
+            ("[dns]\n\nmode = \"maybe\"", "config.toml:3: "),
             ("tun = 3\n", "config.toml:1: "),
             ("[tun\n", "config.toml:1: "),
         ];

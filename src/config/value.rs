@@ -19,14 +19,16 @@ pub struct LinkPattern(String);
 #[serde(try_from = "u32")]
 pub struct Mtu(u16);
 
-/// Whether the resolver answers.
+/// What becomes of the host's own resolver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DnsMode {
-    /// It does.
+    /// It is told to send us our names, where it can send one domain to one server.
     #[default]
     Auto,
-    /// It refuses every name.
+    /// `/etc/resolv.conf` names our resolver first, which forwards all other names: `webmesh dns takeover` for good.
+    Forward,
+    /// It is left alone.
     Off,
 }
 

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::{
     defining::Defined,
+    host_names::{HostNames, Wanted},
     joining::Joining,
     kept_file::Identity as Seeds,
     network::Network,
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{self, ApiError},
-    config::{Config, Source},
+    config::{Config, DnsMode, Source},
     ids::NetworkId,
     node::{Ipv4Use, Restored, Standing, status::Snapshot},
     platform::{clock, guard::Guard},
@@ -36,6 +37,7 @@ pub(super) struct Agent {
     pub(super) place: Place,
     /// A guard that stands, for the network that comes up next.
     guard: Option<Guard>,
+    pub(super) host_names: HostNames,
     published: watch::Sender<Arc<Published>>,
 }
 
@@ -63,7 +65,12 @@ pub(super) struct Downed {
 
 impl Agent {
     /// An agent in no network yet.
-    pub(super) fn new(config: Config, source: Source, state_dir: StateDir) -> Self {
+    pub(super) fn new(
+        config: Config,
+        source: Source,
+        state_dir: StateDir,
+        host_names: HostNames,
+    ) -> Self {
         let (published, _) = watch::channel(Arc::new(Published::nothing(Vec::new())));
         Self {
             defined: Defined::read(&source.services()),
@@ -72,6 +79,7 @@ impl Agent {
             state_dir,
             place: Place::Idle,
             guard: None,
+            host_names,
             published,
         }
     }
@@ -99,14 +107,20 @@ impl Agent {
     }
 
     /// Publishes what there is to see now.
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&mut self) {
+        self.host_names.follow(clock::moment(), self.wanted_names());
+        if let Place::Up(network) = &mut self.place {
+            network.forward_to(self.host_names.upstreams());
+        }
         let mut published = match &self.place {
             Place::Idle => Published::nothing(Vec::new()),
             Place::Joining(_) => Published {
                 is_joining: true,
                 ..Published::nothing(Vec::new())
             },
-            Place::Up(network) => Published::up(clock::now(), network, &self.config),
+            Place::Up(network) => {
+                Published::up(clock::now(), network, &self.config, &self.host_names)
+            }
             Place::Down(downed) => Published::down(&downed.snapshot, &self.config),
             Place::Unusable(why) => Published::nothing(vec![api::Health {
                 level: api::Level::Error,
@@ -120,6 +134,17 @@ impl Agent {
         published.status.health.extend(self.reloading.health());
         published.status.health.extend(self.defined.health());
         self.published.send_replace(Arc::new(published));
+    }
+
+    /// What the host's resolver shall do for the network that is up.
+    fn wanted_names(&self) -> Option<Wanted> {
+        let Place::Up(network) = &self.place else {
+            return None;
+        };
+        match self.config.dns.mode {
+            DnsMode::Off => None,
+            DnsMode::Auto | DnsMode::Forward => network.wanted_names(self.config.dns.search),
+        }
     }
 
     /// The network, if it is up.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     datapath::{
-        self, Handle,
+        self, Handle, Teller,
         command::{Command, Event},
     },
     ids::{JoinIx, SessionId},
@@ -67,6 +67,11 @@ impl DataPlane {
     /// Tells it something; it does things in order.
     pub(super) fn tell(&self, command: Command) {
         self.handle.send(command);
+    }
+
+    /// Another way to tell it something.
+    pub(super) fn teller(&self) -> Teller {
+        self.handle.teller()
     }
 
     /// Waits for what it tells. May be dropped and called again without losing anything.
@@ -123,6 +128,10 @@ struct NoNames;
 
 impl Names for NoNames {
     fn answer(&self, _query: &[u8], _limit: usize, _answer: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    fn is_foreign(&self, _query: &[u8]) -> bool {
         false
     }
 }

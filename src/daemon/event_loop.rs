@@ -15,6 +15,7 @@ use super::{
     agent::{Agent, Place},
     calls::Call,
     control::Server,
+    host_names::HostNames,
     joining::{Admitted, Ended, Joined},
     network::Drained,
 };
@@ -107,17 +108,16 @@ impl EventLoop {
         })
     }
 
-    /// Runs until asked to stop, and then stops cleanly.
+    /// Runs until asked to stop, and then stops cleanly; what is left is to put the host's resolver back.
     ///
     /// # Errors
     /// The device is gone, or cannot be made again; a supervisor starts the agent anew.
-    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+    pub(super) async fn run(mut self) -> anyhow::Result<HostNames> {
         loop {
             self.settle()?;
             let wake = self.next_wake().await;
             if matches!(wake, Wake::Stop) {
-                self.shut_down();
-                return Ok(());
+                return Ok(self.shut_down());
             }
             self.apply(wake)?;
         }
@@ -275,7 +275,7 @@ impl EventLoop {
     }
 
     /// Says good-bye, writes what is to be written, and closes the device.
-    fn shut_down(mut self) {
+    fn shut_down(mut self) -> HostNames {
         let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         match std::mem::replace(&mut self.agent.place, Place::Idle) {
             Place::Up(network) => drop(self.agent.take_down(*network, Standing::Up)),
@@ -283,6 +283,7 @@ impl EventLoop {
             Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
         }
         tracing::info!("Agent stopped");
+        self.agent.host_names
     }
 }
 

@@ -20,16 +20,15 @@ fn line(
     }
 }
 
-/// Nobody on this host asks our resolver.
-pub(super) fn names_not_resolving(snapshot: &Snapshot) -> api::Health {
-    let resolver = snapshot.dns_servers.first();
-    let resolver = resolver.map_or_else(String::new, ToString::to_string);
-    let remedy = format!("write as the first line of /etc/resolv.conf: nameserver {resolver}");
+/// Nobody on this host asks our resolver. The two ways out stand in the transcripts, word by word.
+pub(super) fn names_not_resolving() -> api::Health {
     line(
         api::Level::Warning,
         "names_not_resolving",
         "names do not resolve here yet",
-        Some(&remedy),
+        Some(
+            "sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover",
+        ),
     )
 }
 

@@ -169,6 +169,7 @@ impl Joining {
                 }
             }
             Event::Sealed { .. }
+            | Event::Foreign { .. }
             | Event::Up { .. }
             | Event::Down { .. }
             | Event::Control { .. }

@@ -21,8 +21,10 @@ mod defining;
 mod door;
 mod event_loop;
 mod failpoint;
+mod forwarder;
 mod guarding;
 mod health;
+mod host_names;
 mod ipv4_watch;
 mod joining;
 mod kept_file;
@@ -48,7 +50,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 pub use self::state_dir::{OpenStateDirError, StateDir};
-use self::{agent::Agent, control::Control, event_loop::EventLoop};
+use self::{agent::Agent, control::Control, event_loop::EventLoop, host_names::HostNames};
 use crate::config::{Config, Source};
 
 /// What an agent starts with.
@@ -92,7 +94,12 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 
 async fn serve(options: Options, state_dir: StateDir) -> anyhow::Result<()> {
     let (caller, calls) = calls::channel();
-    let mut agent = Agent::new(options.config, options.source, state_dir);
+    let mut agent = Agent::new(
+        options.config,
+        options.source,
+        state_dir,
+        HostNames::beside(&options.socket),
+    );
     let control = Control {
         caller,
         look: agent.published(),
@@ -104,5 +111,6 @@ async fn serve(options: Options, state_dir: StateDir) -> anyhow::Result<()> {
     let event_loop = EventLoop::new(agent, calls, server)?;
     let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     tracing::info!(socket = %options.socket.display(), "Agent runs");
-    event_loop.run().await
+    event_loop.run().await?.end().await;
+    Ok(())
 }

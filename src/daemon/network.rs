@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     data_plane::{DataPlane, JOINER},
+    forwarder::{Asked, Datagrams, Forwarder, Upstreams},
     guarding::Guarding,
+    host_names::Wanted,
     ipv4_watch::{Ipv4Watch, Trouble, route_conflict},
     mesh_socket::MeshSide,
     persist::{self, Urgency},
@@ -26,6 +28,8 @@ use super::{
 use crate::{
     addr::Underlay,
     datapath::command::{Command, DoorVerdict, Event, SessionKeys},
+    dns,
+    host_dns::wish::search_list,
     ids::{PeerIx, SessionId},
     node::{
         Identity, Ipv4Use, Node,
@@ -58,6 +62,9 @@ pub(super) struct Network {
     resolver: ResolverTcp,
     pub(super) guarding: Guarding,
     ipv4: Ipv4Watch,
+    forwarder: Forwarder,
+    datagrams: Datagrams,
+    upstreams: Option<Upstreams>,
     pings: BTreeMap<u64, mpsc::Sender<Ponged>>,
     doors: BTreeMap<u64, oneshot::Sender<DoorAnswer>>,
     next_tag: u64,
@@ -100,6 +107,7 @@ pub(super) struct Parts {
     pub(super) resolver: ResolverTcp,
     pub(super) guarding: Guarding,
     pub(super) ipv4: Ipv4Watch,
+    pub(super) forwarder: Forwarder,
     pub(super) facts: Facts,
 }
 
@@ -131,6 +139,9 @@ impl Network {
     pub(super) fn new(parts: Parts, first: Vec<Output>) -> Self {
         let mut network = Self {
             splices: Splices::new(parts.side.clone()),
+            datagrams: parts.forwarder.serve_datagrams(parts.data.teller()),
+            forwarder: parts.forwarder,
+            upstreams: None,
             node: parts.node,
             identity: parts.identity,
             folder: parts.folder,
@@ -200,6 +211,20 @@ impl Network {
             } => {
                 if let Some(asker) = self.doors.remove(&probe) {
                     let _asker_gone = asker.send(DoorAnswer { verdict, took_us });
+                }
+            }
+            Event::Foreign {
+                resolver,
+                asker,
+                query,
+            } => {
+                let asked = Asked {
+                    resolver,
+                    asker,
+                    query,
+                };
+                if self.datagrams.take(asked).is_none() {
+                    self.count("forward_full");
                 }
             }
             Event::TunLost { error } => return Err(error),
@@ -289,6 +314,41 @@ impl Network {
         let is_listener =
             self.wanted_splices.iter().any(splice) || target.port() == self.resolver.port();
         is_listener && self.side.addresses().contains(&target.ip())
+    }
+
+    /// Asks these servers for names of others from now on; None: such names are refused.
+    pub(super) fn forward_to(&mut self, servers: Option<&[IpAddr]>) {
+        let own = self.tables.load().own;
+        let mesh = dns::ranges(own.pool4, own.prefix6);
+        let domain = self.node.domain().unwrap_or_default();
+        let upstreams = servers.map(|servers| Upstreams::new(servers, &mesh, domain));
+        if upstreams == self.upstreams {
+            return;
+        }
+        self.forwarder.ask_these(upstreams.clone());
+        self.data.tell(Command::Forward {
+            on: upstreams.is_some(),
+        });
+        self.upstreams = upstreams;
+    }
+
+    /// What this network asks of the host's resolver.
+    pub(super) fn wanted_names(&self, search: bool) -> Option<Wanted> {
+        let own = self.tables.load().own;
+        let pool4 = self.side.v4.map(|_| own.pool4);
+        let domain = self.node.domain()?.to_owned();
+        Some(Wanted {
+            device: self.side.device.clone(),
+            pool4,
+            prefix6: own.prefix6,
+            servers: self.node.dns_servers(),
+            search: if search {
+                search_list(&domain).to_vec()
+            } else {
+                Vec::new()
+            },
+            domain,
+        })
     }
 
     /// Whether an address lies inside the mesh.

@@ -164,7 +164,10 @@ mod tests {
     use crate::{
         api::ReadAccess,
         config::Absence,
-        daemon::state_dir::{StateDir, tests::scratch},
+        daemon::{
+            host_names::HostNames,
+            state_dir::{StateDir, tests::scratch},
+        },
     };
 
     struct Desk {
@@ -186,7 +189,8 @@ mod tests {
         };
         let config = source.load().unwrap();
         let state_dir = StateDir::open(&folder.join("state")).unwrap();
-        let agent = Agent::new(config, source, state_dir);
+        let host_names = HostNames::beside(&folder.join("webmesh.sock"));
+        let agent = Agent::new(config, source, state_dir, host_names);
         Desk {
             settings: agent.reloading.settings(),
             agent,

@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{
+    forwarder::Forwarder,
     mesh_socket::MeshSide,
     tasks::{self, Task},
 };
@@ -41,19 +42,27 @@ impl ResolverTcp {
     ///
     /// # Errors
     /// No port is free, or the device is not there.
-    pub(super) fn start(side: &MeshSide, tables: &Arc<ArcSwap<Tables>>) -> io::Result<Self> {
+    pub(super) fn start(
+        side: &MeshSide,
+        tables: &Arc<ArcSwap<Tables>>,
+        forwarder: &Forwarder,
+    ) -> io::Result<Self> {
+        let names = Names {
+            tables: Arc::clone(tables),
+            forwarder: forwarder.clone(),
+        };
         let mut last = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..PORT_TRIES {
             match listen_everywhere(side) {
-                Ok((port, listeners)) => return Ok(Self::serving(port, listeners, tables)),
+                Ok((port, listeners)) => return Ok(Self::serving(port, listeners, &names)),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
 
-    fn serving(port: u16, listeners: Vec<TcpListener>, tables: &Arc<ArcSwap<Tables>>) -> Self {
-        let serve = |listener| tasks::spawn("resolver-tcp", serve(listener, Arc::clone(tables)));
+    fn serving(port: u16, listeners: Vec<TcpListener>, names: &Names) -> Self {
+        let serve = |listener| tasks::spawn("resolver-tcp", serve(listener, names.clone()));
         Self {
             port,
             _tasks: listeners.into_iter().map(serve).collect(),
@@ -63,6 +72,26 @@ impl ResolverTcp {
     /// The port, for [`crate::tables::Own::dns_tcp_port`].
     pub(super) fn port(&self) -> u16 {
         self.port
+    }
+}
+
+/// Who answers: our own names, and while others are asked, they.
+#[derive(Clone, Debug)]
+struct Names {
+    tables: Arc<ArcSwap<Tables>>,
+    forwarder: Forwarder,
+}
+
+impl Names {
+    /// None: say nothing.
+    async fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let ours = Arc::clone(&self.tables.load().names);
+        if self.forwarder.is_on() && ours.is_foreign(query) {
+            return self.forwarder.answer_stream(query).await;
+        }
+        let mut answer = Vec::new();
+        ours.answer(query, usize::from(u16::MAX), &mut answer)
+            .then_some(answer)
     }
 }
 
@@ -77,36 +106,34 @@ fn listen_everywhere(side: &MeshSide) -> io::Result<(u16, Vec<TcpListener>)> {
     Ok((port, listeners))
 }
 
-async fn serve(listener: TcpListener, tables: Arc<ArcSwap<Tables>>) {
+async fn serve(listener: TcpListener, names: Names) {
     let mut connections = FuturesUnordered::new();
     loop {
         tokio::select! {
             Some(_closed) = connections.next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => connections.push(answer_all(stream, Arc::clone(&tables))),
+                Ok((stream, _)) => connections.push(answer_all(stream, names.clone())),
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
     }
 }
 
-async fn answer_all(mut stream: TcpStream, tables: Arc<ArcSwap<Tables>>) {
+async fn answer_all(mut stream: TcpStream, names: Names) {
     let _best_effort = stream.set_nodelay(true);
-    while let Ok(Ok(true)) = tokio::time::timeout(IDLE, answer_one(&mut stream, &tables)).await {}
+    while let Ok(Ok(true)) = tokio::time::timeout(IDLE, answer_one(&mut stream, &names)).await {}
 }
 
-async fn answer_one(stream: &mut TcpStream, tables: &ArcSwap<Tables>) -> io::Result<bool> {
+async fn answer_one(stream: &mut TcpStream, names: &Names) -> io::Result<bool> {
     let length = usize::from(stream.read_u16().await?);
     if length > MAX_QUERY_BYTES {
         return Ok(false);
     }
     let mut query = vec![0; length];
     stream.read_exact(&mut query).await?;
-    let mut answer = Vec::new();
-    let names = Arc::clone(&tables.load().names);
-    if !names.answer(&query, usize::from(u16::MAX), &mut answer) {
+    let Some(answer) = names.answer(&query).await else {
         return Ok(false);
-    }
+    };
     let Ok(length) = u16::try_from(answer.len()) else {
         return Ok(false);
     };
@@ -124,17 +151,21 @@ mod tests {
     };
 
     use super::*;
-    use crate::tables::{Names, Own};
+    use crate::tables::{self, Own};
 
     /// Answers a query with itself backwards, and nothing to one that begins with 0.
     #[derive(Debug)]
     struct Mirror;
 
-    impl Names for Mirror {
+    impl tables::Names for Mirror {
         fn answer(&self, query: &[u8], _limit: usize, answer: &mut Vec<u8>) -> bool {
             answer.clear();
             answer.extend(query.iter().rev());
             query.first() != Some(&0)
+        }
+
+        fn is_foreign(&self, _query: &[u8]) -> bool {
+            false
         }
     }
 
@@ -162,7 +193,10 @@ mod tests {
             names: Arc::new(Mirror),
         };
         let tables = Arc::new(ArcSwap::from_pointee(tables));
-        (ResolverTcp::start(&side, &tables).unwrap(), side)
+        (
+            ResolverTcp::start(&side, &tables, &Forwarder::new()).unwrap(),
+            side,
+        )
     }
 
     async fn ask(stream: &mut TcpStream, query: &[u8]) -> io::Result<Vec<u8>> {

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use super::{
     data_plane::DataPlane,
+    forwarder::Forwarder,
     guarding::Guarding,
     ipv4_watch::{Ipv4Watch, route_conflict},
     kept_file::Identity as Seeds,
@@ -140,7 +141,9 @@ pub(super) fn start(
     let data = ground.data;
     let tables = Arc::clone(data.tables());
     tables.store(Arc::clone(published(&first)?));
-    let resolver = ResolverTcp::start(&side, &tables).context("cannot answer DNS over TCP")?;
+    let forwarder = Forwarder::new();
+    let resolver =
+        ResolverTcp::start(&side, &tables, &forwarder).context("cannot answer DNS over TCP")?;
     node.set_dns_tcp_port(clock::now(), resolver.port());
     data.tell(Command::Attach { tun: Some(tun) });
     let ipv4 = Ipv4Watch::start(&side, &own);
@@ -154,6 +157,7 @@ pub(super) fn start(
         resolver,
         guarding,
         ipv4,
+        forwarder,
         facts,
     };
     Ok(Network::new(parts, first))

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
 use super::{
     health::{names_not_resolving, node_health, shell_health},
+    host_names::HostNames,
     network::Network,
 };
 use crate::{
@@ -87,7 +88,12 @@ impl Published {
     }
 
     /// A network that is up.
-    pub(super) fn up(now: Now, network_up: &Network, config: &Config) -> Self {
+    pub(super) fn up(
+        now: Now,
+        network_up: &Network,
+        config: &Config,
+        host_names: &HostNames,
+    ) -> Self {
         let snapshot = network_up.node.status(now);
         let mut health: Vec<api::Health> = snapshot
             .health
@@ -95,9 +101,9 @@ impl Published {
             .map(|line| node_health(line, &snapshot))
             .collect();
         health.extend(shell_health(&network_up.facts));
-        let dns = dns(&snapshot, config);
+        let dns = dns(network_up, &snapshot, config, host_names);
         if dns.state == api::DnsState::NotResolving {
-            health.push(names_not_resolving(&snapshot));
+            health.push(names_not_resolving());
         }
         let status = api::Status {
             api: api::VERSION,
@@ -315,30 +321,44 @@ fn details(snapshot: &Snapshot) -> BTreeMap<String, api::PeerDetails> {
         .collect()
 }
 
-fn dns(snapshot: &Snapshot, config: &Config) -> api::Dns {
+fn dns(
+    network: &Network,
+    snapshot: &Snapshot,
+    config: &Config,
+    host_names: &HostNames,
+) -> api::Dns {
     let servers = &snapshot.dns_servers;
-    let asks_us =
-        std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| names_any(&text, servers));
-    let (backend, state) = match (config.dns.mode, asks_us) {
-        (DnsMode::Off, _) => (api::DnsBackend::None, api::DnsState::Off),
-        (DnsMode::Auto, true) => (api::DnsBackend::Forward, api::DnsState::Resolving),
-        (DnsMode::Auto, false) => (api::DnsBackend::None, api::DnsState::NotResolving),
+    let (backend, state) = match config.dns.mode {
+        DnsMode::Off => (api::DnsBackend::None, api::DnsState::Off),
+        DnsMode::Auto | DnsMode::Forward => who_asks_us(host_names, servers),
     };
+    let wanted = network.wanted_names(config.dns.search);
     api::Dns {
         domain: Some(snapshot.domain.clone()),
         servers: servers.iter().map(ToString::to_string).collect(),
-        search: vec![snapshot.domain.clone(), format!("svc.{}", snapshot.domain)],
+        search: wanted.map_or_else(Vec::new, |wanted| wanted.search),
         backend,
         state,
     }
 }
 
-fn names_any(resolv_conf: &str, servers: &[IpAddr]) -> bool {
-    resolv_conf
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver"))
-        .filter_map(|rest| rest.trim().parse::<IpAddr>().ok())
-        .any(|server| servers.contains(&server))
+/// Whom root has told to send us our names, or the host's own file.
+fn who_asks_us(host_names: &HostNames, servers: &[IpAddr]) -> (api::DnsBackend, api::DnsState) {
+    let told = host_names.report().map(|report| report.backend);
+    match told {
+        Some(
+            backend @ (api::DnsBackend::Resolved
+            | api::DnsBackend::NetworkManager
+            | api::DnsBackend::Resolvconf),
+        ) => (backend, api::DnsState::Resolving),
+        Some(api::DnsBackend::Forward | api::DnsBackend::None) | None => {
+            if HostNames::asks(servers) {
+                (api::DnsBackend::Forward, api::DnsState::Resolving)
+            } else {
+                (api::DnsBackend::None, api::DnsState::NotResolving)
+            }
+        }
+    }
 }
 
 fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
@@ -355,23 +375,4 @@ fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
         *drops.entry(reason.to_owned()).or_default() += count;
     }
     drops
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_nameserver_line_with_our_address_counts_as_asking_us() {
-        let servers = [IpAddr::from([100, 71, 255, 53])];
-        assert!(names_any(
-            "search home.internal\nnameserver 100.71.255.53\n",
-            &servers
-        ));
-        assert!(!names_any(
-            "# nameserver 100.71.255.53\nnameserver 192.0.2.1\n",
-            &servers
-        ));
-        assert!(!names_any("", &servers));
-    }
 }

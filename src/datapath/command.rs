@@ -101,6 +101,20 @@ pub enum Command {
         /// The own port.
         port: u16,
     },
+    /// From now on questions for names in no zone of ours go to the control plane, or, as at the start, are refused.
+    Forward {
+        /// Whether they do.
+        on: bool,
+    },
+    /// Writes the answer to a question that [`Event::Foreign`] told.
+    Answer {
+        /// The resolver's address that was asked.
+        resolver: IpAddr,
+        /// Who asked.
+        asker: std::net::SocketAddr,
+        /// The answer.
+        bytes: Vec<u8>,
+    },
     /// Gives the thread its TUN device, or takes it away: a joiner has none before it is a member, `down` has none
     /// either. The device it had is closed, and its addresses and routes go with it.
     Attach {
@@ -171,6 +185,15 @@ pub enum Event {
         verdict: DoorVerdict,
         /// From the SYN to the answer, microseconds.
         took_us: u64,
+    },
+    /// A program of this host asks for a name in no zone of ours; said only while [`Command::Forward`] is on.
+    Foreign {
+        /// The resolver's address that it asked.
+        resolver: IpAddr,
+        /// Who asks.
+        asker: std::net::SocketAddr,
+        /// The question.
+        query: Vec<u8>,
     },
     /// The TUN device is gone or broken. The thread goes on without one; [`Command::Attach`] gives it another.
     TunLost {

@@ -65,6 +65,12 @@ impl Shard {
                 address,
                 port,
             } => self.probe_door(now.at, probe, (address, port)),
+            Command::Forward { on } => self.forwards = on,
+            Command::Answer {
+                resolver,
+                asker,
+                bytes,
+            } => self.write_answer((resolver, asker), &bytes),
             Command::Attach { tun } => return After::Attach(tun),
             Command::Stop => return After::Stop,
         }

@@ -25,4 +25,4 @@ mod tests;
 pub mod thread;
 mod turnaround;
 
-pub use thread::{Handle, Parts, start};
+pub use thread::{Handle, Parts, Teller, start};

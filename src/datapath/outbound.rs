@@ -1,5 +1,7 @@
 //! From the TUN to the peers: source check, resolver, own services, queue, seal.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::{
     ids::{PeerIx, SessionId},
     packet::{
@@ -13,7 +15,7 @@ use crate::{
     wire::frame,
 };
 
-use super::{drops::DropReason, shard::Shard, turnaround::Route};
+use super::{command::Event, drops::DropReason, shard::Shard, turnaround::Route};
 
 /// Bytes of a DNS answer over UDP: what a question that says nothing else may get over any path (DNS flag day 2020).
 const ANSWER_MAX: usize = 1232;
@@ -93,6 +95,14 @@ impl Shard {
     fn answer_query(&mut self, header: &Header, packet: &[u8]) -> Result<(), DropReason> {
         let query = udp::body(header, packet).ok_or(DropReason::OutNotIp)?;
         let ports = header.ports(packet).ok_or(DropReason::OutNotIp)?;
+        if self.forwards && self.view.tables.names.is_foreign(query) {
+            self.out.events.push_back(Event::Foreign {
+                resolver: header.destination,
+                asker: SocketAddr::new(header.source, ports.source),
+                query: query.to_vec(),
+            });
+            return Ok(());
+        }
         self.answer.clear();
         if !self
             .view
@@ -112,6 +122,21 @@ impl Shard {
         }
         self.write_scratch();
         Ok(())
+    }
+
+    /// Writes an answer that another server gave, as the resolver's.
+    pub(super) fn write_answer(&mut self, (resolver, asker): (IpAddr, SocketAddr), bytes: &[u8]) {
+        let ports = Ports {
+            source: super::turnaround::DNS,
+            destination: asker.port(),
+        };
+        // Addresses may have changed while others were asked.
+        let is_good = self.view.is_own(asker.ip()) && self.view.resolver(resolver) == resolver;
+        if is_good && udp::build(&mut self.scratch, (resolver, asker.ip()), ports, bytes) {
+            self.write_scratch();
+        } else {
+            self.drops.count(DropReason::OutNoAnswer);
+        }
     }
 
     /// Says at once that nobody listens, as a host would.

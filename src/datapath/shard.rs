@@ -53,6 +53,8 @@ pub(super) struct Shard {
     pub(super) mtu: usize,
     pub(super) scratch: Vec<u8>,
     pub(super) answer: Vec<u8>,
+    /// Whether questions for names of others go to the control plane.
+    pub(super) forwards: bool,
     random: ChaCha12Rng,
 }
 
@@ -85,6 +87,7 @@ impl Shard {
             mtu: usize::from(mtu),
             scratch: Vec::with_capacity(super::batch::CAPACITY),
             answer: Vec::with_capacity(super::batch::CAPACITY),
+            forwards: false,
             random: ChaCha12Rng::from_seed(seed),
         }
     }

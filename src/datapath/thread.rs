@@ -46,11 +46,26 @@ pub struct Parts {
     pub mtu: u16,
 }
 
+/// Tells a data thread what to do; many may hold one.
+#[derive(Clone, Debug)]
+pub struct Teller {
+    commands: mpsc::Sender<Command>,
+    waker: Waker,
+}
+
+impl Teller {
+    /// Sends a command; they are carried out in order. After the thread has ended it is dropped.
+    pub fn send(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
 /// The control plane's end of a data thread. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Handle {
-    commands: mpsc::Sender<Command>,
-    waker: Waker,
+    teller: Teller,
     drops: Arc<Drops>,
     thread: Option<JoinHandle<()>>,
 }
@@ -58,9 +73,12 @@ pub struct Handle {
 impl Handle {
     /// Sends a command; they are carried out in order. After the thread has ended it is dropped.
     pub fn send(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            self.waker.wake();
-        }
+        self.teller.send(command);
+    }
+
+    /// Another end for the same commands.
+    pub fn teller(&self) -> Teller {
+        self.teller.clone()
     }
 
     /// What the thread dropped, by reason.
@@ -146,8 +164,7 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
         .name("data".into())
         .spawn(move || turnstile.run())?;
     Ok(Handle {
-        commands,
-        waker,
+        teller: Teller { commands, waker },
         drops,
         thread: Some(thread),
     })
@@ -387,6 +404,7 @@ fn must_arrive(event: &Event) -> bool {
         | Event::Wanted { .. }
         | Event::NewPath { .. }
         | Event::NeedsKnock { .. }
+        | Event::Foreign { .. }
         | Event::Door { .. } => false,
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 use super::drops::DropReason;
 
 /// The port of the resolver.
-const DNS: u16 = 53;
+pub(super) const DNS: u16 = 53;
 
 /// One version of the tables, with what follows from it.
 #[derive(Debug)]

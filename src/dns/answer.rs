@@ -36,6 +36,10 @@ impl Names for Zone {
     fn answer(&self, query: &[u8], limit: usize, answer: &mut Vec<u8>) -> bool {
         self::answer(self, query, limit, answer)
     }
+
+    fn is_foreign(&self, query: &[u8]) -> bool {
+        super::forward::is_foreign(self, query)
+    }
 }
 
 /// Writes the answer to `query` into `out` (cleared first): at most `limit` bytes, with TC set and no records where they

@@ -5,10 +5,8 @@ use hickory_proto::{
     rr::{Name, RecordType},
 };
 
-use super::{
-    answer::{STREAM, answer},
-    zone::Zone,
-};
+use super::answer::STREAM;
+use crate::tables::Names;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,12 +45,18 @@ pub enum AskError {
     NoSuchName,
 }
 
-/// Asks the zone for `name`, completed by the search list (`<domain>`, `svc.<domain>`) unless it ends in a dot. Without a
-/// type: A and AAAA.
+/// Asks for `name`, completed by the search list (`<domain>`, `svc.<domain>`) unless it ends in a dot. Without a type: A
+/// and AAAA. A name that exists without such a record is found without records; among completions, one with records
+/// goes before.
 ///
 /// # Errors
 /// Name or type cannot be asked for, or the name does not exist.
-pub fn ask(zone: &Zone, name: &str, kind: Option<&str>) -> Result<Asked, AskError> {
+pub fn ask(
+    names: &dyn Names,
+    domain: &str,
+    name: &str,
+    kind: Option<&str>,
+) -> Result<Asked, AskError> {
     let kinds = match kind {
         None => vec![RecordType::A, RecordType::AAAA],
         Some(kind) => vec![
@@ -61,28 +65,28 @@ pub fn ask(zone: &Zone, name: &str, kind: Option<&str>) -> Result<Asked, AskErro
                 .or(Err(AskError::BadType))?,
         ],
     };
-    let mut outcome = Err(AskError::NoSuchName);
-    for full in completions(zone, name)? {
-        outcome = look_up(zone, &full, &kinds);
-        if outcome.is_ok() {
-            return outcome;
+    let mut bare = None;
+    let mut error = None;
+    for full in completions(domain, name)? {
+        match look_up(names, &full, &kinds) {
+            Ok(asked) if !asked.records.is_empty() => return Ok(asked),
+            Ok(asked) => bare = bare.or(Some(asked)),
+            // What was meant is a name of ours: that it is not there says more than that a longer one is foreign.
+            Err(AskError::NoSuchName) => error = Some(AskError::NoSuchName),
+            Err(other) => error = error.or(Some(other)),
         }
     }
-    outcome
+    bare.ok_or(error.unwrap_or(AskError::NoSuchName))
 }
 
-fn completions(zone: &Zone, name: &str) -> Result<Vec<Name>, AskError> {
+fn completions(domain: &str, name: &str) -> Result<Vec<Name>, AskError> {
+    let domain = Name::from_ascii(format!("{domain}.")).or(Err(AskError::BadName))?;
     let mut typed = Name::from_ascii(name).or(Err(AskError::BadName))?;
-    let is_final = typed.is_fqdn() || zone.domain.zone_of(&typed);
+    let is_final = typed.is_fqdn() || domain.zone_of(&typed);
     let mut names = Vec::new();
     if !is_final {
-        for search in [
-            Some(zone.domain.clone()),
-            zone.domain.prepend_label("svc").ok(),
-        ]
-        .into_iter()
-        .flatten()
-        {
+        let searched = [Some(domain.clone()), domain.prepend_label("svc").ok()];
+        for search in searched.into_iter().flatten() {
             names.extend(typed.clone().append_domain(&search).ok());
         }
     }
@@ -91,10 +95,10 @@ fn completions(zone: &Zone, name: &str) -> Result<Vec<Name>, AskError> {
     Ok(names)
 }
 
-fn look_up(zone: &Zone, name: &Name, kinds: &[RecordType]) -> Result<Asked, AskError> {
+fn look_up(names: &dyn Names, name: &Name, kinds: &[RecordType]) -> Result<Asked, AskError> {
     let mut records = Vec::new();
     for kind in kinds {
-        let message = exchange(zone, name, *kind).ok_or(AskError::BadName)?;
+        let message = exchange(names, name, *kind).ok_or(AskError::BadName)?;
         let code = message.metadata.response_code;
         if code == ResponseCode::NXDomain {
             return Err(AskError::NoSuchName);
@@ -112,10 +116,12 @@ fn look_up(zone: &Zone, name: &Name, kinds: &[RecordType]) -> Result<Asked, AskE
     Ok(Asked { name, records })
 }
 
-fn exchange(zone: &Zone, name: &Name, kind: RecordType) -> Option<Message> {
+fn exchange(names: &dyn Names, name: &Name, kind: RecordType) -> Option<Message> {
     let mut message = Message::new(0, hickory_proto::op::MessageType::Query, OpCode::Query);
     message.add_query(Query::query(name.clone(), kind));
     let mut bytes = Vec::new();
-    answer(zone, &message.to_vec().ok()?, STREAM, &mut bytes).then_some(())?;
+    names
+        .answer(&message.to_vec().ok()?, STREAM, &mut bytes)
+        .then_some(())?;
     Message::from_vec(&bytes).ok()
 }

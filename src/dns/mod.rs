@@ -9,12 +9,14 @@
 
 mod answer;
 mod ask;
+mod forward;
 mod question;
 pub mod zone;
 
 pub use answer::{LONGEST_QUERY, STREAM, answer};
 pub use ask::{AskError, Asked, AskedRecord, ask};
+pub use forward::{Forwarded, Reply, ranges};
 pub use zone::Zone;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -26,6 +26,10 @@ impl Names for NoNames {
     fn answer(&self, _query: &[u8], _limit: usize, _answer: &mut Vec<u8>) -> bool {
         false
     }
+
+    fn is_foreign(&self, _query: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Tables are made anew at most once in this time for each member: making them costs about a microsecond a member, and

@@ -237,8 +237,8 @@ impl Node {
         }
     }
 
-    /// What comes from an address that does not come through answers nobody.
-    fn dns_servers(&self) -> Vec<IpAddr> {
+    /// Where this host is to ask for our names: what comes from an address that does not come through answers nobody.
+    pub fn dns_servers(&self) -> Vec<IpAddr> {
         let plan = self.plan();
         let by_v4 = self.settings.ipv4 == Ipv4Use::On && self.own_ipv4().is_some();
         let v4 = by_v4.then(|| IpAddr::V4(plan.resolver4()));
@@ -326,6 +326,13 @@ impl Node {
             groups: certificate.groups.clone(),
             wire: hello.map(|hello| (hello.wire_min, hello.wire_max)),
         })
+    }
+
+    /// What the network's names end in, once that is known.
+    pub fn domain(&self) -> Option<&str> {
+        self.members
+            .network()
+            .map(|network| network.domain.as_str())
     }
 
     fn service_views(&self, now: Now, domain: &str) -> Vec<ServiceView> {

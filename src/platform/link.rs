@@ -57,6 +57,13 @@ pub struct Link {
     pub mtu: u32,
 }
 
+impl Link {
+    /// Whether it is a TUN or TAP device.
+    pub fn is_tun(&self) -> bool {
+        self.kind.as_deref() == Some("tun")
+    }
+}
+
 /// An address as the kernel lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {

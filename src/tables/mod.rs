@@ -65,6 +65,10 @@ impl Names for Silence {
     fn answer(&self, _query: &[u8], _limit: usize, _answer: &mut Vec<u8>) -> bool {
         false
     }
+
+    fn is_foreign(&self, _query: &[u8]) -> bool {
+        false
+    }
 }
 
 /// This machine's addresses, and those that mean the agent.
@@ -110,6 +114,9 @@ pub trait Names: Debug + Send + Sync {
     /// Writes the answer to `query` into `answer` (cleared first), at most `limit` bytes of it, TC set where it was
     /// cut. False: say nothing (not a query).
     fn answer(&self, query: &[u8], limit: usize, answer: &mut Vec<u8>) -> bool;
+
+    /// Whether `query` is a good question for a name that is in no zone of ours: others may be asked.
+    fn is_foreign(&self, query: &[u8]) -> bool;
 }
 
 /// What becomes of a state that stands already when a good Knock or Join comes (protocol §2).

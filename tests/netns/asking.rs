@@ -184,6 +184,7 @@ fn least(verb: Verb) -> Who {
         | Verb::Wait
         | Verb::Ping
         | Verb::Whois
+        | Verb::DnsStatus
         | Verb::DnsQuery
         | Verb::ServiceList
         | Verb::ServiceShow

@@ -10,6 +10,8 @@
     reason = "tests run in real time, open sockets, end at the first surprise, and print logs after it"
 )]
 
+#[path = "../../src/host_dns/double.rs"]
+mod double;
 mod ground;
 mod harness;
 #[path = "../cli/schema.rs"]
@@ -23,6 +25,7 @@ mod defining;
 mod demo;
 mod guarding;
 mod host;
+mod host_dns;
 mod hostile;
 mod injection;
 mod inviting;
@@ -32,6 +35,7 @@ mod mallory;
 mod many;
 mod naming;
 mod reaching;
+mod resolved;
 mod secrets;
 mod serving;
 mod silence;

@@ -198,6 +198,7 @@ async fn carry_out(
         Verb::Wait => wait::answer(&control, request(body)?),
         Verb::Ping => ping::answer(&control, request(body)?).await,
         Verb::Whois => reply(&whois::answer(&control, request(body)?).await?),
+        Verb::DnsStatus => reply(&dns::answer_status(&control, request(body)?).await?),
         Verb::DnsQuery => reply(&dns::answer(&control, request(body)?).await?),
         Verb::ServiceAdd => reply(&service::answer_add(&control, request(body)?, asker).await?),
         Verb::ServiceRemove => reply(&service::answer_remove(&control, request(body)?).await?),

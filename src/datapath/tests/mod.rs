@@ -43,6 +43,10 @@ impl Names for Echo {
         answer.extend_from_slice(query);
         !query.is_empty()
     }
+
+    fn is_foreign(&self, _query: &[u8]) -> bool {
+        false
+    }
 }
 
 /// One machine.

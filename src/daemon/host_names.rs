@@ -1,0 +1,311 @@
+//! What this host's own resolver shall do for us: the wish beside the socket, kept true while things change around it.
+//!
+//! The agent itself changes nothing on the host. Root does, woken by the file: a path unit of systemd, or, where the
+//! agent was started by hand as root, a thread of its own. What root did is read from its report.
+
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use super::tasks::{self, Task};
+use crate::{
+    host_dns::{
+        self, Place,
+        bus::Bus,
+        file, network_manager,
+        report::{self, Report},
+        resolved, takeover,
+        wish::{Device, VERSION, Wish},
+    },
+    platform::{clock, credentials},
+    time::Moment,
+};
+
+/// How often the host is looked at for changes that nobody announces.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long root may take before it is woken again; doubles up to [`RETRY_MOST`].
+const RETRY: Duration = Duration::from_secs(2);
+
+/// The longest pause between two tries to wake root.
+const RETRY_MOST: Duration = Duration::from_secs(64);
+
+/// What a network asks of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) device: String,
+    pub(super) domain: String,
+    pub(super) pool4: Option<Ipv4Net>,
+    pub(super) prefix6: Ipv6Net,
+    pub(super) servers: Vec<IpAddr>,
+    pub(super) search: Vec<String>,
+}
+
+/// The wish of this agent, and what became of it.
+#[derive(Debug)]
+pub(super) struct HostNames {
+    place: Place,
+    standing: Standing,
+    report: Option<Report>,
+    upstreams: Option<Vec<IpAddr>>,
+    host: Host,
+    looked: Moment,
+    /// Grows when a program that sends us names comes or goes.
+    comings: Arc<AtomicU64>,
+    wake: Wake,
+    _watch: Option<Task>,
+}
+
+/// What stands in the file.
+#[derive(Debug)]
+enum Standing {
+    /// Nobody knows what an earlier run left.
+    Unknown,
+    Nothing,
+    Wish(Wish),
+}
+
+/// What of the host makes a new look at it worth while.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Host {
+    comings: u64,
+    resolv_conf: Option<std::path::PathBuf>,
+    changed_at: Option<std::time::SystemTime>,
+}
+
+/// When root is woken again, if it does not answer.
+#[derive(Clone, Copy, Debug)]
+struct Wake {
+    at: Moment,
+    pause: Duration,
+}
+
+impl HostNames {
+    /// For the agent with this socket.
+    pub(super) fn beside(socket: &Path) -> Self {
+        let place = Place::of_socket(socket);
+        let comings = Arc::new(AtomicU64::new(0));
+        let watch = place
+            .is_host
+            .then(|| tasks::spawn("host-names", watch(Arc::clone(&comings))));
+        Self {
+            place,
+            standing: Standing::Unknown,
+            report: None,
+            upstreams: None,
+            host: Host::default(),
+            looked: Moment(0),
+            comings,
+            wake: Wake {
+                at: Moment(0),
+                pause: RETRY,
+            },
+            _watch: watch,
+        }
+    }
+
+    /// Sees to it that the file says what is wanted now, and that root has read it.
+    pub(super) fn follow(&mut self, now: Moment, wanted: Option<Wanted>) {
+        let is_time = now.since(self.looked) >= LOOK;
+        let wish = wanted.and_then(|wanted| self.wish_for(wanted));
+        let is_new = !self.stands(wish.as_ref());
+        if !is_new && !is_time {
+            return;
+        }
+        self.looked = now;
+        let host = self.look();
+        let is_elsewhere = std::mem::replace(&mut self.host, host.clone()) != host;
+        self.report = report::read(&self.place.report);
+        let is_unheard = self.is_unheard() && now >= self.wake.at;
+        if !is_new && !is_elsewhere && !is_unheard {
+            return;
+        }
+        let pause = if is_unheard {
+            self.wake.pause.saturating_mul(2)
+        } else {
+            RETRY
+        };
+        self.wake = Wake {
+            at: now.after(pause),
+            pause: pause.min(RETRY_MOST),
+        };
+        self.put(wish);
+    }
+
+    /// Looks at the host at the next call, however short the last look is ago.
+    pub(super) fn look_again(&mut self) {
+        self.looked = Moment(0);
+    }
+
+    /// What root did for the device that is up now.
+    pub(super) fn report(&self) -> Option<&Report> {
+        let Standing::Wish(wish) = &self.standing else {
+            return None;
+        };
+        self.report
+            .as_ref()
+            .filter(|report| report.index == wish.device.index)
+    }
+
+    /// Whom to ask all other names, while `/etc/resolv.conf` is ours.
+    pub(super) fn upstreams(&self) -> Option<&[IpAddr]> {
+        self.upstreams.as_deref()
+    }
+
+    /// Whether `/etc/resolv.conf` names one of these.
+    pub(super) fn asks(servers: &[IpAddr]) -> bool {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        host_dns::resolv_conf::ResolvConf::parse(&text).asks(servers)
+    }
+
+    /// The agent ends. Under systemd the file stays: the unit's folder goes with the unit, and stays over a restart.
+    pub(super) async fn end(self) {
+        if is_unit() {
+            return;
+        }
+        let _gone_already = file::remove(&self.place.run);
+        if self.runs_helper()
+            && let Err(error) = host_dns::revert(&self.place).await
+        {
+            tracing::warn!(%error, "The host's resolver was not put back");
+        }
+    }
+
+    fn wish_for(&self, wanted: Wanted) -> Option<Wish> {
+        // A device that is just being made anew has no number: the next look finds it.
+        let index = nix::net::if_::if_nametoindex(wanted.device.as_str()).ok()?;
+        let generation = match &self.standing {
+            Standing::Wish(wish) => wish.generation,
+            Standing::Unknown | Standing::Nothing => 0,
+        };
+        Some(Wish {
+            version: VERSION,
+            generation,
+            device: Device {
+                name: wanted.device,
+                index,
+            },
+            domain: wanted.domain,
+            pool4: wanted.pool4,
+            prefix6: wanted.prefix6,
+            servers: wanted.servers,
+            search: wanted.search,
+        })
+    }
+
+    fn stands(&self, wish: Option<&Wish>) -> bool {
+        match (&self.standing, wish) {
+            (Standing::Wish(standing), Some(wish)) => standing == wish,
+            (Standing::Nothing, None) => true,
+            (Standing::Unknown | Standing::Nothing | Standing::Wish(_), _) => false,
+        }
+    }
+
+    fn put(&mut self, wish: Option<Wish>) {
+        let now_ms = clock::now().unix_ms;
+        let wish = wish.map(|wish| Wish {
+            generation: now_ms.max(wish.generation + 1),
+            ..wish
+        });
+        let written = match &wish {
+            Some(wish) => file::write(&self.place.run, wish),
+            None => file::remove(&self.place.run),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "The wish for the host's resolver cannot be written");
+        }
+        self.standing = wish.map_or(Standing::Nothing, Standing::Wish);
+        if self.runs_helper() {
+            run_helper(self.place.clone());
+        }
+    }
+
+    /// Whether root has not done yet what the file says.
+    fn is_unheard(&self) -> bool {
+        let done = self.report.as_ref().map(|report| report.generation);
+        match &self.standing {
+            Standing::Wish(wish) => self.place.is_host && done != Some(wish.generation),
+            Standing::Unknown | Standing::Nothing => false,
+        }
+    }
+
+    fn look(&mut self) -> Host {
+        let file = self.place.etc.join("resolv.conf");
+        let own: &[IpAddr] = match &self.standing {
+            Standing::Wish(wish) => &wish.servers,
+            Standing::Unknown | Standing::Nothing => &[],
+        };
+        self.upstreams = takeover::upstreams(&self.place.etc, own);
+        Host {
+            comings: self.comings.load(Ordering::Relaxed),
+            resolv_conf: std::fs::read_link(&file).ok(),
+            changed_at: file
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .ok(),
+        }
+    }
+
+    /// By hand and as root there is nobody else to do it.
+    fn runs_helper(&self) -> bool {
+        self.place.is_host && credentials::own_uid() == 0 && !is_unit()
+    }
+}
+
+/// Whether a unit of systemd runs this process.
+fn is_unit() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// On a thread of its own: it waits for locks and for other programs.
+fn run_helper(place: Place) {
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let done = match runtime {
+            Ok(runtime) => runtime.block_on(host_dns::apply(&place)).map(drop),
+            Err(error) => return tracing::warn!(%error, "No thread for the host's resolver"),
+        };
+        if let Err(error) = done {
+            tracing::warn!(%error, "The host's resolver was not set up");
+        }
+    };
+    let started = std::thread::Builder::new()
+        .name("host-dns".to_owned())
+        .spawn(work);
+    if let Err(error) = started {
+        tracing::warn!(%error, "No thread for the host's resolver");
+    }
+}
+
+/// Counts whenever systemd-resolved or NetworkManager comes or goes: a new one knows nothing of what the old was told.
+async fn watch(comings: Arc<AtomicU64>) {
+    let Some(bus) = Bus::of_host().await else {
+        return;
+    };
+    let Ok(proxy) = zbus::fdo::DBusProxy::new(bus.connection()).await else {
+        return;
+    };
+    let Ok(mut changes) = proxy.receive_name_owner_changed().await else {
+        return;
+    };
+    while let Some(change) = changes.next().await {
+        let Ok(change) = change.args() else {
+            continue;
+        };
+        let is_one = [resolved::NAME, network_manager::NAME].contains(&change.name().as_str());
+        if is_one && change.new_owner().is_some() {
+            comings.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

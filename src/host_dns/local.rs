@@ -1,0 +1,201 @@
+//! A resolver on this host that other programs configure: openresolv before dnsmasq or unbound, or dnsmasq by itself.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use tokio::io::AsyncWriteExt as _;
+
+use super::{
+    bus::{Bus, Seat},
+    dnsmasq,
+    look::Local,
+    wish::Wish,
+};
+
+/// Below `/etc`: what openresolv is told.
+const OPENRESOLV: &str = "resolvconf.conf";
+
+/// Below `/etc`: the folder that dnsmasq reads, and our file there.
+const FOLDER: &str = "dnsmasq.d";
+const FILE: &str = "dnsmasq.d/webmesh.conf";
+
+/// Under which name openresolv knows us. It sorts by it, and takes a dot for the end of the device.
+const INTERFACE: &str = "webmesh";
+
+const SYSTEMD: Seat = Seat {
+    name: "org.freedesktop.systemd1",
+    path: "/org/freedesktop/systemd1",
+    interface: "org.freedesktop.systemd1.Manager",
+};
+
+/// What there is to be fed.
+pub(super) fn find(etc: &Path) -> Local {
+    let config = fs::read_to_string(etc.join(OPENRESOLV)).unwrap_or_default();
+    if feeds_a_resolver(&config) && program(etc).is_some() {
+        return Local::Openresolv;
+    }
+    let is_read = |folder: &Path| folder.is_dir();
+    if is_read(&etc.join(FOLDER)) && etc.join("dnsmasq.conf").exists() {
+        return Local::Dnsmasq;
+    }
+    Local::None
+}
+
+/// Whether openresolv writes the part of dnsmasq's or unbound's configuration that sends zones to servers.
+fn feeds_a_resolver(config: &str) -> bool {
+    let is_set = |line: &str| {
+        let (key, value) = line.split_once('=').unwrap_or_default();
+        matches!(key.trim(), "dnsmasq_conf" | "unbound_conf")
+            && !value.trim().trim_matches(['"', '\'']).is_empty()
+    };
+    config.lines().any(is_set)
+}
+
+/// openresolv's program, below the same root as `etc`.
+fn program(etc: &Path) -> Option<PathBuf> {
+    let root = etc.parent()?;
+    [
+        "sbin/resolvconf",
+        "usr/sbin/resolvconf",
+        "usr/bin/resolvconf",
+    ]
+    .into_iter()
+    .map(|path| root.join(path))
+    .find(|path| path.exists())
+}
+
+/// Sends our zones to us.
+///
+/// # Errors
+/// The program refuses, or the file cannot be written.
+pub(super) async fn apply(
+    etc: &Path,
+    bus: Option<&Bus>,
+    local: Local,
+    wish: &Wish,
+) -> anyhow::Result<()> {
+    match local {
+        Local::Openresolv => feed_openresolv(etc, wish).await?,
+        Local::Dnsmasq => {
+            if dnsmasq::write(&etc.join(FILE), wish)? == dnsmasq::File::Changed {
+                restart_dnsmasq(bus).await?;
+            }
+        }
+        Local::None => {}
+    }
+    Ok(())
+}
+
+/// Takes it back, whatever of it there is.
+///
+/// # Errors
+/// It is still there.
+pub(super) async fn revert(etc: &Path, bus: Option<&Bus>) -> io::Result<()> {
+    if dnsmasq::remove(&etc.join(FILE))? == dnsmasq::File::Changed {
+        // A dnsmasq that does not run reads its folder when it starts.
+        let _not_running = restart_dnsmasq(bus).await;
+    }
+    if find(etc) == Local::Openresolv {
+        run_openresolv(etc, &["-f", "-d", INTERFACE], "").await?;
+    }
+    Ok(())
+}
+
+async fn restart_dnsmasq(bus: Option<&Bus>) -> zbus::Result<()> {
+    let bus = bus.ok_or_else(|| zbus::Error::Failure("there is no system bus".to_owned()))?;
+    let job = ("dnsmasq.service", "replace");
+    let _job: zbus::zvariant::OwnedObjectPath = bus.ask(SYSTEMD, "TryRestartUnit", &job).await?;
+    Ok(())
+}
+
+/// `-p`: private, only the domains named are sent here.
+async fn feed_openresolv(etc: &Path, wish: &Wish) -> io::Result<()> {
+    let servers = wish.servers.iter();
+    let mut text: String = servers
+        .map(|server| format!("nameserver {server}\n"))
+        .collect();
+    text.push_str(&format!("search {}\n", wish.zones().join(" ")));
+    run_openresolv(etc, &["-p", "-a", INTERFACE], &text).await
+}
+
+async fn run_openresolv(etc: &Path, words: &[&str], text: &str) -> io::Result<()> {
+    let program = program(etc).ok_or(io::ErrorKind::NotFound)?;
+    let mut child = tokio::process::Command::new(program)
+        .args(words)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes()).await?;
+    }
+    let status = child.wait().await?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("resolvconf ended with {status}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::host_dns::{scratch::Scratch, wish::tests::good};
+
+    #[test]
+    fn openresolv_counts_only_where_it_feeds_a_resolver() {
+        assert!(feeds_a_resolver(
+            "name_servers=127.0.0.1\ndnsmasq_conf=/etc/dnsmasq-conf.conf\n"
+        ));
+        assert!(feeds_a_resolver(
+            "unbound_conf='/etc/unbound/unbound.conf.d/r.conf'\n"
+        ));
+        for config in [
+            "",
+            "#dnsmasq_conf=/x\n",
+            "dnsmasq_conf=\"\"\n",
+            "dnsmasq_resolv=/run/x\n",
+        ] {
+            assert!(!feeds_a_resolver(config), "{config}");
+        }
+    }
+
+    #[tokio::test]
+    async fn openresolv_is_told_by_its_program_and_told_again_at_the_end() {
+        let root = Scratch::new("openresolv");
+        let etc = root.join("etc");
+        fs::create_dir_all(&etc).unwrap();
+        fs::create_dir_all(root.join("sbin")).unwrap();
+        assert_eq!(find(&etc), Local::None);
+        fs::write(etc.join(OPENRESOLV), "dnsmasq_conf=/run/dnsmasq.conf\n").unwrap();
+        assert_eq!(find(&etc), Local::None, "without its program");
+        let said = root.join("said");
+        let script = format!(
+            "#!/bin/sh\necho \"$@\" >> {0}\ncat >> {0}\n",
+            said.display()
+        );
+        fs::write(root.join("sbin/resolvconf"), script).unwrap();
+        fs::set_permissions(
+            root.join("sbin/resolvconf"),
+            fs::Permissions::from_mode(0o755),
+        )
+        .unwrap();
+        assert_eq!(find(&etc), Local::Openresolv);
+        apply(&etc, None, Local::Openresolv, &good()).await.unwrap();
+        revert(&etc, None).await.unwrap();
+        assert_eq!(
+            fs::read_to_string(said).unwrap(),
+            "-p -a webmesh\nnameserver 100.71.255.53\nnameserver fd7c:1a2b:3c4d::53\n\
+             search home.internal 71.100.in-addr.arpa d.4.c.3.b.2.a.1.c.7.d.f.ip6.arpa\n\
+             -f -d webmesh\n"
+        );
+    }
+}

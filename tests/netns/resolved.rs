@@ -1,0 +1,178 @@
+//! Issue 4, point 2, as far as it goes without systemd: the one agent of a host, started by hand as root, and a double of
+//! systemd-resolved on a bus of its own. The real one is asked in `tests/packages`.
+
+use std::{
+    process::{Child, Command},
+    time::Duration,
+};
+
+use webmesh::demo::lab::{Lab, Machine};
+
+use crate::{
+    double::{Said, serve},
+    harness::{lab, program, text, within},
+};
+
+/// A host with an `/etc` and a `/run` of its own, an agent at the usual place, and a bus.
+struct Host {
+    machine: Machine,
+    running: Vec<Child>,
+    _lab: Lab,
+}
+
+impl Host {
+    fn new() -> Self {
+        let lab = lab();
+        let machine = lab.public("anna", &["203.0.113.11/24"]).unwrap();
+        let mut host = Self {
+            machine,
+            running: Vec::new(),
+            _lab: lab,
+        };
+        let bus = host.file("bus");
+        let config = format!(
+            "<busconfig><type>session</type><listen>unix:path={bus}</listen><auth>EXTERNAL</auth><policy context=\"default\">\
+             <allow send_destination=\"*\" eavesdrop=\"true\"/><allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>"
+        );
+        std::fs::write(host.file("bus.conf"), config).unwrap();
+        host.sh(
+            "mkdir etc && cp -L /etc/passwd /etc/group /etc/nsswitch.conf etc/ && echo nameserver 127.0.0.53 > etc/resolv.conf && \
+             mount --bind etc /etc && mount -t tmpfs none /run",
+        );
+        host.beside(&format!(
+            "dbus-daemon --nofork --config-file={}",
+            host.file("bus.conf")
+        ));
+        within(Duration::from_secs(5), "the bus", || {
+            std::path::Path::new(&bus).exists()
+        });
+        host
+    }
+
+    fn start_agent(&mut self) {
+        let agent = format!("{} daemon --state-dir state", program().display());
+        self.beside(&agent);
+        within(Duration::from_secs(10), "the agent", || {
+            self.run(&format!("{} status", program().display())).0
+        });
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.machine.directory.join(name).display().to_string()
+    }
+
+    fn address(&self) -> String {
+        format!("unix:path={}", self.file("bus"))
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = self.machine.command("sh").unwrap();
+        command
+            .args(["-c", line])
+            .env("DBUS_SYSTEM_BUS_ADDRESS", self.address())
+            .env_remove("WEBMESH_SOCKET");
+        command
+    }
+
+    fn run(&self, line: &str) -> (bool, String) {
+        let output = self.command(line).output().unwrap();
+        let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+        (output.status.success(), said)
+    }
+
+    fn sh(&self, line: &str) -> String {
+        let (is_good, said) = self.run(line);
+        assert!(
+            is_good,
+            "{line}: {said}\n{}",
+            std::fs::read_to_string(self.file("log")).unwrap_or_default()
+        );
+        said
+    }
+
+    fn webmesh(&self, words: &str) -> String {
+        self.sh(&format!("{} {words}", program().display()))
+    }
+
+    fn beside(&mut self, line: &str) {
+        let log = std::fs::File::create(self.file("log")).unwrap();
+        let mut command = self.command(&format!("exec {line}"));
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.running.push(command.spawn().unwrap());
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for child in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn resolved_is_told_at_init_again_when_it_starts_anew_and_reverted_at_down() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut host = Host::new();
+    let (first, said) = runtime.block_on(serve(&host.address(), 0));
+    host.start_agent();
+    let before = etc(&host);
+
+    let init = host.webmesh("init home");
+    assert!(
+        init.contains(
+            "anna.home.internal   (systemd-resolved sends us home.internal, nothing else)"
+        ),
+        "{init}"
+    );
+    assert!(
+        has(&said, "Domains") && has(&said, " home.internal svc.home.internal ~"),
+        "{said:?}"
+    );
+    assert!(
+        has(&said, "DefaultRoute") && !has(&said, "true"),
+        "{said:?}"
+    );
+    let status: serde_json::Value = serde_json::from_str(&host.webmesh("status --json")).unwrap();
+    assert_eq!(status["dns"]["backend"], "resolved");
+    assert_eq!(status["dns"]["state"], "resolving");
+    let (_, words) = host.run(&format!("{} dns status", program().display()));
+    assert!(
+        words.contains("systemd-resolved sends us home.internal"),
+        "{words}"
+    );
+
+    // Started anew, resolved knows nothing.
+    runtime.block_on(async { first.close().await.unwrap() });
+    let (_second, said) = runtime.block_on(serve(&host.address(), 0));
+    within(Duration::from_secs(2), "resolved is told again", || {
+        has(&said, "FlushCaches")
+    });
+
+    host.webmesh("down");
+    assert!(has(&said, "Revert"), "{said:?}");
+    assert_eq!(host.sh("ls /run/webmesh"), "webmesh.sock\n");
+    said.lock().unwrap().clear();
+    host.webmesh("up");
+    assert!(has(&said, "Domains"), "{said:?}");
+    assert!(
+        host.run(&format!("{} dns takeover", program().display()))
+            .1
+            .contains("names resolve here already")
+    );
+    assert_eq!(etc(&host), before);
+}
+
+fn etc(host: &Host) -> String {
+    host.sh("cd etc && find . -printf '%p %y %m %i %l\\n' | sort && cat resolv.conf")
+}
+
+fn has(said: &Said, word: &str) -> bool {
+    let said = said.lock().unwrap();
+    said.iter().any(|line| line.contains(word))
+}
