@@ -80,7 +80,7 @@ fn a_network_that_is_down_says_how_to_get_it_up() {
 
 #[test]
 fn one_peer_is_its_line_and_what_is_known_of_it() {
-    let reply = PeersReply {
+    let mut reply = PeersReply {
         peers: vec![values::anna()],
         details: Some(PeerDetails {
             domain_name: "anna.home.internal".into(),
@@ -109,6 +109,12 @@ anna  up     direct 203.0.113.9:61234  34 ms  8.1 MB  1.2 MB  now
 "
     );
     assert_eq!(peers_reply(&reply, Some(120)), expected);
+    let details = reply.details.as_mut().unwrap();
+    (details.version, details.services) = (None, vec![]);
+    let shorter = expected
+        .replace("  version      0.1.0\n", "")
+        .replace("  services     db, web\n", "");
+    assert_eq!(peers_reply(&reply, Some(120)), shorter);
 }
 
 #[test]
