@@ -1040,12 +1040,12 @@ fn while_ipv4_does_not_come_through_names_are_told_by_ipv6_alone() {
     assert!(own.is_some());
     let mut records_of = |at, ipv4| {
         anna.set_ipv4(at_ms(at), ipv4);
-        let published = drain(&mut anna)
-            .into_iter()
-            .find_map(|output| match output {
-                Output::Publish(tables) => Some(tables),
-                _ => None,
-            });
+        let mut published = None;
+        for output in drain(&mut anna) {
+            if let Output::Publish(tables) = output {
+                published = Some(tables);
+            }
+        }
         let tables = published.expect("new tables at once");
         // The device keeps its address: it is how the agent sees that the way is free again.
         assert_eq!(tables.own.v4, own);
