@@ -18,6 +18,7 @@ mod schema;
 mod answering;
 mod clocks;
 mod crashing;
+mod crowd;
 mod demo;
 mod host;
 mod hostile;
