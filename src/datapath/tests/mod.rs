@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+mod allocating;
 mod meeting;
 
 use super::{
