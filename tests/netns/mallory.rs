@@ -121,9 +121,14 @@ impl Mallory {
         }
     }
 
+    /// Asks the victim for records, and does not wait for them.
+    pub(crate) fn want(&mut self, slots: Vec<Slot>) {
+        self.say(&Message::Want(Want { slots }));
+    }
+
     /// Asks the victim for a record of another.
     pub(crate) fn ask(&mut self, slot: Slot) -> Record {
-        self.say(&Message::Want(Want { slots: vec![slot] }));
+        self.want(vec![slot]);
         let until = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < until, "no record came");
