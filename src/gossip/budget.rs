@@ -33,6 +33,12 @@ pub(super) struct Budget {
 }
 
 impl Budget {
+    /// Whether `bytes` may be sent; nothing is charged.
+    pub(super) fn has_room(self, now: Moment, bytes: usize, class: Class) -> bool {
+        let mut copy = self;
+        copy.try_take(now, bytes, class).is_ok()
+    }
+
     /// Charges `bytes`, or says when they may be sent.
     pub(super) fn try_take(
         &mut self,

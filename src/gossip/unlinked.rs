@@ -24,7 +24,7 @@ pub struct Unlinked {
 pub struct Answer {
     /// The records, in as few messages as their order allows.
     pub messages: Vec<Message>,
-    /// How many messages the budget did not carry: whoever misses what was in them asks again.
+    /// How many messages at least the budget did not carry: whoever misses what was in them asks again.
     pub withheld: usize,
 }
 
@@ -38,8 +38,15 @@ impl Unlinked {
         (want, body_max): (&Want, usize),
         shelf: &dyn Shelf,
     ) -> Answer {
-        let mut messages = pack::answer(want, body_max, shelf);
         let budget = self.budgets.entry(session).or_default();
+        if !budget.has_room(now, body_max, Class::Unlinked) {
+            // A flood of questions must not cost the making of answers.
+            return Answer {
+                messages: Vec::new(),
+                withheld: 1,
+            };
+        }
+        let mut messages = pack::answer(want, body_max, shelf);
         let mut fits = |message: &&Message| {
             let bytes = pack::weight(message);
             budget.try_take(now, bytes, Class::Unlinked).is_ok()
