@@ -11,6 +11,31 @@ use std::{
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+
+/// How long to stop accepting after an accept failed (no descriptor left): long enough not to spin.
+const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// Takes the next connection, but not before `earliest`. The pause after an accept that failed is part of this wait, so
+/// that the connections that stand go on meanwhile.
+///
+/// # Errors
+/// When to ask again.
+pub(super) async fn accept(
+    listener: &TcpListener,
+    earliest: Option<Instant>,
+) -> Result<TcpStream, Instant> {
+    if let Some(earliest) = earliest {
+        tokio::time::sleep_until(earliest).await;
+    }
+    match listener.accept().await {
+        Ok((stream, _)) => Ok(stream),
+        Err(_none_left) => Err(Instant::now() + ACCEPT_PAUSE),
+    }
+}
 
 /// A UDP socket of the control plane.
 pub(super) type Udp = tokio::net::UdpSocket;
@@ -43,10 +68,10 @@ impl MeshSide {
     }
 
     /// Listens for TCP on an own address.
-    pub(super) fn listen_tcp(&self, address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    pub(super) fn listen_tcp(&self, address: SocketAddr) -> io::Result<TcpListener> {
         let socket = self.bound(address, Type::STREAM, Protocol::TCP)?;
         socket.listen(1024)?;
-        tokio::net::TcpListener::from_std(socket.into())
+        TcpListener::from_std(socket.into())
     }
 
     /// Receives UDP on an own address.
@@ -55,10 +80,7 @@ impl MeshSide {
     }
 
     /// A TCP connection to a target; to one on this host from the own mesh address.
-    pub(super) async fn connect_tcp(
-        &self,
-        target: SocketAddr,
-    ) -> io::Result<tokio::net::TcpStream> {
+    pub(super) async fn connect_tcp(&self, target: SocketAddr) -> io::Result<TcpStream> {
         let socket = match target {
             SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
             SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     forwarder::Forwarder,
-    mesh_socket::MeshSide,
+    mesh_socket::{self, MeshSide},
     tasks::{self, Task},
 };
 use crate::tables::Tables;
@@ -108,12 +108,14 @@ fn listen_everywhere(side: &MeshSide) -> io::Result<(u16, Vec<TcpListener>)> {
 
 async fn serve(listener: TcpListener, names: Names) {
     let mut connections = FuturesUnordered::new();
+    let mut earliest = None;
     loop {
+        let accept = mesh_socket::accept(&listener, earliest);
         tokio::select! {
             Some(_closed) = connections.next() => {}
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
-                Ok((stream, _)) => connections.push(answer_all(stream, names.clone())),
-                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            accepted = accept, if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok(stream) => connections.push(answer_all(stream, names.clone())),
+                Err(again) => earliest = Some(again),
             }
         }
     }

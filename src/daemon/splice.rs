@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    mesh_socket::{MeshSide, Udp},
+    mesh_socket::{self, MeshSide, Udp},
     tasks::{self, Task},
 };
 use crate::{services::Splice, tables::Transport};
@@ -34,9 +34,6 @@ const CLIENT_IDLE: Duration = Duration::from_secs(60);
 
 /// How long the target on this same host may take to accept: a full listen queue retries for seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long to stop accepting after an accept failed (no descriptor left): long enough not to spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The largest UDP datagram.
 const MAX_DATAGRAM_BYTES: usize = 65_535;
@@ -103,22 +100,24 @@ impl Splices {
 async fn serve_tcp(listener: TcpListener, side: MeshSide, target: SocketAddr) {
     let room = Semaphore::new(MAX_CONNECTIONS);
     let mut connections = FuturesUnordered::new();
-    let accept = || async {
+    let (room, listener) = (&room, &listener);
+    let accept = |earliest| async move {
         let permit = room.acquire().await.expect("the semaphore is never closed");
-        (listener.accept().await, permit)
+        (mesh_socket::accept(listener, earliest).await, permit)
     };
+    let mut earliest = None;
     loop {
         tokio::select! {
             Some(()) = connections.next() => {}
-            (accepted, permit) = accept() => match accepted {
-                Ok((client, _)) => {
+            (accepted, permit) = accept(earliest) => match accepted {
+                Ok(client) => {
                     let side = &side;
                     connections.push(async move {
                         carry(client, side, target).await;
                         drop(permit);
                     });
                 }
-                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+                Err(again) => earliest = Some(again),
             }
         }
     }

@@ -97,6 +97,8 @@ drop_reasons! {
     InListenerPort = "in_listener_port",
     /// From a peer: a first fragment too short for its ports.
     InTinyFragment = "in_tiny_fragment",
+    /// From a peer: more control frames in its session than are taken in.
+    SessionFlooding = "session_flooding",
     /// A control frame for a peer with which no session stands.
     NoSession = "no_session",
     /// A control frame too long to be sealed.

@@ -131,11 +131,7 @@ impl Shard {
         source: Underlay,
         (receiver, bytes): (u32, &[u8]),
     ) -> Result<(), DropReason> {
-        let place = self
-            .sessions
-            .place_of_index(receiver)
-            .ok_or(DropReason::InUnknownIndex)?;
-        let state = self.sessions.at(place).ok_or(DropReason::InUnknownIndex)?;
+        let (place, state) = self.sessions.receiver(receiver)?;
         if !state.session.has_good_mac(bytes) {
             return Err(DropReason::InMac);
         }
@@ -164,11 +160,7 @@ impl Shard {
         source: Underlay,
         (receiver, bytes): (u32, &[u8]),
     ) -> Result<(), DropReason> {
-        let place = self
-            .sessions
-            .place_of_index(receiver)
-            .ok_or(DropReason::InUnknownIndex)?;
-        let state = self.sessions.at(place).ok_or(DropReason::InUnknownIndex)?;
+        let (place, state) = self.sessions.receiver(receiver)?;
         let was_standing = state.is_standing();
         let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
         let content = match state.session.decapsulate(bytes, room).map_err(refusal)? {
@@ -229,6 +221,9 @@ impl Shard {
         let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
         let inner = room.get_mut(..len).ok_or(DropReason::InNotIp)?;
         if let Some(frame) = frame::unshape(inner) {
+            if !state.takes_frame(now) {
+                return Err(DropReason::SessionFlooding);
+            }
             self.out.events.push_back(Event::Control {
                 session: state.id,
                 source,

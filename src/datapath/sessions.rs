@@ -13,7 +13,11 @@ use crate::{
     wireguard::session::{Session, Standing},
 };
 
-use super::command::SessionCounters;
+use super::{
+    command::SessionCounters,
+    drops::DropReason,
+    meter::{Meter, Rate},
+};
 
 /// What an address that no Pong has proven may be sent in all (protocol §3).
 const UNPROVEN_BYTES: usize = 64 << 10;
@@ -29,6 +33,13 @@ const NEW_PATH: Duration = Duration::from_millis(250);
 
 /// How many answered initiations a state remembers: those that may still be confirmed.
 const ANSWERED: usize = 4;
+
+/// Control frames that one session may bring: an honest peer stays far below it, since its gossip has 64 KiB/s (protocol
+/// §7), and a member that floods must not fill the channel that all share.
+const FRAMES: Rate = Rate {
+    each: Duration::from_millis(5),
+    burst: 400,
+};
 
 /// How far an initiation may overtake the Knock that was sent before it: they leave in one system call, and the Knock is
 /// judged in milliseconds.
@@ -49,6 +60,7 @@ pub(super) struct State {
     overtaken: bool,
     newest: [(u32, u64); 2],
     new_path: Moment,
+    frames: Meter,
 }
 
 /// An initiation that was answered.
@@ -111,6 +123,7 @@ impl State {
             overtaken: false,
             newest: [(0, 0); 2],
             new_path: Moment(0),
+            frames: Meter::default(),
         }
     }
 
@@ -235,6 +248,11 @@ impl State {
         true
     }
 
+    /// Whether one more control frame is taken in now; it is counted if so.
+    pub(super) fn takes_frame(&mut self, now: Moment) -> bool {
+        self.frames.take(now, FRAMES)
+    }
+
     /// Counts an IP packet that was sent.
     pub(super) fn count_sent(&self, now: Moment, bytes: usize) {
         add(&self.counters.tx_bytes, bytes);
@@ -283,9 +301,12 @@ impl Sessions {
         }
     }
 
-    /// The place of the state with this receiver index.
-    pub(super) fn place_of_index(&self, receiver: u32) -> Option<usize> {
-        self.by_index.get(&(receiver >> 8)).copied()
+    /// The state with this receiver index, and its place.
+    pub(super) fn receiver(&mut self, receiver: u32) -> Result<(usize, &mut State), DropReason> {
+        let place = self.by_index.get(&(receiver >> 8)).copied();
+        let place = place.ok_or(DropReason::InUnknownIndex)?;
+        let state = self.at(place).ok_or(DropReason::InUnknownIndex)?;
+        Ok((place, state))
     }
 
     /// The place of a state whose endpoint this is; the pair's before a join session's.

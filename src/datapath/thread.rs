@@ -367,7 +367,7 @@ impl Turnstile {
     /// Offers what is owed, then what is new. Changes of sessions are owed until they are taken, in their order.
     fn tell(&mut self) {
         let owed = std::mem::take(&mut self.owed);
-        let new = std::mem::take(&mut self.shard.out.events);
+        let new = self.shard.out.events.drain(..);
         for event in owed.into_iter().chain(new) {
             let refused = if self.owed.is_empty() {
                 self.parts.events.try_send(event).err()

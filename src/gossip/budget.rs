@@ -11,6 +11,9 @@ const BURST_US: u64 = 1_000_000;
 /// The part of [`BURST_US`] that is kept for urgent records: a quarter (protocol §7).
 const KEPT_US: u64 = BURST_US / 4;
 
+/// How far ahead of its rate a session that is no link may be: 16 KiB, some five times what a newcomer must be sent.
+const UNLINKED_US: u64 = BURST_US / 4;
+
 /// What a message is charged as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
@@ -18,6 +21,8 @@ pub(super) enum Class {
     Urgent,
     /// Leaves a quarter untouched.
     Calm,
+    /// In a session that is no link.
+    Unlinked,
 }
 
 /// The budget of one link. It stands as the moment at which all that was sent is paid for, so that asking changes
@@ -28,6 +33,12 @@ pub(super) struct Budget {
 }
 
 impl Budget {
+    /// Whether `bytes` may be sent; nothing is charged.
+    pub(super) fn has_room(self, now: Moment, bytes: usize, class: Class) -> bool {
+        let mut copy = self;
+        copy.try_take(now, bytes, class).is_ok()
+    }
+
     /// Charges `bytes`, or says when they may be sent.
     pub(super) fn try_take(
         &mut self,
@@ -41,6 +52,7 @@ impl Budget {
         let ahead = match class {
             Class::Urgent => BURST_US,
             Class::Calm => BURST_US - KEPT_US,
+            Class::Unlinked => UNLINKED_US,
         };
         if paid_at - now.0 > ahead {
             return Err(Moment(paid_at - ahead));
@@ -72,6 +84,8 @@ mod tests {
         assert!(sent_in(10, Class::Calm) <= 10 * RATE + RATE * 3 / 4);
         assert!(sent_in(10, Class::Calm) >= 10 * RATE);
         assert!(sent_in(10, Class::Urgent) <= 11 * RATE);
+        assert!(sent_in(10, Class::Unlinked) <= 10 * RATE + RATE / 4);
+        assert!(sent_in(10, Class::Unlinked) >= 10 * RATE);
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod pack;
 mod round;
 #[cfg(test)]
 mod tests;
+mod unlinked;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -33,8 +34,7 @@ use crate::{
 
 use budget::Class;
 use line::{Line, Room};
-pub use pack::answer;
-use round::Answer;
+pub use unlinked::{Answer, Unlinked};
 
 /// Entries in one Advert, Want or Slots (protocol §11): more and the message is not understood.
 const ENTRIES_MAX: usize = 64;
@@ -226,7 +226,7 @@ impl Gossip {
         }
     }
 
-    /// A Want came on a link; in other sessions [`answer`] serves it.
+    /// A Want came on a link; in other sessions [`Unlinked`] serves it.
     pub fn handle_want(&mut self, now: Now, from: PeerIx, want: &Want, shelf: &dyn Shelf) {
         self.now = now.at;
         let Some(line) = self.lines.get_mut(&from) else {
@@ -254,8 +254,8 @@ impl Gossip {
             line.name(differing);
         }
         match answer {
-            Some(Answer::DigestToo) => line.is_digest_due = true,
-            Some(Answer::SlotsAlone) => self.handle_progress(from),
+            Some(round::Answer::DigestToo) => line.is_digest_due = true,
+            Some(round::Answer::SlotsAlone) => self.handle_progress(from),
             None => {}
         }
         self.settle(from);

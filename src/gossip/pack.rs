@@ -2,16 +2,16 @@
 
 use super::{ENTRIES_MAX, Shelf};
 use crate::wire::{
-    message::{Message, Records, Want},
+    message::{Block, Message, Records, Want},
     record::Record,
 };
 
 /// What a message costs beside its body: frame, inner header, WireGuard, UDP and IPv6 headers.
 const AROUND: usize = 12 + 20 + 32 + 8 + 40;
 
-/// Answers a Want in any session: the records asked for that are held and offered, in Records messages with bodies of
+/// Answers a Want: the records asked for that are held and offered, in Records messages with bodies of
 /// at most `body_max` bytes (1,100; 960 in a join session). A record that does not fit alone is left out.
-pub fn answer(want: &Want, body_max: usize, shelf: &dyn Shelf) -> Vec<Message> {
+pub(super) fn answer(want: &Want, body_max: usize, shelf: &dyn Shelf) -> Vec<Message> {
     let mut records: Vec<Record> = want
         .slots
         .iter()
@@ -77,17 +77,10 @@ pub(super) fn weight(message: &Message) -> usize {
         Message::Want(want) => 8 + 8 * want.slots.len(),
         Message::Digest(_) => 1032,
         Message::Slots(slots) => 16 + 16 * slots.entries.len(),
-        Message::Hello(_)
-        | Message::Ping(_)
-        | Message::Pong(_)
-        | Message::Bye(_)
-        | Message::Redeem(_)
-        | Message::Granted(_)
-        | Message::Renew
-        | Message::Refused(_)
-        | Message::Link(_)
-        | Message::Unlink(_)
-        | Message::Introduced(_) => 64,
+        other => {
+            debug_assert_ne!(other.block(), Block::Gossip, "{other:?}");
+            64
+        }
     };
     AROUND + body
 }

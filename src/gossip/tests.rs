@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::{
     hash::{Use, hash, short},
-    ids::Boot,
+    ids::{Boot, SessionId},
     wire::{
         message::Records,
         record::{Body, Draft, Epoch, Lease, Revoke},
@@ -577,7 +577,7 @@ fn an_answer_keeps_to_the_body_it_may_have_and_says_who_may_sign_first() {
         slots: records.iter().rev().map(Record::slot).collect(),
     };
     let mut kinds = Vec::new();
-    for message in answer(&want, 960, &shop) {
+    for message in pack::answer(&want, 960, &shop) {
         assert!(message.body().len() <= 960);
         let Message::Records(Records { records }) = message else {
             panic!("an answer holds nothing but records");
@@ -590,4 +590,38 @@ fn an_answer_keeps_to_the_body_it_may_have_and_says_who_may_sign_first() {
     }
     assert_eq!(kinds.len(), 21);
     assert!(kinds.is_sorted());
+}
+
+#[test]
+fn a_session_that_is_no_link_is_answered_as_far_as_its_budget_goes() {
+    let mut shop = Shop::default();
+    let records: Vec<Record> = (0..60).map(|n| lease(1, subject(n))).collect();
+    for record in &records {
+        shop.take(record);
+    }
+    let want = Want {
+        slots: records.iter().map(Record::slot).collect(),
+    };
+    let mut unlinked = Unlinked::default();
+    let pair = |peer| SessionId::Pair(ix(peer));
+    let mut said = |session, now: Moment| -> (usize, usize) {
+        let answer = unlinked.answer(now, session, (&want, 1100), &shop);
+        let bytes = answer.messages.iter().map(pack::weight).sum();
+        (bytes, answer.withheld)
+    };
+    let (bytes, withheld) = said(pair(1), at(0).at);
+    assert!(bytes > 8000 && withheld == 0, "one question has its answer");
+    let mut all = bytes;
+    for _ in 0..100 {
+        let (bytes, withheld) = said(pair(1), at(0).at);
+        all += bytes;
+        assert!(withheld > 0 || all <= 16 << 10);
+    }
+    assert!(all <= 16 << 10, "{all} bytes at once");
+    assert_eq!(said(pair(2), at(0).at), (bytes, 0), "others have their own");
+    assert_eq!(
+        said(pair(1), at(SECOND).at),
+        (bytes, 0),
+        "and time brings more"
+    );
 }

@@ -36,8 +36,8 @@ pub fn renewed(certificate: &Certificate, now_s: u64) -> Member {
         not_after: now_s
             .max(certificate.admitted_at)
             .saturating_add(CERTIFICATE_S),
-        routes: None,
-        guests: None,
+        routes: certificate.routes.clone(),
+        guests: certificate.guests,
     }
 }
 
@@ -149,6 +149,28 @@ mod tests {
         member.admitted_at = 7;
         let honest = Certificate::new(&member, NodeId([1; 32]), crate::ids::Version(1));
         assert_eq!(renewed(&honest, 9).not_after, 9 + CERTIFICATE_S);
+    }
+
+    #[test]
+    fn a_renewal_copies_all_that_was_issued() {
+        let member = Member {
+            name: "bo".to_owned(),
+            admission: [4; 8],
+            admitted_at: 7,
+            offset4: Some(12),
+            groups: Some(vec!["home".to_owned()]),
+            role: 1,
+            offers: Some(vec!["web".to_owned()]),
+            not_after: 8,
+            routes: Some(vec![vec![10, 0, 0, 0, 8]]),
+            guests: Some(3),
+        };
+        let certificate = Certificate::new(&member, NodeId([1; 32]), crate::ids::Version(1));
+        let expected = Member {
+            not_after: 9 + CERTIFICATE_S,
+            ..member
+        };
+        assert_eq!(renewed(&certificate, 9), expected);
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub struct Certificate {
     pub role: Role,
     /// Names of services the peer may publish under the network's name, `*` at the end allowed.
     pub offers: Vec<String>,
+    /// Networks behind the peer that it may carry for others; none: nothing was said of them.
+    pub routes: Option<Vec<Vec<u8>>>,
+    /// How many guests it may let in; none: nothing was said of them.
+    pub guests: Option<u64>,
     /// Mesh time at which it ends, unix s.
     pub not_after: u64,
     /// The admin that signed it.
@@ -86,6 +90,8 @@ impl Certificate {
                 Role::Full
             },
             offers: member.offers.clone().unwrap_or_default(),
+            routes: member.routes.clone(),
+            guests: member.guests,
             not_after: member.not_after,
             signer,
             version,

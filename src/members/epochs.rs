@@ -70,21 +70,26 @@ impl Epochs {
     }
 
     pub(super) fn openers(&self, byte: u8, mesh_s: u64) -> Vec<Opener<'_>> {
-        let mut openers: Vec<Opener<'_>> = Vec::new();
-        let mut superseded_s = None;
-        for (n, held) in self.by_number.iter().rev() {
-            let old =
-                superseded_s.is_some_and(|at: u64| mesh_s > at.saturating_add(SUPERSEDED_GRACE_S));
-            superseded_s = Some(held.made_s);
-            if n.to_le_bytes()[0] != byte || openers.len() == TRIED_PER_BYTE {
-                continue;
-            }
-            openers.push(Opener {
+        let of_byte = |(n, _): &(&u32, &Held)| n.to_le_bytes()[0] == byte;
+        let newest = self.by_number.iter().rev().filter(of_byte);
+        newest
+            .take(TRIED_PER_BYTE)
+            .map(|(n, held)| Opener {
                 n: *n,
                 secret: &held.secret,
-                reach: if old { Reach::Admins } else { Reach::Everyone },
-            });
+                reach: self.reach(*n, mesh_s),
+            })
+            .collect()
+    }
+
+    pub(super) fn reach(&self, n: u32, mesh_s: u64) -> Reach {
+        let next = self.by_number.range(n.saturating_add(1)..).next();
+        let is_old =
+            |(_, next): (&u32, &Held)| mesh_s > next.made_s.saturating_add(SUPERSEDED_GRACE_S);
+        if next.is_some_and(is_old) {
+            Reach::Admins
+        } else {
+            Reach::Everyone
         }
-        openers
     }
 }

@@ -302,4 +302,9 @@ impl Members {
     pub fn epochs_for_byte(&self, byte: u8, mesh_s: u64) -> Vec<Opener<'_>> {
         self.epochs.openers(byte, mesh_s)
     }
+
+    /// Where the secret of an epoch still opens Knocks.
+    pub fn reach_of_epoch(&self, n: u32, mesh_s: u64) -> Reach {
+        self.epochs.reach(n, mesh_s)
+    }
 }

@@ -2,7 +2,6 @@
 
 use crate::{
     addr::Underlay,
-    gossip,
     ids::{JoinId, JoinIx, NodeId, PeerIx, SessionId, Slot},
     keys::{HINTS_MAX, InviteSecret, NAME_MAX, RootSeed, Token, Word, x25519_form},
     members::{
@@ -11,7 +10,6 @@ use crate::{
     },
     node::{
         Node, Timer,
-        gossiping::{JOIN_RECORDS_BODY, RECORDS_BODY, RegistryShelf},
         input::{PersistOutcome, Row},
         knocking::YOUNG,
         output::{Output, Remote},
@@ -20,7 +18,7 @@ use crate::{
     tables::Admission,
     time::{Moment, Now},
     wire::{
-        message::{Bye, Granted, Message, Redeem, Refused, Want},
+        message::{Bye, Granted, Message, Redeem, Refused},
         record::{self, Body, Draft, Kind, slot_of},
         sealed::Join,
     },
@@ -333,10 +331,7 @@ impl Node {
     fn refuse(&mut self, now: Now, ix: JoinIx, refused: Refused) {
         if let Some(network) = self.members.network() {
             let slots = vec![slot_of(Kind::Network, &network.root.0, &[])];
-            let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-            for answer in gossip::answer(&Want { slots }, JOIN_RECORDS_BODY, &shelf) {
-                self.send(SessionId::Join(ix), answer);
-            }
+            self.answer_unlinked(now, SessionId::Join(ix), slots);
         }
         self.send(SessionId::Join(ix), Message::Refused(refused));
     }
@@ -477,11 +472,7 @@ impl Node {
             return self.counters.count("join_want_before_grant");
         }
         let asked: Vec<Slot> = slots.iter().filter(may).copied().collect();
-        let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-        let answers = gossip::answer(&Want { slots: asked }, JOIN_RECORDS_BODY, &shelf);
-        for answer in answers {
-            self.send(SessionId::Join(ix), answer);
-        }
+        self.answer_unlinked(now, SessionId::Join(ix), asked);
     }
 
     /// Answers a member's Renew: a new certificate with the same name, address and admission (protocol §8).
@@ -514,10 +505,7 @@ impl Node {
                 slots: slots.clone(),
             }),
         );
-        let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-        for answer in gossip::answer(&Want { slots }, RECORDS_BODY, &shelf) {
-            self.send(SessionId::Pair(peer), answer);
-        }
+        self.answer_unlinked(now, SessionId::Pair(peer), slots);
     }
 
     pub(super) fn renew(&mut self, now: Now, node: NodeId) {
@@ -560,6 +548,7 @@ impl Node {
 
     pub(super) fn forget_join(&mut self, ix: JoinIx) {
         self.admitting.remove(&ix);
+        self.unlinked.handle_down(SessionId::Join(ix));
         self.proofs.handle_down(SessionId::Join(ix));
         self.timers.clear(&Timer::Hello(SessionId::Join(ix)));
         self.timers.clear(&Timer::JoinOver(ix));

@@ -46,7 +46,7 @@ impl Replica {
             let rank = match self.members.judge(&record, &body) {
                 Verdict::Allowed(rank) => rank,
                 Verdict::SignerUnknown => {
-                    self.registry.aside(record, self.now.at);
+                    let _ = self.registry.aside(record, None, self.now.at);
                     continue;
                 }
                 Verdict::Refused(_) => continue,
@@ -58,7 +58,8 @@ impl Replica {
             };
             let offered = self.registry.offer(self.now, T0_S, judged);
             if matches!(offered, Offered::Taken { .. }) && self.apply(&record, &body) {
-                waiting.extend(self.registry.retry_aside(self.now.at));
+                let again = self.registry.retry_aside(self.now.at);
+                waiting.extend(again.into_iter().map(|(record, _)| record));
             }
         }
     }

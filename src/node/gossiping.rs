@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     addr::AddressPlan,
-    gossip::{self, Shelf, Spread, Stored},
+    gossip::{Shelf, Spread, Stored},
     ids::{NodeId, PeerIx, SessionId, Slot, Version},
     keys::{Word, verify, verify_tunnel},
     members::{Change, MemberRefused, Verdict},
@@ -16,7 +16,7 @@ use crate::{
         Node, Timer,
         output::{Notice, Output, Write},
     },
-    registry::{Judged, Offered, Registry, RegistryRefused},
+    registry::{Judged, Offered, Registry, RegistryRefused, SetAside},
     time::Now,
     wire::{
         message::{Message, Want},
@@ -26,22 +26,13 @@ use crate::{
 
 /// Signature checks of one turn: at about 50 µs each they stay below 2 ms (design §5).
 const VERIFIED_PER_TURN: usize = 32;
-/// Records that may wait for their check; more are dropped, and the next digest round brings them again.
-const WAITING: usize = 4096;
 /// A body of Records, outside and inside a join session (protocol §0, §9).
-pub(super) const RECORDS_BODY: usize = 1100;
-pub(super) const JOIN_RECORDS_BODY: usize = 960;
+const RECORDS_BODY: usize = 1100;
+const JOIN_RECORDS_BODY: usize = 960;
 
 /// The shortest and the longest time to the next look at what ends.
 const EXPIRY_AT_LEAST: Duration = Duration::from_secs(1);
 const EXPIRY_AT_MOST: Duration = Duration::from_secs(3600);
-
-/// A record that waits for its signature check.
-#[derive(Clone, Debug)]
-pub(super) struct Unverified {
-    record: Record,
-    from: Option<PeerIx>,
-}
 
 /// Where a record comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +89,7 @@ impl Node {
         match message {
             Message::Records(records) => {
                 for bytes in records.records {
-                    self.enqueue(&bytes, Some(peer));
+                    self.enqueue(&bytes, peer);
                 }
             }
             Message::Advert(_) | Message::Digest(_) | Message::Slots(_)
@@ -114,9 +105,7 @@ impl Node {
                 self.gossip.handle_want(now, peer, &want, &shelf);
             }
             Message::Want(want) => {
-                for answer in gossip::answer(&want, RECORDS_BODY, &shelf) {
-                    self.send(SessionId::Pair(peer), answer);
-                }
+                self.answer_unlinked(now, SessionId::Pair(peer), want.slots);
             }
             Message::Granted(granted) => {
                 let slots = granted
@@ -139,27 +128,45 @@ impl Node {
         }
     }
 
-    fn enqueue(&mut self, bytes: &[u8], from: Option<PeerIx>) {
+    /// Sends records in a session that is no link, as far as its budget goes.
+    pub(super) fn answer_unlinked(&mut self, now: Now, session: SessionId, slots: Vec<Slot>) {
+        let body_max = match session {
+            SessionId::Pair(_) => RECORDS_BODY,
+            SessionId::Join(_) => JOIN_RECORDS_BODY,
+        };
+        let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
+        let want = Want { slots };
+        let answer = self
+            .unlinked
+            .answer(now.at, session, (&want, body_max), &shelf);
+        for message in answer.messages {
+            self.send(session, message);
+        }
+        if answer.withheld > 0 {
+            self.counters.count("want_over_budget");
+        }
+    }
+
+    fn enqueue(&mut self, bytes: &[u8], from: PeerIx) {
         let Ok(record) = Record::decode(bytes) else {
             return self.counters.count("record_malformed");
         };
         if self.is_held(&record) {
             return;
         }
-        if self.unverified.len() >= WAITING {
-            return self.counters.count("record_queue_full");
+        if !self.unverified.push(record, from) {
+            self.counters.count("record_queue_full");
         }
-        self.unverified.push_back(Unverified { record, from });
     }
 
     /// Verifies what waits, as much as one turn may take.
     pub(super) fn verify_some(&mut self, now: Now) {
         for _ in 0..VERIFIED_PER_TURN {
-            let Some(next) = self.unverified.pop_front() else {
+            let Some((record, from)) = self.unverified.pop() else {
                 return;
             };
-            if !self.is_held(&next.record) {
-                self.take_from_network(now, next.record, next.from);
+            if !self.is_held(&record) {
+                self.take_from_network(now, record, Some(from));
             }
         }
         if !self.unverified.is_empty() {
@@ -183,10 +190,11 @@ impl Node {
     }
 
     fn take_from_network(&mut self, now: Now, record: Record, from: Option<PeerIx>) {
+        let origin = Origin::Network(from);
         if !self.is_signed(&record) {
-            return self.counters.count("record_signature");
+            return self.on_refused(now, &record, "record_signature", origin);
         }
-        self.take(now, record, Origin::Network(from));
+        self.take(now, record, origin);
     }
 
     pub(super) fn take_own(&mut self, now: Now, record: Record) {
@@ -215,11 +223,11 @@ impl Node {
             && origin != Origin::Own
             && !self.is_cross_signed(record.node(), peer)
         {
-            return self.counters.count("record_cross_signature");
+            return self.on_refused(now, &record, "record_cross_signature", origin);
         }
         let rank = match self.members.judge(&record, &body) {
             Verdict::Allowed(rank) => rank,
-            Verdict::SignerUnknown => return self.put_aside(now, record),
+            Verdict::SignerUnknown => return self.put_aside(now, record, origin),
             Verdict::Refused(refused) => {
                 return self.on_refused(now, &record, member_label(refused), origin);
             }
@@ -358,8 +366,8 @@ impl Node {
             self.review_peer(now, node);
         }
         if unlocks {
-            for record in self.registry.retry_aside(now.at) {
-                self.take(now, record, Origin::Network(None));
+            for (record, from) in self.registry.retry_aside(now.at) {
+                self.take(now, record, Origin::Network(from));
             }
         }
     }
@@ -392,12 +400,22 @@ impl Node {
             .is_some_and(|(version, _)| version == record.version())
     }
 
-    /// Its signer may become one that may sign it; until then it counts as refused.
-    fn put_aside(&mut self, now: Now, record: Record) {
-        self.counters.count("record_signer_unknown");
-        if !self.registry.aside(record, now.at) {
-            self.counters.count("record_aside_full");
+    /// Its signer may become one that may sign it; until then it counts as refused. What found no room is asked again
+    /// like what never came.
+    fn put_aside(&mut self, now: Now, record: Record, origin: Origin) {
+        let from = match origin {
+            Origin::Network(from) => from,
+            Origin::Own | Origin::Disk => None,
+        };
+        match self.registry.aside(record.clone(), from, now.at) {
+            SetAside::Kept | SetAside::Known => {}
+            SetAside::KeptForAnother => self.counters.count("record_aside_full"),
+            SetAside::Lost => {
+                self.counters.count("record_aside_full");
+                return self.counters.count("record_signer_unknown");
+            }
         }
+        self.on_refused(now, &record, "record_signer_unknown", origin);
     }
 
     /// Puts the records of this machine's disk where they were, certificates before what stands on them.

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     addr::Underlay,
     ids::{Boot, NetworkId, NodeId, Slot},
-    keys::{Token, Word, verify, x25519_form},
+    keys::{Token, Word, verify, verify_tunnel, x25519_form},
     node::Identity,
     time::{Moment, Now, Timers},
     wire::{
@@ -393,9 +393,15 @@ impl Joiner {
         if admin.signer() != root || !is_signed(admin) || !is_signed(member) {
             return None;
         }
-        let peer =
-            self.find(|record| record.kind() == Kind::Peer && self.is_the_issuers(record))?;
-        if peer.node() != peer.signer() || !is_signed(peer) {
+        let peer = self
+            .find(|record| record.kind() == Kind::Peer && self.is_the_issuers(record, network))?;
+        // Who let us in is an admin, mostly the very one that signed: only after a lost answer can it be another.
+        let is_admin = |node| {
+            let about = |record: &Record| record.kind() == Kind::Admin && record.node() == node;
+            self.find(|record| about(record) && record.signer() == root && is_signed(record))
+                .is_some()
+        };
+        if peer.node() != peer.signer() || !is_signed(peer) || !is_admin(peer.node()) {
             return None;
         }
         let records = self
@@ -416,10 +422,12 @@ impl Joiner {
         self.records.values().find(|record| is_it(record))
     }
 
-    fn is_the_issuers(&self, record: &Record) -> bool {
+    /// Whether the record's node has the tunnel key that the token names, by that key's own word.
+    fn is_the_issuers(&self, record: &Record, network: NetworkId) -> bool {
         let Ok(Body::Peer(peer)) = record.body() else {
             return false;
         };
         x25519_form(&peer.tunnel) == Some(self.token.issuer)
+            && verify_tunnel(&peer.tunnel, record.node(), &network.0, &peer.cross)
     }
 }

@@ -12,7 +12,7 @@ use crate::{
         talking::Pair,
     },
     tables::Admission,
-    time::Now,
+    time::{Moment, Now},
     wire::sealed::{Header, Kind, Knock},
 };
 
@@ -47,6 +47,18 @@ impl SealedKey {
 /// A Knock or Join that comes within this time of the state it is for goes into that state (protocol §2).
 pub(super) const YOUNG: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// How long two boots of one node must not have taken turns until only one machine is thought to have its key: a clone
+/// that is in use knocks at least at every start, and mostly several times a day.
+const CLONE_SILENT: std::time::Duration = std::time::Duration::from_hours(24);
+
+/// The run that a node had before its present one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    boot: Boot,
+    /// When the present one was heard after it.
+    at: Moment,
+}
+
 impl Node {
     /// The keys with which a sealed datagram may open here; none: it is not for us.
     pub fn sealed_keys(&self, now: Now, header: &Header) -> Vec<SealedKey> {
@@ -74,7 +86,7 @@ impl Node {
         }
     }
 
-    pub(super) fn on_knock(&mut self, now: Now, source: Underlay, knock: &Knock) {
+    pub(super) fn on_knock(&mut self, now: Now, source: Underlay, (knock, epoch): (&Knock, u32)) {
         if knock.node == self.me {
             return self.counters.count("knock_of_own");
         }
@@ -91,12 +103,17 @@ impl Node {
             return self.counters.count("knock_replayed");
         }
         let admission = self.judge_state(now, peer, knock.boot, row);
-        self.note_boot(knock, row);
+        self.note_boot(now, knock, row);
         if admission == Admission::Replace {
             self.on_pair_gone(now, peer);
         }
+        let reach = self.members.reach_of_epoch(epoch, self.mesh_s(now));
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
         pair.admitted_at = Some(now.at);
+        let was_catching_up = std::mem::replace(&mut pair.reach, reach) == Reach::Admins;
+        if was_catching_up && pair.up.as_ref().is_some_and(|up| up.hello.is_some()) {
+            self.open_for_links(now, peer);
+        }
         self.publish_before_admission(now);
         self.outbox.push_back(Output::Admit {
             session: SessionId::Pair(peer),
@@ -107,12 +124,16 @@ impl Node {
     }
 
     /// Stores the stamp before anything is answered, and notices two machines with one key.
-    fn note_boot(&mut self, knock: &Knock, row: Option<Row>) {
+    fn note_boot(&mut self, now: Now, knock: &Knock, row: Option<Row>) {
         if let Some(row) = row
             && row.is_of_other_run(knock.boot)
         {
-            let before = self.earlier_boots.insert(knock.node, row.boot);
-            if before == Some(knock.boot) {
+            let left = Left {
+                boot: row.boot,
+                at: now.at,
+            };
+            let before = self.earlier_boots.insert(knock.node, left);
+            if before.is_some_and(|before| before.boot == knock.boot) {
                 self.notice(Notice::Cloned { node: knock.node });
             }
         }
@@ -122,6 +143,18 @@ impl Node {
             stamp: knock.stamp,
             boot: knock.boot,
             last_session_s,
+        });
+    }
+
+    /// A clone that has been silent for long was seen to: who is warned of it is warned no more.
+    pub(super) fn end_clones(&mut self, now: Now) {
+        let boots = &self.earlier_boots;
+        self.notices.retain(|notice| {
+            let Notice::Cloned { node } = notice else {
+                return true;
+            };
+            let left = boots.get(node);
+            left.is_some_and(|left| now.at.since(left.at) < CLONE_SILENT)
         });
     }
 

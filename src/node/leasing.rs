@@ -184,6 +184,7 @@ impl Node {
 
     pub(super) fn on_daily(&mut self, now: Now) {
         self.timers.set(Timer::Daily, now.at.after(DAILY));
+        self.end_clones(now);
         if self.members.is_admin(self.me) {
             self.publish_heartbeat(now);
             self.renew_own_as_admin(now);

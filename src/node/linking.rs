@@ -1,18 +1,14 @@
 //! Links are kept (design §8): what the overlay wants becomes attempts, messages and ends of sessions.
 
 use crate::{
-    gossip::{self, LinkKind, Linked},
+    gossip::{LinkKind, Linked},
     ids::{NodeId, PeerIx, SessionId, Slot},
-    node::{
-        Node,
-        gossiping::{RECORDS_BODY, RegistryShelf},
-        talking::Goodbye,
-    },
+    node::{Node, gossiping::RegistryShelf, talking::Goodbye},
     overlay::{self, Eligible, Opener, UnlinkReason},
     paths::attempt::Purpose,
     time::Now,
     wire::{
-        message::{Link, Message, Unlink, Want},
+        message::{Link, Message, Unlink},
         record::{Kind, slot_of},
     },
 };
@@ -67,10 +63,7 @@ impl Node {
             .into_iter()
             .flat_map(|neighbour| self.slots_to_meet(self.ids.node(neighbour)))
             .collect();
-        let shelf = RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now));
-        for answer in gossip::answer(&Want { slots }, RECORDS_BODY, &shelf) {
-            self.send(session, answer);
-        }
+        self.answer_unlinked(now, session, slots);
     }
 
     /// What a peer must hold of another to dial it.

@@ -26,18 +26,19 @@ use rand_core::{RngCore, SeedableRng};
 
 use crate::{
     addr::AddressPlan,
-    gossip::Gossip,
+    gossip::{self, Gossip},
     ids::{Boot, Interner, JoinId, JoinIx, NetworkId, NodeId, PeerIx, SessionId},
     keys::{NodeKey, TunnelKey},
     members::{Members, invites::Invites, mesh_time::MeshTime},
     node::{
         admitting::Admitting,
-        gossiping::Unverified,
         input::{Input, Row},
         kept::Kept,
+        knocking::Left,
         leasing::PeerChanges,
         output::{Notice, Output, Write},
         talking::Pair,
+        verifying::Unverified,
     },
     overlay::{Limits, Links},
     paths::{attempt::Attempts, candidates::Candidates, proof::Proofs},
@@ -65,6 +66,7 @@ pub mod status;
 mod talking;
 #[cfg(test)]
 mod tests;
+mod verifying;
 
 pub use admitting::{InviteOptions, InviteRefused, RecoverRefused};
 pub use knocking::SealedKey;
@@ -132,6 +134,7 @@ pub struct Node {
     mesh_time: MeshTime,
     registry: Registry,
     gossip: Gossip,
+    unlinked: gossip::Unlinked,
     links: Links,
     attempts: Attempts,
     proofs: Proofs,
@@ -141,11 +144,11 @@ pub struct Node {
     kept: Kept,
     invites: Invites,
     rows: BTreeMap<NodeId, Row>,
-    earlier_boots: BTreeMap<NodeId, Boot>,
+    earlier_boots: BTreeMap<NodeId, Left>,
     pairs: BTreeMap<PeerIx, Pair>,
     admitting: BTreeMap<JoinIx, Admitting>,
     next_join: u32,
-    unverified: VecDeque<Unverified>,
+    unverified: Unverified,
     timers: Timers<Timer>,
     outbox: VecDeque<Output>,
     notices: BTreeSet<Notice>,
@@ -238,6 +241,7 @@ impl Node {
             mesh_time: MeshTime::new(now, floor_s),
             registry: Registry::new(me),
             gossip: Gossip::new(gossip_seed),
+            unlinked: gossip::Unlinked::default(),
             links: Links::new(me, settings.limits, links_seed),
             attempts: Attempts::new(attempts_seed),
             proofs: Proofs::new(proofs_seed),
@@ -257,7 +261,7 @@ impl Node {
             pairs: BTreeMap::new(),
             admitting: BTreeMap::new(),
             next_join: FIRST_JOIN,
-            unverified: VecDeque::new(),
+            unverified: Unverified::default(),
             timers: Timers::default(),
             outbox: VecDeque::new(),
             notices: BTreeSet::new(),
@@ -293,9 +297,12 @@ impl Node {
                 self.on_join_message(now, join, source, message);
             }
             Input::Sealed {
-                source, hint, body, ..
+                source,
+                epoch,
+                hint,
+                body,
             } => match body {
-                Sealed::Knock(knock) => self.on_knock(now, source, &knock),
+                Sealed::Knock(knock) => self.on_knock(now, source, (&knock, epoch)),
                 Sealed::Join(join) => self.on_join(now, source, hint, &join),
                 Sealed::Introduce(_) | Sealed::Beacon(_) | Sealed::Punch(_) => {
                     self.counters.count("sealed_unused");

@@ -5,13 +5,14 @@ use std::time::Duration;
 use crate::{
     addr::Underlay,
     ids::{NodeId, PeerIx, SessionId},
+    members::epochs::Reach,
     node::{
         Node, Timer,
         input::{Row, SessionEvent},
         output::Output,
     },
     time::{Moment, Now},
-    wire::message::{Bye, Hello, Message, Ping, Pong},
+    wire::message::{Block, Bye, Hello, Message, Ping, Pong},
 };
 
 /// The lowest protocol version this build speaks.
@@ -31,6 +32,8 @@ pub(super) struct Pair {
     pub(super) made: Moment,
     /// When the last Knock of theirs was let in.
     pub(super) admitted_at: Option<Moment>,
+    /// How far the epoch of that Knock still reaches.
+    pub(super) reach: Reach,
     /// Since when it stands, and where the other side is.
     pub(super) up: Option<Up>,
 }
@@ -53,6 +56,7 @@ impl Pair {
         Self {
             made: now,
             admitted_at: None,
+            reach: Reach::Everyone,
             up: None,
         }
     }
@@ -116,6 +120,7 @@ impl Node {
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
         self.proofs.handle_down(SessionId::Pair(peer));
         self.gossip.handle_unlinked(peer);
+        self.unlinked.handle_down(SessionId::Pair(peer));
         self.links.handle_closed(now, peer);
         self.candidates.handle_observer_gone(peer);
         self.mesh_time.forget_link(self.ids.node(peer));
@@ -183,7 +188,14 @@ impl Node {
             return self.counters.count("message_without_session");
         };
         let greeted = up.hello.is_some();
-        let hears = self.hearing_of(now, self.ids.node(peer));
+        if message.block() != Block::Session && !greeted {
+            return self.counters.count("message_before_hello");
+        }
+        match self.hearing_of(now, peer) {
+            hearing if hearing.takes(&message) => {}
+            Hearing::RenewOnly => return self.counters.count("message_of_ended"),
+            _ => return self.counters.count("message_of_old_epoch"),
+        }
         match message {
             Message::Hello(hello) => self.on_hello(now, peer, hello),
             Message::Ping(ping) => self.on_ping(SessionId::Pair(peer), source, &ping),
@@ -194,38 +206,7 @@ impl Node {
                 });
                 self.on_pair_gone(now, peer);
             }
-            Message::Records(_)
-            | Message::Advert(_)
-            | Message::Want(_)
-            | Message::Digest(_)
-            | Message::Slots(_)
-            | Message::Redeem(_)
-            | Message::Granted(_)
-            | Message::Renew
-            | Message::Refused(_)
-            | Message::Link(_)
-            | Message::Unlink(_)
-            | Message::Introduced(_)
-                if !greeted =>
-            {
-                self.counters.count("message_before_hello");
-            }
             Message::Renew => self.on_renew(now, peer),
-            Message::Records(_)
-            | Message::Advert(_)
-            | Message::Want(_)
-            | Message::Digest(_)
-            | Message::Slots(_)
-            | Message::Redeem(_)
-            | Message::Granted(_)
-            | Message::Refused(_)
-            | Message::Link(_)
-            | Message::Unlink(_)
-            | Message::Introduced(_)
-                if hears == Hearing::RenewOnly =>
-            {
-                self.counters.count("message_of_ended");
-            }
             Message::Link(link) => self.links.handle_link(now, peer, link.yes),
             Message::Unlink(unlink) => self.links.handle_unlink(now, peer, unlink.reason),
             Message::Introduced(_) | Message::Redeem(_) => self.counters.count("message_unused"),
@@ -272,7 +253,7 @@ impl Node {
 
     /// Lets the overlay have the session, unless it stands for renewal alone.
     pub(super) fn open_for_links(&mut self, now: Now, peer: PeerIx) {
-        if self.hearing_of(now, self.ids.node(peer)) == Hearing::Everything {
+        if self.hearing_of(now, peer) == Hearing::Everything {
             let opener = self.opener_of(peer);
             self.links.handle_open(now, peer, opener);
         }
@@ -280,11 +261,15 @@ impl Node {
 
     /// An ended certificate opens a session with an admin for Renew and nothing else (protocol §8). Admins are heard
     /// all the same: what they say may be the very renewal.
-    fn hearing_of(&self, now: Now, node: NodeId) -> Hearing {
-        if self.membership(now, node).is_member() || self.members.is_admin(node) {
-            Hearing::Everything
-        } else {
+    fn hearing_of(&self, now: Now, peer: PeerIx) -> Hearing {
+        let node = self.ids.node(peer);
+        let reach = self.pairs.get(&peer).map(|pair| pair.reach);
+        if !self.membership(now, node).is_member() && !self.members.is_admin(node) {
             Hearing::RenewOnly
+        } else if reach == Some(Reach::Admins) {
+            Hearing::CatchingUp
+        } else {
+            Hearing::Everything
         }
     }
 
@@ -325,8 +310,25 @@ impl Node {
 enum Hearing {
     /// All that a member may say.
     Everything,
+    /// What keeps the session, records and certificates: it knows no secret of the last 90 days (protocol §2).
+    CatchingUp,
     /// What keeps the session, and Renew.
     RenewOnly,
+}
+
+impl Hearing {
+    fn takes(self, message: &Message) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::CatchingUp => matches!(
+                message.block(),
+                Block::Session | Block::Gossip | Block::Membership
+            ),
+            Self::RenewOnly => {
+                message.block() == Block::Session || matches!(message, Message::Renew)
+            }
+        }
+    }
 }
 
 /// Why a session is closed by this side.

@@ -453,6 +453,86 @@ fn two_runs_that_take_turns_are_told_as_a_clone_and_one_restart_is_not() {
 }
 
 #[test]
+fn a_clone_that_fell_silent_is_warned_of_no_more() {
+    let town = Town::new();
+    let mut anna = town.node(ANNA, town.people(&[ANNA, BO]));
+    let warns = |anna: &Node| anna.notices.contains(&Notice::Cloned { node: id(BO) });
+    for (stamp, boot) in [(50, OLD_RUN), (51, NEW_RUN), (52, OLD_RUN)] {
+        knock(&mut anna, at_ms(stamp), BO, stamp, boot);
+    }
+    // A day in which they still take turns, and one in which they do not.
+    let hour_ms = 3_600_000;
+    knock(&mut anna, at_ms(20 * hour_ms), BO, 53, NEW_RUN);
+    anna.on_daily(at_ms(30 * hour_ms));
+    assert!(warns(&anna));
+    knock(&mut anna, at_ms(31 * hour_ms), BO, 54, NEW_RUN);
+    anna.on_daily(at_ms(54 * hour_ms));
+    assert!(!warns(&anna));
+    drain(&mut anna);
+    knock(&mut anna, at_ms(55 * hour_ms), BO, 55, OLD_RUN);
+    assert!(warns(&anna), "and again when it comes back");
+}
+
+#[test]
+fn a_session_opened_by_an_old_epoch_brings_certificates_and_records_and_no_link() {
+    let town = Town::new();
+    let root = town.root.key().public();
+    let epoch = |n, age_days| {
+        let draft = Draft {
+            seq: (T0_S - age_days * DAY_S) * 1000,
+            subject: root,
+            signer: id(ANNA).0,
+            body: Body::Epoch(record::Epoch {
+                n,
+                secret: [u8::try_from(n).unwrap(); 32],
+            }),
+        };
+        let sign = |bytes: &[u8]| key(ANNA).sign(Word::Record, &town.network.0, &[bytes]);
+        draft.sign_with(sign).unwrap()
+    };
+    let mut records = town.with_sleeping(&[ANNA], BO);
+    records.extend([epoch(1, 91), epoch(2, 1)]);
+    for (opened_by, links) in [(0, 0), (1, 1), (2, 1)] {
+        let mut anna = town.node(ANNA, records.clone());
+        assert!(admission(&knock_under(&mut anna, opened_by, 50)).is_some());
+        meet(&mut anna, at_ms(2), BO);
+        say(&mut anna, at_ms(3), BO, Message::Link(Link { yes: true }));
+        let refused = count(&anna, "message_of_old_epoch");
+        assert_eq!(refused, 1 - links, "epoch {opened_by}");
+        let outputs = say(&mut anna, at_ms(4), BO, Message::Renew);
+        let is_granted = |message: &&Message| matches!(message, Message::Granted(_));
+        assert!(sent(&outputs).iter().any(is_granted), "epoch {opened_by}");
+        let lease = town.lease(BO, T0_S + 1);
+        hand_over(&mut anna, at_ms(5), BO, &lease);
+        assert!(anna.registry.is_known(&lease), "epoch {opened_by}");
+        // What it was given lets it knock anew, and then it is heard like all.
+        knock_under(&mut anna, 2, 51);
+        say(&mut anna, at_ms(6), BO, Message::Link(Link { yes: true }));
+        assert_eq!(count(&anna, "message_of_old_epoch"), refused);
+    }
+}
+
+/// Bo knocks under the secret of this epoch.
+fn knock_under(node: &mut Node, epoch: u32, stamp: u64) -> Vec<Output> {
+    let body = Sealed::Knock(Knock {
+        node: id(BO),
+        stamp,
+        boot: OLD_RUN,
+        flags: 0,
+        records: Vec::new(),
+        signature: [0; 64],
+    });
+    let input = Input::Sealed {
+        source: address(BO),
+        epoch,
+        hint: [0; 8],
+        body,
+    };
+    node.handle_input(at_ms(1), input);
+    drain(node)
+}
+
+#[test]
 fn a_knock_of_nobody_we_know_leaves_nothing_behind() {
     let town = Town::new();
     let mut anna = town.node(ANNA, town.people(&[ANNA, BO]));

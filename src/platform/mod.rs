@@ -2,6 +2,8 @@
 //!
 //! Knows Linux and underlay addresses. Refuses to know what a peer, a network or a session is.
 
+#[cfg(test)]
+pub(crate) mod allocation;
 pub mod clock;
 pub mod credentials;
 pub mod firewall;

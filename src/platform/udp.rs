@@ -424,6 +424,23 @@ mod tests {
     }
 
     #[test]
+    fn batches_go_out_and_come_in_without_an_allocation() {
+        let sockets = ["127.0.0.1:0", "[::1]:0"].map(|at| {
+            let [to, from] = [(); 2].map(|()| Socket::bind(at.parse().unwrap()).unwrap());
+            let at = socket2::SockRef::from(&to.fd).local_addr().unwrap();
+            (at.as_socket().unwrap(), to, from)
+        });
+        for (at, mut to, from) in sockets {
+            let mut came = 0;
+            let asked = crate::platform::allocation::asked_by(|| {
+                assert_eq!(from.send([(at, &[7; 1400][..]); 150].into_iter()), 0);
+                while to.receive(|one| came += one.bytes.len()).unwrap() > 0 {}
+            });
+            assert_eq!((asked, came), (0, 150 * 1400));
+        }
+    }
+
+    #[test]
     fn a_datagram_longer_than_the_buffer_is_told_as_cut() {
         let mut to = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let from = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();

@@ -23,7 +23,7 @@ use self::{
     quota::{Pace, Usages},
 };
 pub use self::{
-    aside::{ASIDE_FOR, ASIDE_MAX},
+    aside::{ASIDE_FOR, ASIDE_MAX, SetAside},
     digest::{BUCKETS, bucket_of, digest16},
     life::{
         ENDED_CERTIFICATE_S, EPOCH_S, HEARTBEAT_S, INERT_S, LEASE_S, LEASE_TAIL_S, TOMBSTONE_S,
@@ -32,7 +32,7 @@ pub use self::{
 };
 pub use crate::ids::Rank;
 use crate::{
-    ids::{NodeId, Slot, Version},
+    ids::{NodeId, PeerIx, Slot, Version},
     time::{Moment, Now},
     wire::record::{Body, Kind, Lease, Record, Service},
 };
@@ -180,13 +180,14 @@ impl Registry {
         }
     }
 
-    /// Keeps a record whose signer's right is not known aside, at most 256 of them for 10 min; false: no room.
-    pub fn aside(&mut self, record: Record, at: Moment) -> bool {
-        self.aside.put(record, at)
+    /// Keeps a record whose signer's right is not known aside, at most 256 of them for 10 min. When there is no room
+    /// the sender with the most gives way to one with fewer.
+    pub fn aside(&mut self, record: Record, from: Option<PeerIx>, at: Moment) -> SetAside {
+        self.aside.put(record, from, at)
     }
 
-    /// Takes out what is kept aside, to be judged again.
-    pub fn retry_aside(&mut self, at: Moment) -> Vec<Record> {
+    /// Takes out what is kept aside, each with who sent it, to be judged again.
+    pub fn retry_aside(&mut self, at: Moment) -> Vec<(Record, Option<PeerIx>)> {
         self.aside.take_all(at)
     }
 

@@ -1,6 +1,6 @@
 //! What is stored, what wins, what ends and when.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::*;
 use crate::{
@@ -636,22 +636,57 @@ fn what_touches_a_node_is_what_it_signed_and_what_is_said_of_it() {
 fn at_most_256_records_are_kept_aside_and_for_10_minutes() {
     let mut shelf = Shelf::new();
     let at = shelf.now.at;
+    let mut put = |n, seq, at| {
+        let record = peer(NodeId([n; 32]), seq).record;
+        shelf.registry.aside(record, None, at)
+    };
     for n in 0..=255 {
-        assert!(shelf.registry.aside(peer(NodeId([n; 32]), 5).record, at));
+        assert_eq!(put(n, 5, at), SetAside::Kept);
     }
-    assert!(
-        !shelf.registry.aside(peer(NodeId([0; 32]), 6).record, at),
-        "no room"
-    );
+    assert_eq!(put(0, 6, at), SetAside::Lost, "no room");
+    assert_eq!(put(9, 5, at), SetAside::Known, "it is there already");
     let later = at.after(ASIDE_FOR);
-    assert!(
-        shelf.registry.aside(peer(BO, 6).record, later),
-        "the old ones are gone"
-    );
-    assert!(
-        !shelf.registry.aside(peer(BO, 6).record, later),
-        "it is there already"
-    );
+    assert_eq!(put(7, 6, later), SetAside::Kept, "the old ones are gone");
+    assert_eq!(put(7, 6, later), SetAside::Known);
     assert_eq!(shelf.registry.retry_aside(later).len(), 1);
     assert!(shelf.registry.retry_aside(later).is_empty());
+}
+
+#[test]
+fn who_fills_the_room_for_records_kept_aside_gives_way_to_others() {
+    let mut shelf = Shelf::new();
+    let mut at = shelf.now.at;
+    let mut put = |n: usize, from| {
+        at = at.after(Duration::from_millis(1));
+        let mut node = [0; 32];
+        node[..8].copy_from_slice(&n.to_le_bytes());
+        let record = peer(NodeId(node), 5).record;
+        shelf.registry.aside(record, Some(PeerIx(from)), at)
+    };
+    let mut sent = 0..;
+    let mut flood = |from, count: usize, put: &mut dyn FnMut(usize, u32) -> SetAside| {
+        let outcomes: Vec<SetAside> = (&mut sent).take(count).map(|n| put(n, from)).collect();
+        let of = |wanted| outcomes.iter().filter(|one| **one == wanted).count();
+        (
+            of(SetAside::Kept),
+            of(SetAside::KeptForAnother),
+            of(SetAside::Lost),
+        )
+    };
+    assert_eq!(flood(1, 300, &mut put), (ASIDE_MAX, 0, 44));
+    // What mallory has above an even share gives way to others, however much it sends.
+    assert_eq!(flood(2, 30, &mut put), (0, 30, 0));
+    assert_eq!(flood(1, 300, &mut put), (0, 0, 300));
+    assert_eq!(flood(3, 300, &mut put), (0, 113, 187));
+    let mut kept: BTreeMap<Option<PeerIx>, usize> = BTreeMap::new();
+    for (_, from) in shelf.registry.retry_aside(at) {
+        *kept.entry(from).or_default() += 1;
+    }
+    let shares = [(1, 113), (2, 30), (3, 113)];
+    assert_eq!(
+        kept,
+        shares
+            .map(|(from, count)| (Some(PeerIx(from)), count))
+            .into()
+    );
 }

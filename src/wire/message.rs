@@ -317,7 +317,39 @@ impl Records {
     pub const OVERHEAD: usize = 4;
 }
 
+/// What a message is about: the blocks of kinds (protocol §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Block {
+    /// 01–0F: the session itself.
+    Session,
+    /// 10–1F: records.
+    Gossip,
+    /// 20–2F: certificates.
+    Membership,
+    /// 30–3F: gossip links.
+    Links,
+    /// 40–4F: finding a way.
+    Reaching,
+}
+
 impl Message {
+    /// What it is about.
+    pub fn block(&self) -> Block {
+        match self {
+            Self::Hello(_) | Self::Ping(_) | Self::Pong(_) | Self::Bye(_) => Block::Session,
+            Self::Records(_)
+            | Self::Advert(_)
+            | Self::Want(_)
+            | Self::Digest(_)
+            | Self::Slots(_) => Block::Gossip,
+            Self::Redeem(_) | Self::Granted(_) | Self::Renew | Self::Refused(_) => {
+                Block::Membership
+            }
+            Self::Link(_) | Self::Unlink(_) => Block::Links,
+            Self::Introduced(_) => Block::Reaching,
+        }
+    }
+
     /// Its kind byte.
     pub fn kind(&self) -> u8 {
         match self {

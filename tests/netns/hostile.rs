@@ -6,25 +6,29 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use serde_json::Value;
 use webmesh::{
     addr::AddressPlan,
-    ids::{Boot, NodeId},
-    keys::Token,
+    ids::{Boot, NodeId, Slot},
+    keys::{NodeKey, Token},
     packet::{
         ip::Ports,
         tcp::{SYN, Segment},
         udp,
     },
     wire::record::{
-        self, Admin, Body, Epoch, Kind, Lease, Member, Network, Revoke, Service, slot_of,
+        self, Admin, Body, Epoch, Kind, Lease, Member, Network, Record, Revoke, Service, slot_of,
     },
 };
 
 use crate::{
-    harness::{Net, Peer, run_inside},
-    mallory::Mallory,
+    harness::{Net, Peer, run_inside, within},
+    mallory::{Mallory, draw},
 };
 
 /// How often everything is sent.
 const ROUNDS: u64 = 25;
+
+/// Control frames of a flood at most, in case nobody ends it: two minutes' worth. A session may bring 200 a second after
+/// a burst of 400.
+const FLOOD: u32 = 200_000;
 
 /// What one round of lies counts at the victim, by reason.
 const COUNTED: [(&str, u64); 13] = [
@@ -84,6 +88,51 @@ fn a_member_that_lies_is_counted_and_harms_nobody() {
 
     assert_counted(&before, &anna.status(), listeners);
     assert_nothing_changed(anna, bo, &before);
+}
+
+#[test]
+fn a_member_that_floods_crowds_out_nobody() {
+    let mut net = Net::empty();
+    net.add_public("anna", 11);
+    net.add_public("bo", 12);
+    let machine = net.lab().public("mallory", &["203.0.113.66/24"]).unwrap();
+    net.form();
+    let (anna, bo) = (net.peer("anna"), net.peer("bo"));
+    let token = anna.invite();
+    let target = anna.mesh_addresses()[0].clone();
+    let end = machine.directory.join("end");
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            let end = end.to_str().unwrap();
+            let environment = [("TOKEN", token.as_str()), ("END", end)];
+            run_inside(
+                &machine,
+                "hostile::inside_everything_is_flooded",
+                &environment,
+            )
+        });
+        within(Duration::from_secs(30), "the flood has begun", || {
+            drop_of(anna, "session_flooding") > 0
+        });
+        // While it lasts: packets pass, commands are answered, and what bo says arrives at once.
+        let said = bo.sh(&format!("ping -q -i 0.01 -c 100 {target}"));
+        assert!(said.contains(" 0% packet loss"), "{said}");
+        bo.ok(&["service", "add", "web", "--port", "80"]);
+        anna.ok(&["wait", "--service", "web", "--timeout", "5s"]);
+        // What is set aside is mallory's own, and what is lost for it too.
+        within(Duration::from_secs(30), "its shares are full", || {
+            drop_of(anna, "record_aside_full") > 0 && drop_of(anna, "want_over_budget") > 0
+        });
+        assert!(!flood.is_finished(), "the flood was too short to tell");
+        std::fs::write(&end, "").unwrap();
+        flood.join().unwrap();
+    });
+    assert_eq!(drop_of(anna, "event_full"), 0);
+    assert_eq!(anna.state_of("bo"), "up");
+}
+
+fn drop_of(peer: &Peer, reason: &str) -> u64 {
+    peer.status()["drops"][reason].as_u64().unwrap_or(0)
 }
 
 fn serve_with_splice(anna: &Peer) -> crate::harness::Beside {
@@ -181,6 +230,36 @@ fn inside_everything_is_tried() {
         std::thread::sleep(Duration::from_millis(100));
     }
     mallory.await_pong();
+}
+
+#[test]
+#[ignore = "runs inside the machine of the test above"]
+fn inside_everything_is_flooded() {
+    let token: Token = std::env::var("TOKEN").unwrap().parse().unwrap();
+    let mut mallory = Mallory::join(&token);
+    let me = mallory.identity.key.id();
+    let own: Vec<Slot> = mallory.grant.records.iter().map(Record::slot).collect();
+    let end = std::env::var("END").unwrap();
+    for number in 0..FLOOD {
+        match number % 8 {
+            // Records of nobodies, kept aside while there is room.
+            0 => {
+                let nobody = NodeKey::from_seed(draw());
+                let about = (nobody.id().0, nobody.id());
+                let record = mallory.record_by(&nobody, about, Body::Lease(left()));
+                mallory.say_records(vec![record]);
+            }
+            1 => mallory.say_records(vec![mallory.record(me.0, me, Body::Service(service()))]),
+            _ => mallory.want(own.clone()),
+        }
+        // Some thousands a second: far above what is taken, and the machine has other things to do.
+        if number % 100 == 0 {
+            std::thread::sleep(Duration::from_millis(50));
+            if std::fs::exists(&end).unwrap() {
+                return;
+            }
+        }
+    }
 }
 
 /// Frames of kinds that nobody knows, and of one that everybody knows with a body that is none.

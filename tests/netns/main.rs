@@ -21,6 +21,7 @@ mod answering;
 mod asking;
 mod clocks;
 mod crashing;
+mod crowd;
 mod defining;
 mod demo;
 mod guarding;

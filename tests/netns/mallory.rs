@@ -10,7 +10,7 @@ use rand_core::{OsRng, RngCore};
 use webmesh::{
     addr::Underlay,
     ids::{Boot, NodeId, Slot},
-    keys::{InviteSecret, NetSecret, Token, Word, pair_psk},
+    keys::{InviteSecret, NetSecret, NodeKey, Token, TunnelKey, Word, pair_psk},
     node::{
         Identity,
         joiner::{Grant, Joiner, JoinerOutput, Wish},
@@ -53,8 +53,8 @@ impl Mallory {
     /// Joins by a token, as the protocol asks, and then has a session with the issuer.
     pub(crate) fn join(token: &Token) -> Self {
         let identity = Identity {
-            key: webmesh::keys::NodeKey::from_seed(draw()),
-            tunnel: webmesh::keys::TunnelKey::from_seed(draw()),
+            key: NodeKey::from_seed(draw()),
+            tunnel: TunnelKey::from_seed(draw()),
             boot: Boot(draw()),
         };
         let socket = UdpSocket::bind("0.0.0.0:41820").unwrap();
@@ -77,6 +77,16 @@ impl Mallory {
 
     /// A record that this member signs, whoever it says did.
     pub(crate) fn record(&self, subject: [u8; 32], signer: NodeId, body: Body) -> Vec<u8> {
+        self.record_by(&self.identity.key, (subject, signer), body)
+    }
+
+    /// A record that `key` signs.
+    pub(crate) fn record_by(
+        &self,
+        key: &NodeKey,
+        (subject, signer): ([u8; 32], NodeId),
+        body: Body,
+    ) -> Vec<u8> {
         let draft = Draft {
             seq: clock::now().unix_ms,
             subject,
@@ -84,7 +94,7 @@ impl Mallory {
             body,
         };
         let network = &self.grant.network.0;
-        let sign = |bytes: &[u8]| self.identity.key.sign(Word::Record, network, &[bytes]);
+        let sign = |bytes: &[u8]| key.sign(Word::Record, network, &[bytes]);
         draft.sign_with(sign).unwrap().bytes().to_vec()
     }
 
@@ -95,11 +105,14 @@ impl Mallory {
 
     /// The body of a Peer record of this member.
     pub(crate) fn peer(&self) -> Peer {
-        let network = &self.grant.network.0;
-        let node = self.identity.key.id();
+        self.peer_of(self.identity.key.id(), &self.identity.tunnel)
+    }
+
+    /// The body of a Peer record of whoever has this tunnel key.
+    pub(crate) fn peer_of(&self, node: NodeId, tunnel: &TunnelKey) -> Peer {
         Peer {
-            tunnel: self.identity.tunnel.public(),
-            cross: self.identity.tunnel.cross_sign(node, network),
+            tunnel: tunnel.public(),
+            cross: tunnel.cross_sign(node, &self.grant.network.0),
             wire_min: 1,
             wire_max: 1,
             features: 0,
@@ -108,9 +121,14 @@ impl Mallory {
         }
     }
 
+    /// Asks the victim for records, and does not wait for them.
+    pub(crate) fn want(&mut self, slots: Vec<Slot>) {
+        self.say(&Message::Want(Want { slots }));
+    }
+
     /// Asks the victim for a record of another.
     pub(crate) fn ask(&mut self, slot: Slot) -> Record {
-        self.say(&Message::Want(Want { slots: vec![slot] }));
+        self.want(vec![slot]);
         let until = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < until, "no record came");

@@ -5,6 +5,7 @@
     reason = "a test that cannot get its sample has failed"
 )]
 
+#[path = "../../src/platform/allocation.rs"]
 mod allocation;
 mod laws;
 mod mutations;

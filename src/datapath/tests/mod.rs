@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+mod allocating;
 mod meeting;
 
 use super::{
@@ -525,6 +526,34 @@ fn a_control_frame_arrives_as_an_event_and_never_as_a_packet() {
     assert!(
         matches!(&came.events[..], [Event::Control { frame: got, session: PEER, .. }] if *got == frame)
     );
+}
+
+#[test]
+fn a_session_that_floods_with_control_frames_is_cut_to_its_share_and_its_packets_pass() {
+    let mut world = World::standing();
+    let mut inner = Vec::new();
+    frame::shape(&[0, 1, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0], &mut inner);
+    let flood = |world: &mut World, frames: usize| -> usize {
+        let came = (0..frames).map(|_| world.smuggle(&inner));
+        came.map(|came| came.events.len()).sum()
+    };
+    assert_eq!(flood(&mut world, 1000), 400);
+    assert_eq!(world.bob.met(DropReason::SessionFlooding), 600);
+    let there = datagram(v4(1), v4(2), (5, 6), b"there");
+    assert_eq!(world.carry(&there).packets, [there]);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(flood(&mut world, 1000), 200);
+    // Another session of the same machine has a share of its own.
+    world.stand(JOIN);
+    let place = world.alice.shard.sessions.place(JOIN).unwrap();
+    let mut sealed = [0; 2048];
+    let state = world.alice.shard.sessions.at(place).unwrap();
+    let len = state.session.encapsulate(&inner, &mut sealed).unwrap();
+    let came = world.bob.take(world.now, world.alice.at, &sealed[..len]);
+    assert!(matches!(
+        came.events[..],
+        [Event::Control { session: JOIN, .. }]
+    ));
 }
 
 #[test]

@@ -1,8 +1,6 @@
-//! An allocator that counts what the calling thread asks for.
-#![expect(
-    unsafe_code,
-    reason = "only a global allocator sees every allocation of a decoder"
-)]
+//! An allocator that counts what the calling thread asks for. Part of test binaries alone: of this library's, where it
+//! judges the hot loop, and of `tests/wire`, where it judges the decoders.
+#![expect(unsafe_code, reason = "only a global allocator sees every allocation")]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
