@@ -111,7 +111,8 @@
 //! - No packet of a program ever reaches the node, and no record ever reaches the data thread.
 //! - No lock, no allocation of ours and no await stands in the way of a packet.
 //! - No room but [`platform`] holds `unsafe`, and no file but one names boringtun.
-//! - The agent leaves nothing behind: its device, addresses and routes die with the process.
+//! - The agent leaves nothing behind: its device, addresses and routes die with the process. Under a service manager
+//!   they wait for the next run where it keeps them, and die with the service.
 //! - No host name and no address of anybody is written in these sources.
 
 pub mod addr;

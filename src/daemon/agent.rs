@@ -7,10 +7,11 @@ use tokio::sync::watch;
 use super::{
     joining::Joining,
     kept_file::Identity as Seeds,
-    network::Network,
+    network::{Device, Network},
     sealing,
     starting::{self, Ground},
     state_dir::{Found, NetworkFolder, StateDir},
+    supervisor::Supervisor,
     view::Published,
 };
 use crate::{
@@ -27,6 +28,7 @@ pub(super) struct Agent {
     pub(super) config: Config,
     pub(super) state_dir: StateDir,
     pub(super) place: Place,
+    pub(super) supervisor: Supervisor,
     published: watch::Sender<Arc<Published>>,
 }
 
@@ -60,6 +62,7 @@ impl Agent {
             config,
             state_dir,
             place: Place::Idle,
+            supervisor: Supervisor::of_this_process(),
             published,
         }
     }
@@ -74,6 +77,12 @@ impl Agent {
     /// # Errors
     /// The device or a socket cannot be had; the agent is of no use like this.
     pub(super) fn resume(&mut self) -> anyhow::Result<()> {
+        let resumed = self.take_up_what_is_there();
+        self.supervisor.throw_away_rest();
+        resumed
+    }
+
+    fn take_up_what_is_there(&mut self) -> anyhow::Result<()> {
         let folders = self.state_dir.network_folders()?;
         let Some(path) = folders.first() else {
             return Ok(());
@@ -152,7 +161,8 @@ impl Agent {
         ground: Ground,
     ) -> anyhow::Result<()> {
         let identity = starting::identity_of(&folder.identity);
-        let network = starting::start(&self.config, identity, folder, id, restored, ground)?;
+        let host = (&self.config, &mut self.supervisor);
+        let network = starting::start(host, identity, folder, id, restored, ground)?;
         self.place = Place::Up(Box::new(network));
         Ok(())
     }
@@ -178,8 +188,9 @@ impl Agent {
         if standing == Standing::Down {
             network.node.keep_down(Standing::Down);
         }
+        self.supervisor.forget_network(network.node.network_id());
         network.node.say_left(now);
-        network.stop()
+        network.stop(Device::Gone)
     }
 
     /// Makes the device anew after the own addresses changed. Sessions are made again, as after a restart.
@@ -190,7 +201,8 @@ impl Agent {
         let Place::Up(network) = std::mem::replace(&mut self.place, Place::Idle) else {
             return Ok(());
         };
-        let path = network.stop().path().to_owned();
+        self.supervisor.forget_network(network.node.network_id());
+        let path = network.stop(Device::Gone).path().to_owned();
         let (folder, found) = NetworkFolder::open(path)?;
         self.take_up(folder, found)
     }
@@ -227,7 +239,7 @@ impl Agent {
             self.give_up("its record log does not say which network it is");
             return Ok(());
         };
-        let ground = starting::break_ground(&self.config)?;
+        let ground = starting::break_ground(&self.config, &mut self.supervisor)?;
         self.bring_up(folder, id, restored(found), ground)
     }
 

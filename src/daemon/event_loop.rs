@@ -15,8 +15,10 @@ use super::{
     agent::{Agent, Place},
     calls::Call,
     control::Server,
+    ending::{self, Ending},
     joining::{Admitted, Ended, Joined},
-    network::Drained,
+    network::{Device, Drained},
+    notify::{self, StatusLine, Watchdog},
 };
 use crate::{
     api::{ApiError, Code},
@@ -65,6 +67,8 @@ pub(super) struct EventLoop {
     monitor: Monitor,
     second: Interval,
     signals: Signals,
+    watchdog: Watchdog,
+    status_line: StatusLine,
     /// Work was left over in the last turn.
     is_behind: bool,
     published_at: Moment,
@@ -101,6 +105,8 @@ impl EventLoop {
                 interrupt: signal(SignalKind::interrupt())?,
                 reload: signal(SignalKind::hangup())?,
             },
+            watchdog: Watchdog::of_this_process(),
+            status_line: StatusLine::default(),
             is_behind: false,
             published_at: Moment(0),
             is_stale: true,
@@ -116,7 +122,9 @@ impl EventLoop {
             self.settle()?;
             let wake = self.next_wake().await;
             if matches!(wake, Wake::Stop) {
-                self.shut_down();
+                notify::stopping();
+                let ending = ending::ask().await;
+                self.shut_down(ending);
                 return Ok(());
             }
             self.apply(wake)?;
@@ -171,13 +179,16 @@ impl EventLoop {
                 Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
             },
             Wake::Second => {
-                let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                #[cfg(debug_assertions)]
+                self.hang_if_wanted();
                 if let Place::Up(network) = &mut self.agent.place {
                     network.on_second();
                 }
             }
             Wake::Reload => {
+                notify::reloading();
                 tracing::info!("Reload: every setting is read at the start only, tunnels stay");
+                notify::ready();
             }
             Wake::Stop => {}
         }
@@ -234,17 +245,19 @@ impl EventLoop {
                 self.is_behind = true;
             }
         }
-        self.publish_if_due();
+        self.show_if_due();
         Ok(())
     }
 
-    fn publish_if_due(&mut self) {
+    fn show_if_due(&mut self) {
         let now = clock::moment();
         if self.is_stale && now.since(self.published_at) >= self.freshness() {
             self.agent.publish();
+            self.status_line.show(&self.agent.published().borrow());
             self.published_at = now;
             self.is_stale = false;
         }
+        self.watchdog.tend(now, || turned(&self.agent.place));
     }
 
     fn freshness(&self) -> Duration {
@@ -275,15 +288,27 @@ impl EventLoop {
         publish.into_iter().chain(place).min()
     }
 
-    /// Says good-bye, writes what is to be written, and closes the device.
-    fn shut_down(mut self) {
-        let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    /// Writes what is to be written. If it is the end it also says good-bye and closes the device; before a restart both
+    /// stay as they are for the next run.
+    fn shut_down(mut self, ending: Ending) {
         match std::mem::replace(&mut self.agent.place, Place::Idle) {
-            Place::Up(network) => drop(self.agent.take_down(*network, Standing::Up)),
+            Place::Up(network) => drop(match ending {
+                Ending::Stop => self.agent.take_down(*network, Standing::Up),
+                Ending::Restart => network.stop(Device::Left),
+            }),
             Place::Joining(joining) => joining.abandon(),
             Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
         }
-        tracing::info!("Agent stopped");
+        tracing::info!(?ending, "Agent stopped");
+    }
+
+    #[cfg(debug_assertions)]
+    fn hang_if_wanted(&self) {
+        if let Place::Up(network) = &self.agent.place
+            && super::failpoint::is_wanted("data.hang")
+        {
+            network.data.tell(crate::datapath::command::Command::Hang);
+        }
     }
 }
 
@@ -326,6 +351,15 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
             agent.look_at(path);
             std::mem::replace(&mut agent.place, Place::Idle)
         }
+    }
+}
+
+/// When the data thread made its last turn, if there is one.
+fn turned(place: &Place) -> Option<Moment> {
+    match place {
+        Place::Up(network) => Some(network.data.turned()),
+        Place::Joining(joining) => Some(joining.ground.data.turned()),
+        Place::Idle | Place::Down(_) | Place::Unusable(_) => None,
     }
 }
 

@@ -17,6 +17,7 @@ mod calls;
 mod control;
 mod data_plane;
 mod door;
+mod ending;
 mod event_loop;
 mod failpoint;
 mod health;
@@ -24,6 +25,7 @@ mod joining;
 mod kept_file;
 mod mesh_socket;
 mod network;
+mod notify;
 mod persist;
 mod records_log;
 mod resolver_tcp;
@@ -33,6 +35,7 @@ mod slot_file;
 mod splice;
 mod starting;
 mod state_dir;
+mod supervisor;
 mod tasks;
 mod traffic;
 mod view;
@@ -91,7 +94,7 @@ async fn serve(options: Options, state_dir: StateDir) -> anyhow::Result<()> {
     agent.publish();
     let server = control::serve(&options.socket, control)?;
     let event_loop = EventLoop::new(agent, calls, server)?;
-    let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    notify::ready();
     tracing::info!(socket = %options.socket.display(), "Agent runs");
     event_loop.run().await
 }

@@ -61,6 +61,10 @@ impl Shard {
             Command::ProbeDoor { probe, port } => self.probe_door(now.at, probe, port),
             Command::Attach { tun } => return After::Attach(tun),
             Command::Stop => return After::Stop,
+            #[cfg(debug_assertions)]
+            Command::Hang => loop {
+                std::thread::park();
+            },
         }
         After::Continue
     }

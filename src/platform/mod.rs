@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod nat;
 mod netlink;
 pub mod poll;
+pub mod service_manager;
 pub mod sock_diag;
 pub mod tun;
 pub mod udp;

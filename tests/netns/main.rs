@@ -31,4 +31,5 @@ mod naming;
 mod reaching;
 mod serving;
 mod silence;
+mod supervised;
 mod wire;
