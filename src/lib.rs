@@ -113,6 +113,7 @@
 //! - No lock, no allocation of ours and no await stands in the way of a packet.
 //! - No room but [`platform`] holds `unsafe`, and no file but one names boringtun.
 //! - The agent leaves nothing behind: its device, addresses, routes and guard ([`platform::guard`]) die with the process.
+//!   Under a service manager they wait for the next run where it keeps them, and die with the service.
 //! - No host name and no address of anybody is written in these sources.
 
 pub mod addr;

@@ -9,11 +9,12 @@ use super::{
     host_names::{HostNames, Wanted},
     joining::Joining,
     kept_file::Identity as Seeds,
-    network::Network,
+    network::{Device, Network},
     reload::Reloading,
     sealing,
     starting::{self, Before, Ground},
     state_dir::{Found, NetworkFolder, StateDir},
+    supervisor::Supervisor,
     view::Published,
 };
 use crate::{
@@ -38,6 +39,7 @@ pub(super) struct Agent {
     /// A guard that stands, for the network that comes up next.
     guard: Option<Guard>,
     pub(super) host_names: HostNames,
+    pub(super) supervisor: Supervisor,
     published: watch::Sender<Arc<Published>>,
 }
 
@@ -80,6 +82,7 @@ impl Agent {
             place: Place::Idle,
             guard: None,
             host_names,
+            supervisor: Supervisor::of_this_process(),
             published,
         }
     }
@@ -94,6 +97,12 @@ impl Agent {
     /// # Errors
     /// The device or a socket cannot be had; the agent is of no use like this.
     pub(super) fn resume(&mut self) -> anyhow::Result<()> {
+        let resumed = self.take_up_what_is_there();
+        self.supervisor.throw_away_rest();
+        resumed
+    }
+
+    fn take_up_what_is_there(&mut self) -> anyhow::Result<()> {
         let folders = self.state_dir.network_folders()?;
         let Some(path) = folders.first() else {
             return Ok(());
@@ -201,7 +210,8 @@ impl Agent {
             ground,
             guard: self.guard.take(),
         };
-        let network = starting::start(&self.config, identity, id, before)?;
+        let host = (&self.config, &mut self.supervisor);
+        let network = starting::start(host, identity, id, before)?;
         self.place = Place::Up(Box::new(network));
         self.publish_defined();
         Ok(())
@@ -228,8 +238,9 @@ impl Agent {
         if standing == Standing::Down {
             network.node.keep_down(Standing::Down);
         }
+        self.supervisor.forget_network(network.node.network_id());
         network.node.say_left(now);
-        network.stop()
+        network.stop(Device::Gone)
     }
 
     /// Makes the device anew after the own addresses changed. Sessions are made again, as after a restart.
@@ -241,7 +252,8 @@ impl Agent {
             return Ok(());
         };
         self.guard = network.guarding.hand_over();
-        let path = network.stop().path().to_owned();
+        self.supervisor.forget_network(network.node.network_id());
+        let path = network.stop(Device::Gone).path().to_owned();
         let (folder, found) = NetworkFolder::open(path)?;
         self.take_up(folder, found)
     }
@@ -278,7 +290,7 @@ impl Agent {
             self.give_up("its record log does not say which network it is");
             return Ok(());
         };
-        let ground = starting::break_ground(&self.config)?;
+        let ground = starting::break_ground(&self.config, &mut self.supervisor)?;
         self.bring_up(folder, id, restored(found), ground)
     }
 

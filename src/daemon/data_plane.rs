@@ -20,6 +20,7 @@ use crate::{
     ids::{JoinIx, SessionId},
     platform::udp,
     tables::{Names, Own, Tables},
+    time::Moment,
 };
 
 /// The join session of this machine as a joiner; those it gives to others are counted from 0.
@@ -82,6 +83,11 @@ impl DataPlane {
     /// What it tells that is there already.
     pub(super) fn try_event(&mut self) -> Option<Event> {
         self.events.try_recv().ok()
+    }
+
+    /// When it made its last turn; one that lives makes another soon after this was asked.
+    pub(super) fn turned(&self) -> Moment {
+        self.handle.turned()
     }
 
     /// What it dropped, by reason; reasons that never happened are left out.

@@ -15,9 +15,11 @@ use super::{
     agent::{Agent, Place},
     calls::Call,
     control::Server,
+    ending::{self, Ending},
     host_names::HostNames,
     joining::{Admitted, Ended, Joined},
-    network::Drained,
+    network::{Device, Drained},
+    notify::{self, StatusLine, Watchdog},
 };
 use crate::{
     api::{ApiError, Code},
@@ -66,6 +68,8 @@ pub(super) struct EventLoop {
     monitor: Monitor,
     second: Interval,
     signals: Signals,
+    watchdog: Watchdog,
+    status_line: StatusLine,
     /// Work was left over in the last turn.
     is_behind: bool,
     published_at: Moment,
@@ -102,22 +106,27 @@ impl EventLoop {
                 interrupt: signal(SignalKind::interrupt())?,
                 reload: signal(SignalKind::hangup())?,
             },
+            watchdog: Watchdog::of_this_process(),
+            status_line: StatusLine::default(),
             is_behind: false,
             published_at: Moment(0),
             is_stale: true,
         })
     }
 
-    /// Runs until asked to stop, and then stops cleanly; what is left is to put the host's resolver back.
+    /// Runs until asked to stop, and then stops cleanly. What is given back is left to do: to put the host's resolver back,
+    /// unless the next run takes over.
     ///
     /// # Errors
     /// The device is gone, or cannot be made again; a supervisor starts the agent anew.
-    pub(super) async fn run(mut self) -> anyhow::Result<HostNames> {
+    pub(super) async fn run(mut self) -> anyhow::Result<Option<HostNames>> {
         loop {
             self.settle()?;
             let wake = self.next_wake().await;
             if matches!(wake, Wake::Stop) {
-                return Ok(self.shut_down());
+                notify::stopping();
+                let ending = ending::ask().await;
+                return Ok(self.shut_down(ending));
             }
             self.apply(wake)?;
         }
@@ -171,13 +180,18 @@ impl EventLoop {
                 Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
             },
             Wake::Second => {
-                let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                #[cfg(debug_assertions)]
+                self.hang_if_wanted();
                 self.agent.look_at_file();
                 if let Place::Up(network) = &mut self.agent.place {
                     network.on_second();
                 }
             }
-            Wake::Reload => self.agent.reload(),
+            Wake::Reload => {
+                notify::reloading();
+                self.agent.reload();
+                notify::ready();
+            }
             Wake::Stop => {}
         }
         self.is_stale = true;
@@ -233,17 +247,19 @@ impl EventLoop {
                 self.is_behind = true;
             }
         }
-        self.publish_if_due();
+        self.show_if_due();
         Ok(())
     }
 
-    fn publish_if_due(&mut self) {
+    fn show_if_due(&mut self) {
         let now = clock::moment();
         if self.is_stale && now.since(self.published_at) >= self.freshness() {
             self.agent.publish();
+            self.status_line.show(&self.agent.published().borrow());
             self.published_at = now;
             self.is_stale = false;
         }
+        self.watchdog.tend(now, || turned(&self.agent.place));
     }
 
     fn freshness(&self) -> Duration {
@@ -274,16 +290,31 @@ impl EventLoop {
         publish.into_iter().chain(place).min()
     }
 
-    /// Says good-bye, writes what is to be written, and closes the device.
-    fn shut_down(mut self) -> HostNames {
-        let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    /// Writes what is to be written. If it is the end it also says good-bye, closes the device, and gives back the names
+    /// that the host was told, to be taken away; before a restart all of it stays as it is for the next run.
+    fn shut_down(mut self, ending: Ending) -> Option<HostNames> {
         match std::mem::replace(&mut self.agent.place, Place::Idle) {
-            Place::Up(network) => drop(self.agent.take_down(*network, Standing::Up)),
+            Place::Up(network) => drop(match ending {
+                Ending::Stop => self.agent.take_down(*network, Standing::Up),
+                Ending::Restart => network.stop(Device::Left),
+            }),
             Place::Joining(joining) => joining.abandon(),
             Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
         }
-        tracing::info!("Agent stopped");
-        self.agent.host_names
+        tracing::info!(?ending, "Agent stopped");
+        match ending {
+            Ending::Stop => Some(self.agent.host_names),
+            Ending::Restart => None,
+        }
+    }
+
+    #[cfg(debug_assertions)]
+    fn hang_if_wanted(&self) {
+        if let Place::Up(network) = &self.agent.place
+            && super::failpoint::is_wanted("data.hang")
+        {
+            network.data.tell(crate::datapath::command::Command::Hang);
+        }
     }
 }
 
@@ -326,6 +357,15 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
             agent.look_at(path);
             std::mem::replace(&mut agent.place, Place::Idle)
         }
+    }
+}
+
+/// When the data thread made its last turn, if there is one.
+fn turned(place: &Place) -> Option<Moment> {
+    match place {
+        Place::Up(network) => Some(network.data.turned()),
+        Place::Joining(joining) => Some(joining.ground.data.turned()),
+        Place::Idle | Place::Down(_) | Place::Unusable(_) => None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Keeps the guard of the mesh addresses (design §11), and knows what it has dropped.
 
-use std::time::Duration;
+use std::{
+    os::fd::{AsFd as _, BorrowedFd},
+    time::Duration,
+};
 
 use ipnet::IpNet;
 
@@ -60,6 +63,20 @@ impl Guarding {
     pub(super) fn hand_over(&mut self) -> Option<Guard> {
         self.wanted = None;
         std::mem::replace(&mut self.standing, Err(Missing::unwanted())).ok()
+    }
+
+    /// The descriptor to be kept for the next run of the agent.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.standing.as_ref().ok().map(Guard::as_fd)
+    }
+
+    /// Ends the guard, though the service manager may hold its descriptor a moment longer.
+    pub(super) fn end(mut self) {
+        if let Some(guard) = self.hand_over()
+            && let Err(error) = guard.remove()
+        {
+            tracing::warn!(%error, "The guard's table stays until its last descriptor is closed");
+        }
     }
 
     /// Looks after it: what it dropped, and whether it is still there. Says why it is not, if it should be.

@@ -19,6 +19,7 @@ mod control;
 mod data_plane;
 mod defining;
 mod door;
+mod ending;
 mod event_loop;
 mod failpoint;
 mod forwarder;
@@ -30,6 +31,7 @@ mod joining;
 mod kept_file;
 mod mesh_socket;
 mod network;
+mod notify;
 mod persist;
 mod records_log;
 mod reload;
@@ -40,6 +42,7 @@ mod slot_file;
 mod splice;
 mod starting;
 mod state_dir;
+mod supervisor;
 mod tasks;
 mod traffic;
 mod veil;
@@ -109,8 +112,10 @@ async fn serve(options: Options, state_dir: StateDir) -> anyhow::Result<()> {
     agent.publish();
     let server = control::serve(&options.socket, control)?;
     let event_loop = EventLoop::new(agent, calls, server)?;
-    let _unsupervised = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    notify::ready();
     tracing::info!(socket = %options.socket.display(), "Agent runs");
-    event_loop.run().await?.end().await;
+    if let Some(host_names) = event_loop.run().await? {
+        host_names.end().await;
+    }
     Ok(())
 }

@@ -36,7 +36,7 @@ use crate::{
         input::{Input, PersistOutcome, SessionEvent},
         output::{FirstContact, Notice, Output, Remote, Write},
     },
-    platform::{clock, monitor},
+    platform::{clock, monitor, service_manager, tun},
     services::Splice,
     tables::{Tables, Transport},
     time::{Moment, Now},
@@ -123,6 +123,15 @@ pub(super) struct Ponged {
 pub(super) struct DoorAnswer {
     pub(super) verdict: DoorVerdict,
     pub(super) took_us: u64,
+}
+
+/// What becomes of the device when a network stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Device {
+    /// It goes, and its addresses and routes with it.
+    Gone,
+    /// It stays for the next run, where the service manager keeps it.
+    Left,
 }
 
 /// Whether there is more to carry out.
@@ -372,10 +381,15 @@ impl Network {
         Drained::Part
     }
 
-    /// Carries out everything the node wants, for the last time, and ends the data thread. The device goes with it.
-    pub(super) fn stop(mut self) -> NetworkFolder {
+    /// Carries out everything the node wants, for the last time, and ends the data thread.
+    pub(super) fn stop(mut self, device: Device) -> NetworkFolder {
         while self.drain() == Drained::Part {}
         self.data.stop();
+        if device == Device::Gone && service_manager::is_present() {
+            // The service manager closes its copies when it comes to it.
+            tun::remove(&self.side.device);
+            self.guarding.end();
+        }
         self.folder
     }
 

@@ -1,6 +1,12 @@
 //! A network comes up: sockets, node, device, resolver, data thread, in this order; on any failure nothing is left.
+//! Sockets and device are those of the run before, where the service manager kept them and they fit.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU16,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 
@@ -15,6 +21,7 @@ use super::{
     resolver_tcp::ResolverTcp,
     sealing,
     state_dir::NetworkFolder,
+    supervisor::{self, Supervisor},
 };
 use crate::{
     config::{Config, DEFAULT_PORT},
@@ -27,7 +34,8 @@ use crate::{
     platform::{
         clock,
         guard::Guard,
-        tun::{OpenTunError, Shape, Tun},
+        service_manager,
+        tun::{Shape, Spare, Tun},
         udp,
     },
     tables::{Own, Tables},
@@ -40,6 +48,8 @@ pub(super) struct Ground {
     pub(super) data: DataPlane,
     pub(super) port: u16,
     pub(super) changed: bool,
+    /// Copies of the sockets, for the service manager to keep once the network is up.
+    to_keep: Vec<(&'static str, OwnedFd)>,
 }
 
 /// What is there before a network comes up.
@@ -48,9 +58,14 @@ pub(super) struct Before {
     pub(super) folder: NetworkFolder,
     pub(super) restored: Restored,
     pub(super) ground: Ground,
-    /// A guard of an earlier run.
+    /// A guard that still stands.
     pub(super) guard: Option<Guard>,
 }
+
+/// How often a port is tried again that the service manager is about to let go of, and how long after each try. Nothing
+/// tells when another process has closed something.
+const PORT_TRIES: u32 = 20;
+const PORT_PAUSE: Duration = Duration::from_millis(10);
 
 /// The keys of this run.
 pub(super) fn identity_of(seeds: &Seeds) -> Identity {
@@ -73,16 +88,10 @@ pub(super) fn network_of(records: &[Record]) -> Option<NetworkId> {
 ///
 /// # Errors
 /// A port that was asked for is busy, or no socket can be had.
-pub(super) fn break_ground(config: &Config) -> anyhow::Result<Ground> {
-    let (pair, changed) = match config.network.port {
-        Some(port) => (udp::Pair::bind(port.get())?, false),
-        None => match udp::Pair::bind(DEFAULT_PORT) {
-            Ok(pair) => (pair, false),
-            Err(udp::BindError::Busy(_)) => (udp::Pair::bind(0)?, true),
-            Err(error @ udp::BindError::Socket(_)) => return Err(error.into()),
-        },
-    };
+pub(super) fn break_ground(config: &Config, supervisor: &mut Supervisor) -> anyhow::Result<Ground> {
+    let pair = take_port(config.network.port, stored_sockets(supervisor))?;
     let port = pair.port().context("cannot read the UDP port")?;
+    let changed = config.network.port.is_none() && port != DEFAULT_PORT;
     if changed {
         tracing::warn!(
             port,
@@ -91,6 +100,7 @@ pub(super) fn break_ground(config: &Config) -> anyhow::Result<Ground> {
         );
     }
     Ok(Ground {
+        to_keep: copies(&pair).context("cannot copy the UDP sockets")?,
         data: DataPlane::start(pair, config.tun.mtu.bytes())
             .context("cannot start the data thread")?,
         port,
@@ -98,12 +108,76 @@ pub(super) fn break_ground(config: &Config) -> anyhow::Result<Ground> {
     })
 }
 
+fn take_port(
+    asked: Option<NonZeroU16>,
+    had: Option<udp::Pair>,
+) -> Result<udp::Pair, udp::BindError> {
+    let wished = asked.map_or(DEFAULT_PORT, NonZeroU16::get);
+    match had {
+        Some(had) if had.port().is_ok_and(|port| port == wished) => Ok(had),
+        // The default port was busy in the run before; it may be free now.
+        Some(had) => match udp::Pair::bind(wished) {
+            Err(udp::BindError::Busy(_)) if asked.is_none() => Ok(had),
+            done => done,
+        },
+        None => match bind_patiently(wished) {
+            Err(udp::BindError::Busy(_)) if asked.is_none() => udp::Pair::bind(0),
+            done => done,
+        },
+    }
+}
+
+/// The sockets of the run before.
+fn stored_sockets(supervisor: &mut Supervisor) -> Option<udp::Pair> {
+    let udp6 = supervisor.stored(supervisor::UDP6);
+    let Some(udp4) = supervisor.stored(supervisor::UDP4) else {
+        if let Some(udp6) = udp6 {
+            supervisor.throw_away(supervisor::UDP6, udp6);
+        }
+        return None;
+    };
+    match udp::Pair::adopt(udp4, udp6) {
+        Ok(pair) => Some(pair),
+        Err(misfit) => {
+            tracing::info!(%misfit, "The UDP sockets of the run before are not used");
+            supervisor.forget(supervisor::UDP4);
+            supervisor.forget(supervisor::UDP6);
+            None
+        }
+    }
+}
+
+/// A socket that was forgotten a moment ago is closed by the service manager when it comes to it.
+fn bind_patiently(port: u16) -> Result<udp::Pair, udp::BindError> {
+    let mut tries = 0;
+    loop {
+        match udp::Pair::bind(port) {
+            Err(udp::BindError::Busy(_)) if service_manager::is_present() && tries < PORT_TRIES => {
+                tries += 1;
+                std::thread::sleep(PORT_PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn copies(pair: &udp::Pair) -> std::io::Result<Vec<(&'static str, OwnedFd)>> {
+    if !service_manager::is_present() {
+        return Ok(Vec::new());
+    }
+    let mut copies = vec![(supervisor::UDP4, pair.udp4.as_fd().try_clone_to_owned()?)];
+    if let Some(udp6) = &pair.udp6 {
+        copies.push((supervisor::UDP6, udp6.as_fd().try_clone_to_owned()?));
+    }
+    Ok(copies)
+}
+
 /// Brings a network up.
 ///
 /// # Errors
 /// Nothing is left of it on the host then; its folder is whole.
 pub(super) fn start(
-    config: &Config,
+    (config, supervisor): (&Config, &mut Supervisor),
     identity: Identity,
     network: NetworkId,
     before: Before,
@@ -131,8 +205,17 @@ pub(super) fn start(
         own = published(&first)?.own;
     }
     // Before the device: its addresses are never there without the guard.
+    let guard = guard.or_else(|| stored_guard(config, supervisor));
     let guarding = Guarding::start(&config.host, config.tun.name.as_str(), &own, guard);
-    let tun = open_device(config, &own)?;
+    match guarding.descriptor() {
+        Some(fd) => supervisor.keep(supervisor::GUARD, fd),
+        None => supervisor.forget(supervisor::GUARD),
+    }
+    let shape = shape(config, &own);
+    let tun = match stored_device(config, supervisor, network) {
+        Some(had) => had.shape(&shape)?,
+        None => Tun::open(&shape)?,
+    };
     let side = MeshSide {
         v4: own.v4,
         v6: own.v6,
@@ -145,6 +228,10 @@ pub(super) fn start(
     let resolver =
         ResolverTcp::start(&side, &tables, &forwarder).context("cannot answer DNS over TCP")?;
     node.set_dns_tcp_port(clock::now(), resolver.port());
+    supervisor.keep(&supervisor::tun_of(network), tun.as_fd());
+    for (name, socket) in ground.to_keep {
+        supervisor.keep(name, socket.as_fd());
+    }
     data.tell(Command::Attach { tun: Some(tun) });
     let ipv4 = Ipv4Watch::start(&side, &own);
     let parts = Parts {
@@ -212,13 +299,41 @@ fn published(outputs: &[Output]) -> anyhow::Result<&Arc<Tables>> {
     tables.context("the records of this network do not say what its addresses are")
 }
 
-fn open_device(config: &Config, own: &Own) -> Result<Tun, OpenTunError> {
-    Tun::open(&Shape {
+fn shape(config: &Config, own: &Own) -> Shape {
+    Shape {
         name: config.tun.name.as_str().to_owned(),
         mtu: config.tun.mtu.bytes(),
         v4: own.v4.map(|v4| (v4, own.pool4)),
         v6: (own.v6, own.prefix6),
-    })
+    }
+}
+
+/// The device of the run before.
+fn stored_device(
+    config: &Config,
+    supervisor: &mut Supervisor,
+    network: NetworkId,
+) -> Option<Spare> {
+    let name = supervisor::tun_of(network);
+    let fd = supervisor.stored(&name)?;
+    match Spare::adopt(fd, config.tun.name.as_str()) {
+        Ok(had) => Some(had),
+        Err(fd) => {
+            supervisor.throw_away(&name, fd);
+            None
+        }
+    }
+}
+
+/// The guard of the run before.
+fn stored_guard(config: &Config, supervisor: &mut Supervisor) -> Option<Guard> {
+    let fd = supervisor.stored(supervisor::GUARD)?;
+    let guard = Guard::from_fd(fd, config.tun.name.as_str());
+    guard
+        .inspect_err(|error| {
+            tracing::info!(%error, "The guard that an earlier run left does not fit; it is closed");
+        })
+        .ok()
 }
 
 /// When this program was built, unix s; `packaging/build.rs` tells it.

@@ -123,6 +123,9 @@ pub enum Command {
     },
     /// Ends the thread; sockets and the TUN close with it.
     Stop,
+    /// Never comes back. For the test of the watchdog; a release build has no such thing.
+    #[cfg(debug_assertions)]
+    Hang,
 }
 
 /// What a data thread tells the control plane, through a bounded channel: a full one drops and counts, except for

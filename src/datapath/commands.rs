@@ -73,6 +73,10 @@ impl Shard {
             } => self.write_answer((resolver, asker), &bytes),
             Command::Attach { tun } => return After::Attach(tun),
             Command::Stop => return After::Stop,
+            #[cfg(debug_assertions)]
+            Command::Hang => loop {
+                std::thread::park();
+            },
         }
         After::Continue
     }

@@ -2,7 +2,11 @@
 
 use std::{
     io,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -67,6 +71,7 @@ impl Teller {
 pub struct Handle {
     teller: Teller,
     drops: Arc<Drops>,
+    turned: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -84,6 +89,13 @@ impl Handle {
     /// What the thread dropped, by reason.
     pub fn drops(&self) -> &Arc<Drops> {
         &self.drops
+    }
+
+    /// When it made its last turn. One that still runs makes another soon after this was asked.
+    pub fn turned(&self) -> Moment {
+        let turned = Moment(self.turned.load(Ordering::Relaxed));
+        self.teller.waker.wake();
+        turned
     }
 
     /// Ends the thread and waits until its device and sockets are closed.
@@ -133,6 +145,7 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
     let (commands, inbox) = mpsc::channel();
     let waker = Waker::new()?;
     let drops = Arc::new(Drops::default());
+    let turned = Arc::new(AtomicU64::new(clock::moment().0));
     let poll = Poll::new()?;
     poll.add(&parts.sockets.udp4, UDP4)?;
     if let Some(udp6) = &parts.sockets.udp6 {
@@ -156,6 +169,7 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
         parts,
         inbox,
         waker: waker.clone(),
+        turned: Arc::clone(&turned),
         owed: Vec::new(),
         ticked: Moment(0),
         buffer: Box::new([0; batch::CAPACITY]),
@@ -166,6 +180,7 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
     Ok(Handle {
         teller: Teller { commands, waker },
         drops,
+        turned,
         thread: Some(thread),
     })
 }
@@ -177,6 +192,7 @@ struct Turnstile {
     parts: Parts,
     inbox: mpsc::Receiver<Command>,
     waker: Waker,
+    turned: Arc<AtomicU64>,
     owed: Vec<Event>,
     ticked: Moment,
     buffer: Box<[u8; batch::CAPACITY]>,
@@ -245,6 +261,7 @@ impl Turnstile {
             self.lose_tun(error);
         }
         let now = clock::moment();
+        self.turned.store(now.0, Ordering::Relaxed);
         if now.since(self.ticked) >= TICK {
             self.ticked = now;
             self.shard.handle_timers(now);
@@ -471,6 +488,21 @@ mod tests {
         let mut bytes = vec![0x5a; 200];
         bytes[..4].copy_from_slice(&[0x30, 1, 1, 0]);
         bytes
+    }
+
+    #[test]
+    fn a_thread_with_nothing_to_do_still_answers() {
+        let idle = machine(1, 8);
+        let asked = clock::moment();
+        while idle.handle.turned() < asked {
+            let passed = clock::moment().since(asked);
+            assert!(
+                passed < Duration::from_secs(10),
+                "it turns when it is asked"
+            );
+            std::thread::yield_now();
+        }
+        idle.handle.stop();
     }
 
     #[test]

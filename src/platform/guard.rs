@@ -158,6 +158,14 @@ impl Guard {
         Ok(())
     }
 
+    /// Ends it now, though a duplicate of its descriptor may be open elsewhere.
+    ///
+    /// # Errors
+    /// It stands until the last duplicate is closed.
+    pub fn remove(mut self) -> io::Result<()> {
+        commit(&mut self.netlink, vec![self.table.gone()])
+    }
+
     /// How many packets it has dropped.
     ///
     /// # Errors

@@ -270,6 +270,8 @@ impl Links {
             .attributes
             .push(AddressAttribute::Address(net.addr()));
         match net {
+            // Of a single address that would be itself, and the kernel would take what is sent there for a broadcast.
+            IpNet::V4(net) if net.prefix_len() >= 31 => {}
             IpNet::V4(net) => message
                 .attributes
                 .push(AddressAttribute::Broadcast(net.broadcast())),

@@ -17,6 +17,7 @@ pub mod nat;
 mod netlink;
 pub mod nftables;
 pub mod poll;
+pub mod service_manager;
 pub mod sock_diag;
 pub mod tun;
 pub mod udp;

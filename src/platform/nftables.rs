@@ -72,6 +72,13 @@ impl Table {
         self.made_by(NfTablesMessage::NewTable(TableMessage { attributes }))
     }
 
+    /// Takes the table away with everything in it.
+    pub(super) fn gone(&self) -> Step {
+        let attributes = vec![TableAttribute::Name(self.name.clone())];
+        let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
+        (self.message(message), NLM_F_ACK)
+    }
+
     /// Makes a chain that the kernel calls at `place`, or with None one that rules jump to.
     pub(super) fn chain(&self, name: &str, place: Option<Place>) -> Step {
         let mut attributes = vec![

@@ -1,13 +1,15 @@
-//! The TUN device: made, configured, read and written. It goes with the process, and its addresses and routes with it.
+//! The TUN device: made, taken over, configured, read and written. It goes with the last descriptor of it, and its
+//! addresses and routes with it: with the process, unless a service manager keeps a copy.
+#![expect(unsafe_code, reason = "an ioctl asks which device a descriptor is")]
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     route::{
@@ -16,6 +18,10 @@ use netlink_packet_route::{
     },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+};
 
 use super::{link::Links, netlink::Netlink};
 
@@ -81,18 +87,10 @@ pub enum OpenTunError {
 }
 
 /// A TUN device of ours: non-blocking, one packet per read and write, no header before it.
+#[derive(Debug)]
 pub struct Tun {
-    device: tun_rs::SyncDevice,
+    fd: OwnedFd,
     mtu: u16,
-}
-
-impl std::fmt::Debug for Tun {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tun")
-            .field("fd", &self.device.as_raw_fd())
-            .field("mtu", &self.mtu)
-            .finish()
-    }
 }
 
 /// Whether a device of this name could be had now. It is made and gone at once.
@@ -117,35 +115,11 @@ impl Tun {
     /// # Errors
     /// Nothing is left behind then.
     pub fn open(shape: &Shape) -> Result<Self, OpenTunError> {
-        if !(MTU_MIN..=MTU_MAX).contains(&shape.mtu) {
-            return Err(OpenTunError::Mtu(shape.mtu));
-        }
-        let mut builder = blank(&shape.name).mtu(shape.mtu);
-        if let Some((v4, _)) = shape.v4 {
-            builder = builder.ipv4(v4, 32, None);
-        }
-        let device = builder
-            .build_sync()
-            .map_err(|source| refusal(&shape.name, source))?;
-        let configure = |source| OpenTunError::Configure {
-            name: shape.name.clone(),
-            source,
-        };
-        device.set_nonblocking(true).map_err(configure)?;
-        let index = device.if_index().map_err(configure)?;
-        // Not by the builder: it leaves the address to duplicate detection, and while that lasts no route may prefer it.
-        let own = IpNet::from(IpAddr::V6(shape.v6.0));
-        let mut links = Links::open().map_err(configure)?;
-        links.add_address(&shape.name, own).map_err(configure)?;
-        // Not by the builder either: its ioctl asks for rights over the whole machine, netlink for those over the
-        // namespace.
-        links.set_queue(&shape.name, QUEUE).map_err(configure)?;
-        let tun = Self {
-            device,
-            mtu: shape.mtu,
-        };
-        tun.route(shape, index)?;
-        Ok(tun)
+        let device = blank(&shape.name).build_sync();
+        let device = device.map_err(|source| refusal(&shape.name, source))?;
+        let fd = device.as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|source| refusal(&shape.name, source))?;
+        Spare(fd).shape(shape)
     }
 
     /// The device's MTU.
@@ -155,15 +129,15 @@ impl Tun {
 
     /// The device's name, as the kernel has it.
     pub fn name(&self) -> io::Result<String> {
-        self.device.name()
+        interface(&self.fd).map(|(name, _)| name)
     }
 
     /// Reads one packet; None when there is none. Never waits.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.device.recv(buffer) {
+        match nix::unistd::read(&self.fd, buffer) {
             Ok(len) => Ok(Some(len)),
-            Err(error) if is_moment(&error) => Ok(None),
-            Err(error) => Err(error),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -172,40 +146,161 @@ impl Tun {
     /// # Errors
     /// The packet is lost.
     pub fn write(&self, packet: &[u8]) -> io::Result<()> {
-        self.device.send(packet).map(|_| ())
-    }
-
-    fn route(&self, shape: &Shape, index: u32) -> Result<(), OpenTunError> {
-        let v4 = shape.v4.map(|(own, net)| {
-            (
-                IpNet::V4(net),
-                RouteAddress::Inet(net.network()),
-                RouteAddress::Inet(own),
-            )
-        });
-        let v6 = (
-            IpNet::V6(shape.v6.1),
-            RouteAddress::Inet6(shape.v6.1.network()),
-            RouteAddress::Inet6(shape.v6.0),
-        );
-        for (net, to, own) in v4.into_iter().chain([v6]) {
-            add_route(index, net, to, own).map_err(|source| OpenTunError::Route {
-                name: shape.name.clone(),
-                net,
-                source,
-            })?;
-        }
+        nix::unistd::write(&self.fd, packet)?;
         Ok(())
     }
 }
 
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
+        self.fd.as_fd()
     }
 }
 
-fn add_route(index: u32, net: IpNet, to: RouteAddress, own: RouteAddress) -> io::Result<()> {
+/// A device that is there, and still to be shaped: a new one, or one that an earlier process made.
+#[derive(Debug)]
+pub struct Spare(OwnedFd);
+
+impl Spare {
+    /// Takes a device that an earlier process made, if it has this name and is of the kind that is made here. Whether
+    /// packets have protocol information before them cannot be asked: that the same version made it must be known.
+    ///
+    /// # Errors
+    /// It is another; the descriptor comes back.
+    pub fn adopt(fd: OwnedFd, name: &str) -> Result<Self, OwnedFd> {
+        let kinds = libc::IFF_TUN
+            | libc::IFF_TAP
+            | libc::IFF_MULTI_QUEUE
+            | libc::IFF_VNET_HDR
+            | libc::IFF_PERSIST;
+        match interface(&fd) {
+            Ok((is, flags)) if is == name && flags & kinds == libc::IFF_TUN => Ok(Self(fd)),
+            Ok(_) | Err(_) => Err(fd),
+        }
+    }
+
+    /// The device's number in this namespace.
+    ///
+    /// # Errors
+    /// It is in another, or gone.
+    pub fn index(&self) -> io::Result<u32> {
+        Links::open()?.index(&interface(&self.0)?.0)
+    }
+
+    /// Gives it its addresses and takes others away, and routes the network to it. What it has already stays as it is:
+    /// connections of programs go on.
+    ///
+    /// # Errors
+    /// The device is closed.
+    pub fn shape(self, shape: &Shape) -> Result<Tun, OpenTunError> {
+        if !(MTU_MIN..=MTU_MAX).contains(&shape.mtu) {
+            return Err(OpenTunError::Mtu(shape.mtu));
+        }
+        let configure = |source| OpenTunError::Configure {
+            name: shape.name.clone(),
+            source,
+        };
+        fcntl(&self.0, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+            .map_err(|error| configure(error.into()))?;
+        let mut links = Links::open().map_err(configure)?;
+        let index = address(&mut links, shape).map_err(configure)?;
+        route(&mut links, shape, index)?;
+        Ok(Tun {
+            fd: self.0,
+            mtu: shape.mtu,
+        })
+    }
+}
+
+/// Takes a device away whoever has it open, and closes the descriptor. Where it is no device it is only closed.
+pub fn destroy(fd: OwnedFd) {
+    if let Ok((name, _)) = interface(&fd) {
+        remove(&name);
+    }
+}
+
+/// Takes a device away whoever has it open; it may be gone already.
+pub fn remove(name: &str) {
+    let removed = Links::open().and_then(|mut links| links.remove(name));
+    if let Err(error) = removed {
+        tracing::debug!(name, %error, "Device was not removed");
+    }
+}
+
+/// MTU, queue and addresses. Netlink asks for rights over the namespace, where the old ioctls ask for those over the
+/// whole machine.
+fn address(links: &mut Links, shape: &Shape) -> io::Result<u32> {
+    let name = shape.name.as_str();
+    links.set_mtu(name, u32::from(shape.mtu))?;
+    links.set_queue(name, QUEUE)?;
+    links.up(name)?;
+    let index = links.index(name)?;
+    let wanted: Vec<IpNet> = shape
+        .v4
+        .map(|(own, _)| IpNet::from(IpAddr::V4(own)))
+        .into_iter()
+        .chain([IpNet::from(IpAddr::V6(shape.v6.0))])
+        .collect();
+    let had: Vec<IpNet> = links
+        .addresses()?
+        .into_iter()
+        .filter(|address| address.link == index && !is_link_local(address.net))
+        .map(|address| address.net)
+        .collect();
+    for net in had.iter().filter(|net| !wanted.contains(net)) {
+        links.remove_address(name, *net)?;
+    }
+    for net in wanted.iter().filter(|net| !had.contains(net)) {
+        links.add_address(name, *net)?;
+    }
+    Ok(index)
+}
+
+/// The kernel gives every device one of these.
+fn is_link_local(net: IpNet) -> bool {
+    match net {
+        IpNet::V4(_) => false,
+        IpNet::V6(net) => net.addr().is_unicast_link_local(),
+    }
+}
+
+fn route(links: &mut Links, shape: &Shape, index: u32) -> Result<(), OpenTunError> {
+    let had = links.routes().map_err(|source| OpenTunError::Configure {
+        name: shape.name.clone(),
+        source,
+    })?;
+    let v4 = shape.v4.map(|(own, net)| {
+        (
+            IpNet::V4(net),
+            RouteAddress::Inet(net.network()),
+            RouteAddress::Inet(own),
+        )
+    });
+    let v6 = (
+        IpNet::V6(shape.v6.1),
+        RouteAddress::Inet6(shape.v6.1.network()),
+        RouteAddress::Inet6(shape.v6.0),
+    );
+    for (net, to, own) in v4.into_iter().chain([v6]) {
+        let is_there = had
+            .iter()
+            .any(|route| route.link == Some(index) && route.to == net.trunc());
+        let flags = if is_there { NLM_F_REPLACE } else { NLM_F_EXCL };
+        add_route(index, net, (to, own), flags).map_err(|source| OpenTunError::Route {
+            name: shape.name.clone(),
+            net,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+fn add_route(
+    index: u32,
+    net: IpNet,
+    (to, own): (RouteAddress, RouteAddress),
+    flags: u16,
+) -> io::Result<()> {
     let mut message = RouteMessage::default();
     message.header.address_family = match net {
         IpNet::V4(_) => AddressFamily::Inet,
@@ -224,18 +319,36 @@ fn add_route(index: u32, net: IpNet, to: RouteAddress, own: RouteAddress) -> io:
         RouteAttribute::Oif(index),
         RouteAttribute::PrefSource(own),
     ];
-    Netlink::open(NETLINK_ROUTE)?.request(
-        RouteNetlinkMessage::NewRoute(message),
-        NLM_F_CREATE | NLM_F_EXCL,
-    )
+    Netlink::open(NETLINK_ROUTE)?
+        .request(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | flags)
 }
 
-fn is_moment(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
+/// The name and the flags of the device behind a descriptor.
+fn interface(fd: &OwnedFd) -> io::Result<(String, libc::c_int)> {
+    // SAFETY: all zero bytes are a valid ifreq: it is integers and bytes throughout, and null pointers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, and TUNGETIFF writes one ifreq into what outlives the call; a descriptor that is
+    // no TUN device's refuses the number.
+    unsafe { tun_get_interface(fd.as_raw_fd(), &raw mut request) }?;
+    // SAFETY: TUNGETIFF filled in the flags; every bit pattern is a c_short.
+    let flags = unsafe { request.ifr_ifru.ifru_flags };
+    let name = request
+        .ifr_name
+        .iter()
+        .map(|letter| letter.cast_unsigned())
+        .take_while(|letter| *letter != 0)
+        .collect();
+    let name = String::from_utf8(name)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok((name, libc::c_int::from(flags)))
 }
+
+nix::ioctl_read_bad!(
+    /// TUNGETIFF.
+    tun_get_interface,
+    nix::request_code_read!(b'T', 210, size_of::<libc::c_uint>()),
+    libc::ifreq
+);
 
 fn refusal(name: &str, source: io::Error) -> OpenTunError {
     if !std::path::Path::new("/dev/net/tun").exists() {

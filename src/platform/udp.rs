@@ -11,7 +11,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket as Plain, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Plain, Type};
 
 /// Datagrams per system call. More gains little: at 64 the call is 2 % of the work.
 const BATCH: usize = 64;
@@ -78,11 +78,36 @@ impl Pair {
         Err(BindError::Busy(port))
     }
 
+    /// Takes sockets that an earlier process bound; where there is none for v6, its port is tried.
+    ///
+    /// # Errors
+    /// They are no pair of ours; both are closed.
+    pub fn adopt(udp4: OwnedFd, udp6: Option<OwnedFd>) -> Result<Self, Misfit> {
+        let udp4 = Socket::adopt(udp4, Domain::IPV4)?;
+        let port = udp4.port().map_err(|_unreadable| Misfit)?;
+        let udp6 = match udp6 {
+            Some(fd) => {
+                let udp6 = Socket::adopt(fd, Domain::IPV6)?;
+                if !udp6.port().is_ok_and(|other| other == port) {
+                    return Err(Misfit);
+                }
+                Some(udp6)
+            }
+            None => Socket::bind(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into()).ok(),
+        };
+        Ok(Self { udp4, udp6 })
+    }
+
     /// The port.
     pub fn port(&self) -> io::Result<u16> {
         self.udp4.port()
     }
 }
+
+/// A descriptor is not what an agent of this version would have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not what this version would have made")]
+pub struct Misfit;
 
 fn has_no_v6(error: &io::Error) -> bool {
     matches!(
@@ -139,15 +164,34 @@ impl Socket {
         if address.is_ipv6() {
             plain.set_only_v6(true)?;
         }
-        wish_buffers(&plain);
-        let fd = OwnedFd::from(plain);
-        wish_path_mtu_discovery(&fd, address)?;
-        let plain = Plain::from(fd);
         plain.bind(&SockAddr::from(address))?;
+        Self::around(plain.into(), Domain::for_address(address))
+    }
+
+    /// Takes a socket that an earlier process bound to a port of all addresses.
+    fn adopt(fd: OwnedFd, family: Domain) -> Result<Self, Misfit> {
+        let socket = SockRef::from(&fd);
+        let bound = socket.local_addr().ok().and_then(|at| at.as_socket());
+        let is_kind = socket.domain().is_ok_and(|is| is == family)
+            && socket.r#type().is_ok_and(|is| is == Type::DGRAM)
+            && socket.protocol().is_ok_and(|is| is == Some(Protocol::UDP))
+            && socket.peer_addr().is_err();
+        let is_place = bound.is_some_and(|at| at.ip().is_unspecified() && at.port() != 0);
+        let is_apart = family == Domain::IPV4 || socket.only_v6().is_ok_and(|is| is);
+        if !(is_kind && is_place && is_apart) {
+            return Err(Misfit);
+        }
+        socket.set_nonblocking(true).map_err(|_refused| Misfit)?;
+        Self::around(fd, family).map_err(|_refused| Misfit)
+    }
+
+    fn around(fd: OwnedFd, family: Domain) -> io::Result<Self> {
+        wish_buffers(&fd);
+        wish_path_mtu_discovery(&fd, family)?;
         // SAFETY: all zero bytes are a valid sockaddr_storage: it is integers and bytes throughout.
         let addresses = unsafe { std::mem::zeroed() };
         Ok(Self {
-            fd: plain.into(),
+            fd,
             inbound: Box::new(Inbound {
                 buffers: vec![[0; DATAGRAM_MAX]; BATCH],
                 addresses,
@@ -157,7 +201,7 @@ impl Socket {
 
     /// The port it is bound to.
     pub fn port(&self) -> io::Result<u16> {
-        let address = socket2::SockRef::from(&self.fd).local_addr()?;
+        let address = SockRef::from(&self.fd).local_addr()?;
         Ok(address.as_socket().map_or(0, |socket| socket.port()))
     }
 
@@ -325,25 +369,23 @@ fn would_block(error: io::Error) -> io::Result<usize> {
 }
 
 /// Asks for big buffers: beyond the host's limit where we may, else up to it. A host that gives less only drops more.
-fn wish_buffers(socket: &Plain) {
-    let _ = socket.set_recv_buffer_size(BUFFER);
-    let _ = socket.set_send_buffer_size(BUFFER);
+fn wish_buffers(socket: &OwnedFd) {
+    let plain = SockRef::from(socket);
+    let _ = plain.set_recv_buffer_size(BUFFER);
+    let _ = plain.set_send_buffer_size(BUFFER);
     let size = libc::c_int::try_from(BUFFER).expect("4 MiB");
     let _ = set_option(socket, (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE), size);
     let _ = set_option(socket, (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE), size);
 }
 
 /// Fragments where a path is narrower than a datagram, and learns its MTU (design §6).
-fn wish_path_mtu_discovery(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
-    let (option, want) = match address {
-        SocketAddr::V4(_) => (
-            (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
-            libc::IP_PMTUDISC_WANT,
-        ),
-        SocketAddr::V6(_) => (
-            (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
-            libc::IPV6_PMTUDISC_WANT,
-        ),
+fn wish_path_mtu_discovery(socket: &OwnedFd, family: Domain) -> io::Result<()> {
+    let (option, want) = if family == Domain::IPV4 {
+        let option = (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER);
+        (option, libc::IP_PMTUDISC_WANT)
+    } else {
+        let option = (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER);
+        (option, libc::IPV6_PMTUDISC_WANT)
     };
     set_option(socket, option, want)
 }
@@ -427,7 +469,7 @@ mod tests {
     fn batches_go_out_and_come_in_without_an_allocation() {
         let sockets = ["127.0.0.1:0", "[::1]:0"].map(|at| {
             let [to, from] = [(); 2].map(|()| Socket::bind(at.parse().unwrap()).unwrap());
-            let at = socket2::SockRef::from(&to.fd).local_addr().unwrap();
+            let at = SockRef::from(&to.fd).local_addr().unwrap();
             (at.as_socket().unwrap(), to, from)
         });
         for (at, mut to, from) in sockets {
@@ -459,6 +501,34 @@ mod tests {
             [(address, b"a"), (address, &long), (address, b"b")];
         assert_eq!(from.send(datagrams.into_iter()), 1);
         assert_eq!(all(&mut to).len(), 2);
+    }
+
+    #[test]
+    fn sockets_go_on_in_other_hands_with_what_waits_in_them() {
+        let pair = Pair::bind(0).unwrap();
+        let port = pair.port().unwrap();
+        let copy = |socket: &Socket| socket.as_fd().try_clone_to_owned().unwrap();
+        let (udp4, udp6) = (copy(&pair.udp4), pair.udp6.as_ref().map(copy));
+        let to = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+        pair.udp4.send([(to, &b"waits"[..])].into_iter());
+        let had_v6 = udp6.is_some();
+        drop(pair);
+        let mut pair = Pair::adopt(udp4, udp6).unwrap();
+        assert_eq!(pair.port().unwrap(), port);
+        assert_eq!(pair.udp6.is_some(), had_v6);
+        assert_eq!(all(&mut pair.udp4)[0].1, b"waits");
+    }
+
+    #[test]
+    fn what_an_agent_would_not_have_bound_is_not_taken() {
+        let narrow = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert_eq!(Pair::adopt(narrow.fd, None).unwrap_err(), Misfit);
+        let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        assert_eq!(Pair::adopt(tcp.into(), None).unwrap_err(), Misfit);
+        let Some(v6) = Pair::bind(0).unwrap().udp6 else {
+            return;
+        };
+        assert_eq!(Pair::adopt(v6.fd, None).unwrap_err(), Misfit);
     }
 
     #[test]

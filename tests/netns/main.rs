@@ -40,4 +40,5 @@ mod resolved;
 mod secrets;
 mod serving;
 mod silence;
+mod supervised;
 mod wire;

@@ -149,7 +149,7 @@ fn try_init(agent: &mut Agent, wish: Wish) -> anyhow::Result<String> {
     // A machine whose clock stands in 1970 makes no network whose certificates have ended when another reads them.
     now.unix_ms = now.unix_ms.max(starting::built_s() * 1000);
     let (id, restored) = found(now, founding, &key)?;
-    let ground = starting::break_ground(&agent.config)?;
+    let ground = starting::break_ground(&agent.config, &mut agent.supervisor)?;
     let mut folder = agent.state_dir.found(id, seeds)?;
     for record in &restored.records {
         folder

@@ -85,7 +85,7 @@ fn begin(agent: &mut Agent, token: Token, wish: Wish, asker: Asker) -> Result<()
         .state_dir
         .join(token.secret.join_id(), Agent::draw_seeds())
         .map_err(could_not)?;
-    let ground = starting::break_ground(&agent.config).map_err(could_not)?;
+    let ground = starting::break_ground(&agent.config, &mut agent.supervisor).map_err(could_not)?;
     agent.place = Place::Joining(Box::new(Joining::begin(Beginning {
         ground,
         folder,

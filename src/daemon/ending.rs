@@ -1,0 +1,110 @@
+//! Whether a stop is the end, or the agent is about to come back: systemd knows, by the job of our unit.
+
+use std::time::Duration;
+
+use zbus::zvariant::OwnedObjectPath;
+
+use crate::platform::service_manager;
+
+/// What comes after TERM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Nothing: the others are told, and all of it goes.
+    Stop,
+    /// Another run, at once: nobody is told, and what the service manager keeps waits for it.
+    Restart,
+}
+
+/// How long systemd may take to answer. A stop must not wait for a bus that is gone.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Asks systemd. Where that cannot be done it is the end: a peer that is told `left` and comes back costs less than
+/// one that is gone and counts as there.
+pub(super) async fn ask() -> Ending {
+    if !service_manager::is_present() {
+        return Ending::Stop;
+    }
+    match tokio::time::timeout(PATIENCE, job_type()).await {
+        Ok(Ok(job)) => judge(job.as_deref()),
+        Ok(Err(error)) => {
+            tracing::info!(%error, "The system bus does not say why the agent is to stop");
+            Ending::Stop
+        }
+        Err(_elapsed) => {
+            tracing::info!("The system bus is silent about why the agent is to stop");
+            Ending::Stop
+        }
+    }
+}
+
+/// What a job of the unit means for the process that is told to end; without one a person killed it.
+fn judge(job: Option<&str>) -> Ending {
+    match job {
+        // `restart` becomes `start` when the stopping half is over; `try-restart` where the unit runs is one too.
+        Some("restart" | "start" | "try-restart") => Ending::Restart,
+        Some(_) | None => Ending::Stop,
+    }
+}
+
+async fn job_type() -> zbus::Result<Option<String>> {
+    let bus = zbus::Connection::system().await?;
+    let answer = bus
+        .call_method(
+            Some(SYSTEMD),
+            "/org/freedesktop/systemd1",
+            Some("org.freedesktop.systemd1.Manager"),
+            "GetUnitByPID",
+            &(std::process::id(),),
+        )
+        .await?;
+    let unit: OwnedObjectPath = answer.body().deserialize()?;
+    let job = property(&bus, &unit, ("org.freedesktop.systemd1.Unit", "Job")).await?;
+    let (number, job): (u32, OwnedObjectPath) = job.try_into()?;
+    if number == 0 {
+        return Ok(None);
+    }
+    let kind = property(&bus, &job, ("org.freedesktop.systemd1.Job", "JobType")).await?;
+    Ok(Some(kind.try_into()?))
+}
+
+async fn property(
+    bus: &zbus::Connection,
+    object: &OwnedObjectPath,
+    (interface, name): (&str, &str),
+) -> zbus::Result<zbus::zvariant::OwnedValue> {
+    let answer = bus
+        .call_method(
+            Some(SYSTEMD),
+            object,
+            Some("org.freedesktop.DBus.Properties"),
+            "Get",
+            &(interface, name),
+        )
+        .await?;
+    answer.body().deserialize()
+}
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_job_that_starts_the_unit_again_is_a_restart() {
+        for job in ["restart", "start", "try-restart"] {
+            assert_eq!(judge(Some(job)), Ending::Restart, "{job}");
+        }
+        for job in [
+            "stop",
+            "reload",
+            "verify-active",
+            "nop",
+            "reload-or-start",
+            "",
+        ] {
+            assert_eq!(judge(Some(job)), Ending::Stop, "{job}");
+        }
+        assert_eq!(judge(None), Ending::Stop, "killed by hand");
+    }
+}

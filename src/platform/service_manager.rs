@@ -1,0 +1,76 @@
+//! Descriptors that the service manager (systemd) keeps while no process of this service runs: `sd_pid_notify_with_fds`
+//! and `sd_listen_fds`.
+//!
+//! Knows the messages and how descriptors travel. Refuses to know what is kept, and why.
+#![expect(unsafe_code, reason = "descriptors come in as numbers")]
+
+use std::{
+    io::{self, IoSlice},
+    os::{
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        unix::net::UnixDatagram,
+    },
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+/// Whether a service manager listens to this process.
+pub fn is_present() -> bool {
+    std::env::var_os(NOTIFY_SOCKET).is_some()
+}
+
+/// The descriptors that this process was started with, by name; none at the second call, or when they were meant for
+/// another process. A program that this one starts does not get them.
+///
+/// # Errors
+/// The environment does not say what they are; they stay open.
+pub fn handed() -> io::Result<Vec<(String, OwnedFd)>> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Ok(Vec::new());
+    }
+    if sd_notify::listen_fds()?.len() == 0 {
+        return Ok(Vec::new());
+    }
+    let named = sd_notify::listen_fds_with_names()?.map(|(fd, name)| {
+        // SAFETY: the service manager opened these numbers for this process (LISTEN_PID is ours, and setting
+        // close-on-exec has shown that each is open), and TAKEN lets nobody else own them.
+        (name, unsafe { OwnedFd::from_raw_fd(fd) })
+    });
+    Ok(named.collect())
+}
+
+/// Has the service manager keep a copy of a descriptor and hand it to the next process. `name` has no colon: that
+/// parts the names in `LISTEN_FDNAMES`. It is kept whatever becomes of it: a device that is down is still a device.
+///
+/// # Errors
+/// It is not kept. Without a service manager there is nothing to do.
+pub fn store(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+    let Some(address) = std::env::var_os(NOTIFY_SOCKET) else {
+        return Ok(());
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(address)?;
+    let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(text.as_bytes())],
+        &[ControlMessage::ScmRights(&[fd.as_raw_fd()])],
+        MsgFlags::MSG_NOSIGNAL,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Has the service manager close everything that it keeps under a name.
+///
+/// # Errors
+/// It was not told.
+pub fn forget(name: &str) -> io::Result<()> {
+    let text = format!("FDSTOREREMOVE=1\nFDNAME={name}");
+    sd_notify::notify(&[sd_notify::NotifyState::Custom(&text)])
+}
+
+/// Where the service manager listens.
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
