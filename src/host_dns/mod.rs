@@ -178,7 +178,8 @@ async fn apply_by(place: &Place, bus: Option<&Bus>) -> Result<Option<Report>, Ho
 }
 
 async fn set_up(place: &Place, bus: Option<&Bus>, wish: &Wish) -> Result<Report, HostDnsError> {
-    if place.wants_takeover() {
+    // What others have written since is theirs, until the person says it again.
+    if place.wants_takeover() && !takeover::was_overwritten(&place.etc) {
         takeover::take(&place.etc, wish).map_err(cannot_write("/etc/resolv.conf"))?;
     }
     let look = Look::at(&place.etc, bus).await;
@@ -279,6 +280,7 @@ pub async fn take_over(place: &Place) -> Result<Report, HostDnsError> {
         }
     }
     takeover::want(&place.etc, true).map_err(cannot_write("/etc/webmesh"))?;
+    takeover::take(&place.etc, &wish).map_err(cannot_write("/etc/resolv.conf"))?;
     let report = set_up(place, bus.as_ref(), &wish).await?;
     report::write(&place.report, &report).map_err(cannot_write("the report"))?;
     Ok(report)
