@@ -219,17 +219,30 @@ pub fn dns_status(status: &DnsStatus) -> String {
     if !dns.servers.is_empty() {
         line("resolver", &dns.servers.join("  "));
     }
-    if !dns.search.is_empty() {
-        line(
-            "short names",
-            &format!("are completed with {}", dns.search.join(", ")),
-        );
+    if let Some(how) = short_names(dns) {
+        line("short names", &how);
     }
     line("resolv.conf", &resolv_conf(status));
     if let Some(asked) = &status.asked {
         line("tried", &tried(asked));
     }
     text
+}
+
+/// Only what speaks to resolved or stands in resolv.conf can bring a search list.
+fn short_names(dns: &Dns) -> Option<String> {
+    if dns.search.is_empty() || dns.state != DnsState::Resolving {
+        return None;
+    }
+    match dns.backend {
+        DnsBackend::Resolved | DnsBackend::Forward => {
+            Some(format!("are completed with {}", dns.search.join(", ")))
+        }
+        DnsBackend::NetworkManager | DnsBackend::Resolvconf => {
+            Some("are not completed here: type the whole name".to_owned())
+        }
+        DnsBackend::None => None,
+    }
 }
 
 fn summary(status: &DnsStatus, domain: &str) -> String {

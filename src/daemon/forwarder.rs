@@ -253,7 +253,7 @@ async fn ask_by_datagram(
         match question.judge(&buffer[..len], mesh) {
             // Somebody guesses: the answer itself may still come.
             Reply::Foreign => {}
-            reply => return Ok(reply),
+            reply @ (Reply::Answer(_) | Reply::Poor(_)) => return Ok(reply),
         }
     }
 }
@@ -276,7 +276,7 @@ async fn ask_by_stream(
 }
 
 fn draw_id() -> u16 {
-    u16::from_ne_bytes(sealing::draw())
+    u16::from_be_bytes(sealing::draw())
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@ use hickory_proto::{
     op::{Message, MessageType, Metadata, ResponseCode},
     rr::{
         DNSClass, RData, RecordType,
-        rdata::svcb::{SVCB, SvcParamValue},
+        rdata::{
+            HTTPS,
+            svcb::{SVCB, SvcParamValue},
+        },
     },
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -98,9 +101,10 @@ impl Forwarded {
         }
         let code = message.metadata.response_code;
         let answer = self.fitted(bytes, &message);
-        match code {
-            ResponseCode::NoError | ResponseCode::NXDomain => Reply::Answer(answer),
-            _ => Reply::Poor(answer),
+        if matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+            Reply::Answer(answer)
+        } else {
+            Reply::Poor(answer)
         }
     }
 
@@ -157,9 +161,11 @@ fn with_id(mut bytes: Vec<u8>, id: [u8; 2]) -> Vec<u8> {
 
 /// The one question, as it stands behind the header: labels without compression, type and class.
 fn question_bytes(message: &[u8]) -> Option<&[u8]> {
-    let is_one = message.get(4..6) == Some(&[0, 1]);
+    if message.get(4..6) != Some(&[0, 1]) {
+        return None;
+    }
     let mut at = HEADER;
-    while is_one {
+    loop {
         let length = usize::from(*message.get(at)?);
         if length >= 0xc0 {
             return None;
@@ -169,26 +175,30 @@ fn question_bytes(message: &[u8]) -> Option<&[u8]> {
             return message.get(HEADER..at + 4);
         }
     }
-    None
 }
 
 fn leads_into(data: &RData, mesh: &[IpNet]) -> bool {
-    let v4 = |address: &std::net::Ipv4Addr| holds(mesh, (*address).into());
-    let v6 = |address: &std::net::Ipv6Addr| holds(mesh, address.to_canonical());
-    match data {
-        RData::A(a) => v4(&a.0),
-        RData::AAAA(aaaa) => v6(&aaaa.0),
-        RData::HTTPS(https) => hints_into(&https.0, mesh),
-        RData::SVCB(svcb) => hints_into(svcb, mesh),
-        _ => false,
+    if let RData::A(a) = data {
+        return holds(mesh, a.0.into());
     }
+    if let RData::AAAA(aaaa) = data {
+        return holds(mesh, aaaa.0.to_canonical());
+    }
+    if let RData::HTTPS(HTTPS(svcb)) | RData::SVCB(svcb) = data {
+        return hints_into(svcb, mesh);
+    }
+    false
 }
 
 fn hints_into(svcb: &SVCB, mesh: &[IpNet]) -> bool {
-    svcb.svc_params.iter().any(|(_, value)| match value {
-        SvcParamValue::Ipv4Hint(hint) => hint.0.iter().any(|a| holds(mesh, a.0.into())),
-        SvcParamValue::Ipv6Hint(hint) => hint.0.iter().any(|a| holds(mesh, a.0.to_canonical())),
-        _ => false,
+    svcb.svc_params.iter().any(|(_, value)| {
+        if let SvcParamValue::Ipv4Hint(hint) = value {
+            return hint.0.iter().any(|a| holds(mesh, a.0.into()));
+        }
+        if let SvcParamValue::Ipv6Hint(hint) = value {
+            return hint.0.iter().any(|a| holds(mesh, a.0.to_canonical()));
+        }
+        false
     })
 }
 

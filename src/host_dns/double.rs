@@ -1,7 +1,6 @@
 //! systemd-resolved as tests have it: says yes to everything and writes it down. Also in `tests/netns`.
 
 #![expect(
-    clippy::unused_self,
     clippy::needless_pass_by_value,
     reason = "the methods are those of the interface"
 )]

@@ -182,7 +182,7 @@ mod tests {
         let folder = Scratch::new("wish-open");
         write(&folder, &good()).unwrap();
         let open = |path: &Path, mode| {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap()
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         };
         open(&folder.join(NAME), 0o666);
         assert!(matches!(read(&folder), Err(ReadWishError::Open(NAME))));

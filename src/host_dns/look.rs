@@ -174,6 +174,9 @@ impl Look {
             return "systemd-resolved runs, but /etc/resolv.conf does not ask it (that would be: sudo ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf)".to_owned();
         }
         match &self.network_manager {
+            Some(mode) if mode == "dnsmasq" => {
+                "NetworkManager runs dnsmasq, but /etc/resolv.conf does not ask it".to_owned()
+            }
             Some(mode) => format!(
                 "NetworkManager handles names by {:?}, which cannot send one domain to one server",
                 if mode.is_empty() { "default" } else { mode }

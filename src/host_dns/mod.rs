@@ -178,7 +178,8 @@ async fn apply_by(place: &Place, bus: Option<&Bus>) -> Result<Option<Report>, Ho
 }
 
 async fn set_up(place: &Place, bus: Option<&Bus>, wish: &Wish) -> Result<Report, HostDnsError> {
-    if place.wants_takeover() {
+    // What others have written since is theirs, until the person says it again.
+    if place.wants_takeover() && !takeover::was_overwritten(&place.etc) {
         takeover::take(&place.etc, wish).map_err(cannot_write("/etc/resolv.conf"))?;
     }
     let look = Look::at(&place.etc, bus).await;
@@ -202,6 +203,10 @@ async fn carry_out(
     look: &Look,
     (backend, wish): (DnsBackend, &Wish),
 ) -> anyhow::Result<()> {
+    if !place.is_host {
+        // What other programs here were told is the host's own agent's.
+        return Ok(());
+    }
     if backend != DnsBackend::NetworkManager {
         network_manager::revert(&place.etc, bus).await?;
     }
@@ -231,6 +236,19 @@ pub async fn revert(place: &Place) -> Result<(), HostDnsError> {
 }
 
 async fn put_back(place: &Place, bus: Option<&Bus>) -> Result<(), HostDnsError> {
+    if place.is_host {
+        take_back_words(place, bus).await?;
+    }
+    let undone = takeover::undo(&place.etc).map_err(cannot_write("/etc/resolv.conf"))?;
+    report::remove(&place.report).map_err(cannot_write("the report"))?;
+    match undone {
+        Undone::Restored | Undone::Nothing => Ok(()),
+        Undone::ChangedByOthers => Err(HostDnsError::ChangedByOthers),
+    }
+}
+
+/// Takes back what other programs were told.
+async fn take_back_words(place: &Place, bus: Option<&Bus>) -> Result<(), HostDnsError> {
     if let (Some(bus), Some(report)) = (bus, report::read(&place.report))
         && report.backend == DnsBackend::Resolved
     {
@@ -242,13 +260,7 @@ async fn put_back(place: &Place, bus: Option<&Bus>) -> Result<(), HostDnsError> 
         .map_err(cannot_write("NetworkManager's folder for dnsmasq"))?;
     local::revert(&place.etc, bus)
         .await
-        .map_err(cannot_write("the local resolver's configuration"))?;
-    let undone = takeover::undo(&place.etc).map_err(cannot_write("/etc/resolv.conf"))?;
-    report::remove(&place.report).map_err(cannot_write("the report"))?;
-    match undone {
-        Undone::Restored | Undone::Nothing => Ok(()),
-        Undone::ChangedByOthers => Err(HostDnsError::ChangedByOthers),
-    }
+        .map_err(cannot_write("the local resolver's configuration"))
 }
 
 /// Puts our resolver into `/etc/resolv.conf`, now and whenever the network comes up, until [`hand_back`].
@@ -268,6 +280,7 @@ pub async fn take_over(place: &Place) -> Result<Report, HostDnsError> {
         }
     }
     takeover::want(&place.etc, true).map_err(cannot_write("/etc/webmesh"))?;
+    takeover::take(&place.etc, &wish).map_err(cannot_write("/etc/resolv.conf"))?;
     let report = set_up(place, bus.as_ref(), &wish).await?;
     report::write(&place.report, &report).map_err(cannot_write("the report"))?;
     Ok(report)
@@ -282,7 +295,11 @@ pub async fn hand_back(place: &Place) -> Result<(), HostDnsError> {
     takeover::want(&place.etc, false).map_err(cannot_write("/etc/webmesh"))?;
     let undone = takeover::undo(&place.etc).map_err(cannot_write("/etc/resolv.conf"))?;
     drop(alone);
-    apply(place).await?;
+    if place.is_host {
+        apply(place).await?;
+    } else {
+        report::remove(&place.report).map_err(cannot_write("the report"))?;
+    }
     match undone {
         Undone::Restored | Undone::Nothing => Ok(()),
         Undone::ChangedByOthers => Err(HostDnsError::ChangedByOthers),

@@ -103,7 +103,8 @@ pub fn was_ours(text: &str) -> bool {
 }
 
 fn check_of(body: &str) -> String {
-    blake3::hash(body.as_bytes()).to_hex()[..16].to_owned()
+    let hash = blake3::hash(body.as_bytes());
+    hash.to_hex().chars().take(16).collect()
 }
 
 #[cfg(test)]

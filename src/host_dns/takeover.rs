@@ -268,7 +268,10 @@ mod tests {
         (root, etc)
     }
 
-    fn everything(etc: &Path) -> Vec<(PathBuf, u64, u32, Option<PathBuf>, Vec<u8>)> {
+    /// A name, its inode, mode, target and bytes.
+    type Entry = (PathBuf, u64, u32, Option<PathBuf>, Vec<u8>);
+
+    fn everything(etc: &Path) -> Vec<Entry> {
         let mut all: Vec<_> = fs::read_dir(etc)
             .unwrap()
             .map(|entry| entry.unwrap().path())

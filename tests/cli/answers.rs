@@ -4,6 +4,10 @@ use serde_json::json;
 use webmesh::{
     addr::Underlay,
     api::{words::ago, *},
+    cli::{
+        names::{Answer, Asked, DnsStatus},
+        render,
+    },
     keys::{InviteSecret, Token},
 };
 
@@ -188,7 +192,7 @@ fn the_four_forms_of_reach() {
             recovery_code: String::new(),
             warnings: vec![],
         };
-        let text = webmesh::cli::render::init(&reply);
+        let text = render::init(&reply);
         assert!(text.contains(&format!("  reach     {words}\n")), "{text}");
         assert!(text.contains("  name      anna.home.internal\n"));
     }
@@ -764,4 +768,66 @@ fn a_configuration_can_be_judged_alone() {
 #[test]
 fn times_ago_are_in_words() {
     assert_eq!(ago(181), "3 min ago");
+}
+
+/// What `dns status` found on a host.
+fn found(state: DnsState, backend: DnsBackend) -> DnsStatus {
+    DnsStatus {
+        dns: Dns {
+            backend,
+            ..values::dns(state)
+        },
+        why: "because".to_owned(),
+        resolv_conf: vec!["127.0.0.53".parse().unwrap()],
+        is_taken: false,
+        leads_to: Some("../run/systemd/resolve/stub-resolv.conf".to_owned()),
+        asked: None,
+    }
+}
+
+#[test]
+fn dns_status_says_who_sends_us_what_and_what_came_of_trying() {
+    let mut status = found(DnsState::Resolving, DnsBackend::Resolved);
+    status.asked = Some(Asked {
+        name: "anna.home.internal".to_owned(),
+        answer: Answer::Right(vec!["100.71.20.9".parse().unwrap()]),
+    });
+    let said = render::dns_status(&status);
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(
+        lines[0],
+        "systemd-resolved sends us home.internal and the reverse names of its addresses, nothing else."
+    );
+    assert_eq!(lines[1], "  why          because");
+    assert!(said.contains("short names  are completed with home.internal, svc.home.internal\n"));
+    assert!(said.contains(
+        "resolv.conf  leads to ../run/systemd/resolve/stub-resolv.conf and names 127.0.0.53\n"
+    ));
+    assert!(said.ends_with("this host resolves anna.home.internal to 100.71.20.9\n"));
+    for (answer, word) in [
+        (Answer::Silence, "said nothing"),
+        (Answer::Refused("no".to_owned()), "does not resolve"),
+        (Answer::Wrong(Vec::new()), "another server answers"),
+    ] {
+        status.asked.as_mut().unwrap().answer = answer;
+        assert!(render::dns_status(&status).contains(word), "{word}");
+    }
+}
+
+#[test]
+fn dns_status_names_the_two_ways_out_where_names_do_not_resolve() {
+    let said = render::dns_status(&found(DnsState::NotResolving, DnsBackend::None));
+    assert!(said.starts_with(
+        "Names under home.internal do not resolve here yet: sudo apt install systemd-resolved (it takes over \
+         /etc/resolv.conf), or: sudo webmesh dns takeover\n"
+    ));
+    assert!(!said.contains("short names"));
+    let dnsmasq = render::dns_status(&found(DnsState::Resolving, DnsBackend::NetworkManager));
+    assert!(dnsmasq.contains("type the whole name"));
+    let mut taken = found(DnsState::Resolving, DnsBackend::Forward);
+    assert!(render::dns_status(&taken).contains("refuses all other names"));
+    taken.is_taken = true;
+    assert!(render::dns_status(&taken).contains("asks the old servers for all other names"));
+    taken.dns.domain = None;
+    assert!(render::dns_status(&taken).starts_with("This machine is in no network"));
 }

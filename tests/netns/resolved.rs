@@ -57,6 +57,14 @@ impl Host {
         });
     }
 
+    /// Stops the agent as systemd does.
+    fn stop_agent(&mut self) {
+        let mut agent = self.running.pop().unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(agent.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(agent.wait().unwrap().success());
+    }
+
     fn file(&self, name: &str) -> String {
         self.machine.directory.join(name).display().to_string()
     }
@@ -166,6 +174,43 @@ fn resolved_is_told_at_init_again_when_it_starts_anew_and_reverted_at_down() {
             .contains("names resolve here already")
     );
     assert_eq!(etc(&host), before);
+}
+
+#[test]
+fn a_takeover_goes_with_the_agent_comes_again_with_it_and_yields_to_others() {
+    let mut host = Host::new();
+    host.sh("echo nameserver 203.0.113.99 > etc/resolv.conf");
+    host.start_agent();
+    host.webmesh("init home");
+    let before = host.sh("cat etc/resolv.conf");
+    host.webmesh("dns takeover");
+    assert!(
+        host.sh("cat etc/resolv.conf")
+            .contains("webmesh dns takeover")
+    );
+    assert!(host.sh("getent ahostsv4 anna").contains("100."));
+    host.stop_agent();
+    assert_eq!(host.sh("cat etc/resolv.conf"), before);
+    assert_eq!(host.sh("ls -A etc | grep resolv"), "resolv.conf\n");
+    host.start_agent();
+    within(Duration::from_secs(3), "taken over again", || {
+        host.sh("cat etc/resolv.conf") != before
+    });
+
+    host.sh("echo nameserver 203.0.113.77 > etc/resolv.conf");
+    within(Duration::from_secs(5), "said that others wrote it", || {
+        host.run(&format!("{} dns status", program().display()))
+            .1
+            .contains("somebody has written /etc/resolv.conf since")
+    });
+    assert_eq!(host.sh("cat etc/resolv.conf"), "nameserver 203.0.113.77\n");
+    host.webmesh("dns takeover");
+    assert!(
+        host.sh("cat etc/resolv.conf")
+            .contains("webmesh dns takeover")
+    );
+    host.webmesh("leave home --yes");
+    assert_eq!(host.sh("cat etc/resolv.conf"), "nameserver 203.0.113.77\n");
 }
 
 fn etc(host: &Host) -> String {
