@@ -83,6 +83,9 @@ pub enum Verb {
     Recover(Recover),
     /// Print a completion script
     Completion(Completion),
+    /// Write the manual's pages into a folder; the package's build does.
+    #[command(hide = true)]
+    Man(Manual),
 }
 
 /// Options of `daemon`.
@@ -339,6 +342,13 @@ pub struct Recover {
 pub struct Completion {
     /// For which shell
     pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Clone, Debug, Args)]
+pub struct Manual {
+    /// The folder.
+    pub folder: PathBuf,
 }
 
 /// A port and its protocol, as `--port` takes it.
