@@ -209,6 +209,8 @@ impl Census {
             "/etc/group-",
             "/etc/shadow-",
             "/etc/gshadow-",
+            "/etc/subuid-",
+            "/etc/subgid-",
             "/etc/.pwd.lock",
         ];
         Self {
