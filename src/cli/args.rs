@@ -92,6 +92,9 @@ pub enum Verb {
     Debug(Debug),
     /// Print a completion script
     Completion(Completion),
+    /// Write the manual's pages into a folder; the package's build does.
+    #[command(hide = true)]
+    Man(Manual),
 }
 
 /// Options of `daemon`.
@@ -378,6 +381,13 @@ pub struct Recover {
 pub struct Completion {
     /// For which shell
     pub shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Clone, Debug, Args)]
+pub struct Manual {
+    /// The folder.
+    pub folder: PathBuf,
 }
 
 fn parse_span(text: &str) -> Result<Duration, String> {

@@ -81,9 +81,10 @@ pub(super) async fn hold(cli: &Cli, screen: &Screen) -> Outcome {
         args::Verb::Policy(policy) => talk.policy(policy).await,
         args::Verb::Service(service) => talk.service(service).await,
         args::Verb::Debug(debug) => talk.debug(debug).await,
-        args::Verb::Daemon(_) | args::Verb::Demo(_) | args::Verb::Completion(_) => {
-            Err(ApiError::internal("this verb asks no agent").into())
-        }
+        args::Verb::Daemon(_)
+        | args::Verb::Demo(_)
+        | args::Verb::Completion(_)
+        | args::Verb::Man(_) => Err(ApiError::internal("this verb asks no agent").into()),
     }
 }
 

@@ -19,6 +19,7 @@ mod complaint;
 mod conversation;
 mod debugging;
 mod looking;
+mod man;
 mod membership;
 pub mod names;
 mod publishing;
@@ -29,7 +30,7 @@ pub mod start_hint;
 pub mod status;
 mod table;
 
-use std::{process::ExitCode, time::SystemTime};
+use std::{path::Path, process::ExitCode, time::SystemTime};
 
 use clap::{CommandFactory, Parser};
 
@@ -63,6 +64,9 @@ pub fn complain(error: &ApiError) -> ExitCode {
 pub fn run(cli: args::Cli) -> ExitCode {
     if let args::Verb::Completion(completion) = &cli.verb {
         return complete(completion.shell);
+    }
+    if let args::Verb::Man(manual) = &cli.verb {
+        return write_manual(&manual.folder);
     }
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -100,6 +104,16 @@ fn complete(shell: clap_complete::Shell) -> ExitCode {
     let script = String::from_utf8_lossy(&script);
     match Screen::of_this_process().document(script.trim_end()) {
         Ok(()) | Err(ReaderGone) => ExitCode::SUCCESS,
+    }
+}
+
+fn write_manual(folder: &Path) -> ExitCode {
+    match man::write(folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => complain(&ApiError::could_not(
+            Code::Internal,
+            format!("cannot write the manual to {}: {error}", folder.display()),
+        )),
     }
 }
 
@@ -155,7 +169,8 @@ fn secret_of(verb: &args::Verb) -> Option<&String> {
         | args::Verb::Service(_)
         | args::Verb::Policy(_)
         | args::Verb::Debug(_)
-        | args::Verb::Completion(_) => None,
+        | args::Verb::Completion(_)
+        | args::Verb::Man(_) => None,
     }
 }
 

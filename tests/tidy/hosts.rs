@@ -11,9 +11,10 @@ const PUBLIC_ENDS: &[&str] = &[
 /// Names reserved for examples (RFC 2606).
 const EXAMPLE_NAMES: &[&str] = &["example.com", "example.net", "example.org"];
 
-/// Where the standards that comments cite are published.
+/// Where the standards are published that comments, units and packages cite.
 pub(crate) const STANDARDS: &[&str] = &[
     "bittorrent.org",
+    "debian.org",
     "freedesktop.org",
     "ietf.org",
     "kernel.org",
