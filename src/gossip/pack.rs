@@ -2,7 +2,7 @@
 
 use super::{ENTRIES_MAX, Shelf};
 use crate::wire::{
-    message::{Block, Message, Records, Want},
+    message::{Message, Records, Want},
     record::Record,
 };
 
@@ -77,10 +77,17 @@ pub(super) fn weight(message: &Message) -> usize {
         Message::Want(want) => 8 + 8 * want.slots.len(),
         Message::Digest(_) => 1032,
         Message::Slots(slots) => 16 + 16 * slots.entries.len(),
-        other => {
-            debug_assert_ne!(other.block(), Block::Gossip, "{other:?}");
-            64
-        }
+        Message::Hello(_)
+        | Message::Ping(_)
+        | Message::Pong(_)
+        | Message::Bye(_)
+        | Message::Redeem(_)
+        | Message::Granted(_)
+        | Message::Renew
+        | Message::Refused(_)
+        | Message::Link(_)
+        | Message::Unlink(_)
+        | Message::Introduced(_) => 64,
     };
     AROUND + body
 }

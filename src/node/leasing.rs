@@ -29,6 +29,9 @@ const LEASE_LIFE_S: u64 = 12 * 3600;
 const LEASE_AGAIN: Duration = Duration::from_secs(4 * 3600);
 /// The own lease is published after the first Hello, or this long after the start.
 const LEASE_WITHOUT_HELLO: Duration = Duration::from_secs(10);
+/// The Knocks after a start are spread over 2 ms for each peer, at most over so many: the fewer there are, the sooner
+/// what stood still by a restart goes on.
+const BURST_MS: u32 = 500;
 /// How often daily duties are looked at.
 const DAILY: Duration = Duration::from_secs(24 * 3600);
 /// A Peer record is sent on change, at most once in this time (protocol §7); the first four go at once.
@@ -65,8 +68,10 @@ impl Node {
             .into_iter()
             .map(|node| self.ids.intern(node))
             .collect();
+        let width_ms =
+            u32::try_from(recent.len()).map_or(BURST_MS, |peers| BURST_MS.min(2 * peers));
         for peer in recent {
-            let spread = Duration::from_millis(u64::from(self.rng.next_u32() % 500));
+            let spread = Duration::from_millis(u64::from(self.rng.next_u32() % width_ms));
             self.timers.set(Timer::Burst(peer), now.at.after(spread));
         }
     }

@@ -194,7 +194,9 @@ impl Node {
         match self.hearing_of(now, peer) {
             hearing if hearing.takes(&message) => {}
             Hearing::RenewOnly => return self.counters.count("message_of_ended"),
-            _ => return self.counters.count("message_of_old_epoch"),
+            Hearing::CatchingUp | Hearing::Everything => {
+                return self.counters.count("message_of_old_epoch");
+            }
         }
         match message {
             Message::Hello(hello) => self.on_hello(now, peer, hello),
@@ -301,9 +303,22 @@ impl Node {
         if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
             up.heard = up.heard.max(heard);
             self.links.handle_heard(now, peer, heard, user);
+            self.refresh_session_time(now, peer);
+        }
+    }
+
+    /// A session that stands for hours is as recent as one just made: the run after this one knocks there again.
+    fn refresh_session_time(&mut self, now: Now, peer: PeerIx) {
+        let node = self.ids.node(peer);
+        let noted_s = self.rows.get(&node).map_or(0, |row| row.last_session_s);
+        if now.unix_s().saturating_sub(u64::from(noted_s)) >= SESSION_NOTED_AGAIN_S {
+            self.note_session_time(now, peer);
         }
     }
 }
+
+/// How old the note of a session in use gets, seconds: half of what counts as recent after a start.
+const SESSION_NOTED_AGAIN_S: u64 = 300;
 
 /// What is taken from a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -174,6 +174,15 @@ impl Town {
     }
 
     fn node_that_kept(&self, seed: u8, records: Vec<Record>, kept: Kept) -> Node {
+        let restored = Restored {
+            records,
+            rows: Vec::new(),
+            kept,
+        };
+        self.node_restored(seed, restored)
+    }
+
+    fn node_restored(&self, seed: u8, restored: Restored) -> Node {
         let identity = Identity {
             key: key(seed),
             tunnel: TunnelKey::from_seed([100 + seed; 32]),
@@ -185,11 +194,6 @@ impl Town {
             ipv4: Ipv4Use::On,
             dns_tcp_port: 20_053,
             built_s: T0_S - 100 * DAY_S,
-        };
-        let restored = Restored {
-            records,
-            rows: Vec::new(),
-            kept,
         };
         let mut node = Node::new(at_ms(0), self.network, identity, settings, restored);
         node.handle_input(at_ms(0), Input::Addresses(vec![address(seed)]));
@@ -1150,4 +1154,54 @@ fn question(name: &str, kind: u8) -> Vec<u8> {
     }
     bytes.extend([0, 0, kind, 0, 1]);
     bytes
+}
+
+#[test]
+fn a_session_that_stood_for_hours_is_knocked_at_again_by_the_next_run_at_once() {
+    let town = Town::new();
+    let mut bo = town.node(BO, town.people(&[ANNA, BO]));
+    meet(&mut bo, at_ms(1), ANNA);
+    let session = pair(&mut bo, ANNA);
+    let hour = at_ms(3_600_000);
+    let mut noted = Vec::new();
+    for second in 1..=3600 {
+        let now = at_ms(second * 1000);
+        let (heard, user) = (now.at, now.at);
+        let used = Input::Heard {
+            session,
+            heard,
+            user,
+        };
+        bo.handle_input(now, used);
+        noted.extend(drain(&mut bo).into_iter().filter_map(row_of));
+    }
+    noted.retain(|row| row.node == id(ANNA));
+    assert!(noted.len() <= 12, "{} writes in an hour", noted.len());
+    let last = noted.last().unwrap();
+    assert!(hour.unix_s() - u64::from(last.last_session_s) < 600);
+
+    let restored = Restored {
+        records: town.people(&[ANNA, BO]),
+        rows: vec![Row {
+            last_session_s: u32::try_from(T0_S - 400).unwrap(),
+            ..*last
+        }],
+        kept: Kept::default(),
+    };
+    let mut next = town.node_restored(BO, restored);
+    next.handle_input(at_ms(2), Input::Tick);
+    let is_dial = |output: &Output| matches!(output, Output::Dial { .. });
+    assert!(drain(&mut next).iter().any(is_dial), "within 2 ms");
+}
+
+fn row_of(output: Output) -> Option<Row> {
+    if let Output::Persist {
+        write: Write::Row(row),
+        ..
+    } = output
+    {
+        Some(row)
+    } else {
+        None
+    }
 }
