@@ -179,9 +179,12 @@ impl Town {
             rows: Vec::new(),
             kept,
         };
-        self.node_restored(seed, restored)
+        let mut node = self.node_restored(seed, restored);
+        drain(&mut node);
+        node
     }
 
+    /// Its first outputs are still in it.
     fn node_restored(&self, seed: u8, restored: Restored) -> Node {
         let identity = Identity {
             key: key(seed),
@@ -197,7 +200,6 @@ impl Town {
         };
         let mut node = Node::new(at_ms(0), self.network, identity, settings, restored);
         node.handle_input(at_ms(0), Input::Addresses(vec![address(seed)]));
-        drain(&mut node);
         node
     }
 }

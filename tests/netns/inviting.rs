@@ -319,9 +319,15 @@ fn an_issuer_that_is_off_is_waited_for_half_a_minute() {
     let until = listed["invites"][0]["expires"].as_u64().unwrap();
     net.peer_mut("anna").agent.kill().unwrap();
     let said = net.peer("bo").refused(1, &["join", &token]);
+    assert_eq!(
+        said.lines().next(),
+        Some(
+            "Looking for anna: no answer yet from 203.0.113.11:41820 · [2001:db8::b]:41820; trying for 30 s"
+        )
+    );
     let until = words::clock(until, webmesh::platform::clock::now().unix_s());
     judge(
-        said,
+        last(&said),
         &format!(
             "anna did not answer in 30 s (203.0.113.11:41820, [2001:db8::b]:41820). Is her machine on? The invite stays \
              good until {until}."
