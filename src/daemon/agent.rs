@@ -211,7 +211,8 @@ impl Agent {
             guard: self.guard.take(),
         };
         let host = (&self.config, &mut self.supervisor);
-        let network = starting::start(host, identity, id, before)?;
+        let network = starting::start(host, identity, id, before)
+            .inspect_err(|_| self.supervisor.forget_network(id))?;
         self.place = Place::Up(Box::new(network));
         self.publish_defined();
         Ok(())

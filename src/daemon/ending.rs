@@ -15,8 +15,9 @@ pub(super) enum Ending {
     Restart,
 }
 
-/// How long systemd may take to answer. A stop must not wait for a bus that is gone.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long systemd may take to answer. A bus that is gone says so at once; one that is busy with an upgrade is worth
+/// waiting for, since a restart that is taken for the end costs every connection.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Asks systemd. Where that cannot be done it is the end: a peer that is told `left` and comes back costs less than
 /// one that is gone and counts as there.

@@ -32,6 +32,10 @@ use crate::{
 /// How long a look at the agent may be old while things change: what a person takes for at once.
 const FRESH: Duration = Duration::from_millis(20);
 
+/// Addresses and routes of this machine are read at most once in this time: a router has many, and each reading takes them
+/// all.
+const ADDRESSES_AGAIN: Duration = Duration::from_millis(900);
+
 /// Peers above which looks are made once a second only: each costs some µs per peer.
 const MANY_PEERS: usize = 256;
 
@@ -66,6 +70,7 @@ pub(super) struct EventLoop {
     agent: Agent,
     calls: mpsc::Receiver<Call>,
     monitor: Monitor,
+    addresses: Addresses,
     second: Interval,
     signals: Signals,
     watchdog: Watchdog,
@@ -74,6 +79,13 @@ pub(super) struct EventLoop {
     is_behind: bool,
     published_at: Moment,
     is_stale: bool,
+}
+
+/// Whether the addresses of this machine were read since they changed, and when last.
+#[derive(Debug, Default)]
+struct Addresses {
+    are_stale: bool,
+    seen_at: Moment,
 }
 
 #[derive(Debug)]
@@ -100,6 +112,7 @@ impl EventLoop {
             agent,
             calls,
             monitor: Monitor::open().context("cannot listen for changes of addresses")?,
+            addresses: Addresses::default(),
             second,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
@@ -167,12 +180,14 @@ impl EventLoop {
             Wake::DataGone => anyhow::bail!("the data thread has ended"),
             Wake::Call(call) => {
                 call(&mut self.agent);
-                self.published_at = Moment(0);
+                // What it did is seen at once, unless looks are dear: anybody may ask.
+                if self.freshness() == FRESH {
+                    self.published_at = Moment(0);
+                }
             }
             Wake::AddressesChanged => {
-                if let Place::Up(network) = &mut self.agent.place {
-                    network.on_addresses_changed();
-                }
+                self.addresses.are_stale = true;
+                self.look_at_addresses();
             }
             Wake::Deadline => match &mut self.agent.place {
                 Place::Up(network) => network.on_deadline(),
@@ -183,8 +198,10 @@ impl EventLoop {
                 #[cfg(debug_assertions)]
                 self.hang_if_wanted();
                 self.agent.look_at_file();
+                self.look_at_addresses();
                 if let Place::Up(network) = &mut self.agent.place {
                     network.on_second();
+                    self.agent.supervisor.keep_guard(network.guarding.news());
                 }
             }
             Wake::Reload => {
@@ -196,6 +213,21 @@ impl EventLoop {
         }
         self.is_stale = true;
         Ok(())
+    }
+
+    /// The first change is looked at when it comes; where routes flap, what follows is looked at once a second.
+    fn look_at_addresses(&mut self) {
+        let now = clock::moment();
+        if !self.addresses.are_stale || now.since(self.addresses.seen_at) < ADDRESSES_AGAIN {
+            return;
+        }
+        self.addresses = Addresses {
+            are_stale: false,
+            seen_at: now,
+        };
+        if let Place::Up(network) = &mut self.agent.place {
+            network.on_addresses_changed();
+        }
     }
 
     fn on_event(&mut self, event: Event) -> anyhow::Result<()> {

@@ -21,6 +21,9 @@ use crate::{
 /// How often a guard that the kernel refused is tried again: somebody may have loaded the module.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// How often one whose table another process holds is tried again.
+const HELD_AGAIN: Duration = Duration::from_secs(1);
+
 /// The guard of one network that is up.
 #[derive(Debug)]
 pub(super) struct Guarding {
@@ -30,13 +33,24 @@ pub(super) struct Guarding {
     dropped: u64,
     /// What guards before this one had dropped.
     before: u64,
+    /// The service manager does not know yet which guard stands.
+    is_news: bool,
 }
 
-/// Why none stands, and since when.
+/// What the service manager is to keep for the next run of the agent.
+#[derive(Debug)]
+pub(super) enum News<'a> {
+    /// This descriptor.
+    Stands(BorrowedFd<'a>),
+    /// None: what it may have is of no use, or in the way.
+    Gone,
+}
+
+/// Why none stands, and when to try again.
 #[derive(Debug)]
 struct Missing {
     why: Option<Trouble>,
-    since: Moment,
+    again: Moment,
 }
 
 impl Guarding {
@@ -48,6 +62,7 @@ impl Guarding {
             standing: Err(Missing::unwanted()),
             dropped: 0,
             before: 0,
+            is_news: true,
         };
         if let (Some(mut guard), Some(shape)) = (earlier, &guarding.wanted)
             && guard.change(shape.clone()).is_ok()
@@ -65,9 +80,12 @@ impl Guarding {
         std::mem::replace(&mut self.standing, Err(Missing::unwanted())).ok()
     }
 
-    /// The descriptor to be kept for the next run of the agent.
-    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.standing.as_ref().ok().map(Guard::as_fd)
+    /// What the service manager is to be told, if that has changed since this was asked last.
+    pub(super) fn news(&mut self) -> Option<News<'_>> {
+        std::mem::take(&mut self.is_news).then(|| match &self.standing {
+            Ok(guard) => News::Stands(guard.as_fd()),
+            Err(_) => News::Gone,
+        })
     }
 
     /// Ends the guard, though the service manager may hold its descriptor a moment longer.
@@ -87,7 +105,7 @@ impl Guarding {
                 // Somebody took the table away.
                 Err(_gone) => self.set(),
             },
-            Err(missing) if clock::moment().since(missing.since) >= AGAIN => self.set(),
+            Err(missing) if clock::moment() >= missing.again => self.set(),
             Err(_) => {}
         }
         match &self.standing {
@@ -103,6 +121,7 @@ impl Guarding {
 
     fn set(&mut self) {
         self.before = self.dropped;
+        self.is_news = true;
         // An old one goes here: its table has the same name.
         let known = std::mem::replace(&mut self.standing, Err(Missing::unwanted()))
             .err()
@@ -124,17 +143,26 @@ impl Missing {
     fn unwanted() -> Self {
         Self {
             why: None,
-            since: clock::moment(),
+            again: clock::moment().after(AGAIN),
         }
     }
 
     fn by(error: &GuardError) -> Self {
+        // It may be one of ours that the service manager is about to close.
+        let pause = match error {
+            GuardError::Held(_) => HELD_AGAIN,
+            GuardError::Forbidden
+            | GuardError::Missing
+            | GuardError::Ownerless
+            | GuardError::Lost(_)
+            | GuardError::Refused(_) => AGAIN,
+        };
         Self {
             why: Some(Trouble {
                 cause: error.to_string(),
                 remedy: Some(error.remedy().to_owned()),
             }),
-            since: clock::moment(),
+            again: clock::moment().after(pause),
         }
     }
 }

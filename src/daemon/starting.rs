@@ -35,7 +35,7 @@ use crate::{
         clock,
         guard::Guard,
         service_manager,
-        tun::{Shape, Spare, Tun},
+        tun::{self, Shape, Spare, Tun},
         udp,
     },
     tables::{Own, Tables},
@@ -206,14 +206,10 @@ pub(super) fn start(
     }
     // Before the device: its addresses are never there without the guard.
     let guard = guard.or_else(|| stored_guard(config, supervisor));
-    let guarding = Guarding::start(&config.host, config.tun.name.as_str(), &own, guard);
-    match guarding.descriptor() {
-        Some(fd) => supervisor.keep(supervisor::GUARD, fd),
-        None => supervisor.forget(supervisor::GUARD),
-    }
+    let mut guarding = Guarding::start(&config.host, config.tun.name.as_str(), &own, guard);
     let shape = shape(config, &own);
-    let tun = match stored_device(config, supervisor, network) {
-        Some(had) => had.shape(&shape)?,
+    let tun = match reshaped(config, supervisor, (network, &shape)) {
+        Some(tun) => tun,
         None => Tun::open(&shape)?,
     };
     let side = MeshSide {
@@ -232,6 +228,7 @@ pub(super) fn start(
     for (name, socket) in ground.to_keep {
         supervisor.keep(name, socket.as_fd());
     }
+    supervisor.keep_guard(guarding.news());
     data.tell(Command::Attach { tun: Some(tun) });
     let ipv4 = Ipv4Watch::start(&side, &own);
     let parts = Parts {
@@ -308,7 +305,24 @@ fn shape(config: &Config, own: &Own) -> Shape {
     }
 }
 
-/// The device of the run before.
+/// The device of the run before, with the addresses it is to have now. One that cannot be had like this is gone when this
+/// returns, and another takes its place.
+fn reshaped(
+    config: &Config,
+    supervisor: &mut Supervisor,
+    (network, shape): (NetworkId, &Shape),
+) -> Option<Tun> {
+    let had = stored_device(config, supervisor, network)?;
+    had.shape(shape)
+        .inspect_err(|error| {
+            tracing::warn!(%error, "The device of the run before is made anew");
+            supervisor.forget(&supervisor::tun_of(network));
+            tun::remove(&shape.name);
+        })
+        .ok()
+}
+
+/// The device of the run before, as it is.
 fn stored_device(
     config: &Config,
     supervisor: &mut Supervisor,

@@ -9,6 +9,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
+use super::guarding::News;
 use crate::{
     ids::NetworkId,
     platform::{service_manager, tun},
@@ -69,6 +70,15 @@ impl Supervisor {
         self.forget(name);
         if let Err(error) = service_manager::store(&label(name), fd) {
             tracing::warn!(name, %error, "A restart will not find this again");
+        }
+    }
+
+    /// Follows which guard stands.
+    pub(super) fn keep_guard(&self, news: Option<News<'_>>) {
+        match news {
+            Some(News::Stands(fd)) => self.keep(GUARD, fd),
+            Some(News::Gone) => self.forget(GUARD),
+            None => {}
         }
     }
 

@@ -24,11 +24,22 @@ impl Unverified {
     #[must_use]
     pub(super) fn push(&mut self, record: Record, from: PeerIx) -> bool {
         let own = self.by_sender.get(&from).map_or(0, VecDeque::len);
-        if self.count >= WAITING || own >= WAITING_EACH {
+        if own >= WAITING_EACH || (self.count >= WAITING && !self.makes_room(own)) {
             return false;
         }
         self.by_sender.entry(from).or_default().push_back(record);
         self.count += 1;
+        true
+    }
+
+    /// Drops the newest of whoever has most waiting, if that is more than one who has `own` would have.
+    fn makes_room(&mut self, own: usize) -> bool {
+        let longest = self.by_sender.values_mut().max_by_key(|queue| queue.len());
+        let Some(queue) = longest.filter(|queue| queue.len() > own + 1) else {
+            return false;
+        };
+        queue.pop_back();
+        self.count -= 1;
         true
     }
 
@@ -113,6 +124,9 @@ mod tests {
         let senders = (0..100).map(PeerIx);
         let pushed = senders.flat_map(|from| (0..100).map(move |seq| (from, seq)));
         let taken = pushed.filter(|(from, seq)| waiting.push(record(*seq), *from));
-        assert_eq!(taken.count(), WAITING);
+        assert!(taken.count() > WAITING);
+        assert_eq!(waiting.count, WAITING);
+        let lengths = waiting.by_sender.values().map(VecDeque::len);
+        assert_eq!((lengths.clone().min(), lengths.max()), (Some(40), Some(41)));
     }
 }

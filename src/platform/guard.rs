@@ -187,22 +187,26 @@ impl AsFd for Guard {
     }
 }
 
-/// What is let in first: the device's packets meet one comparison.
+/// What is let in first: the device's packets meet one comparison. Guests of this host may reach the mesh, and may not
+/// speak as one of its members.
 fn rules(table: &Table, shape: &Shape) -> Vec<Step> {
-    let trusted = [shape.device.as_str(), "lo"];
-    let trusted = trusted
-        .into_iter()
-        .chain(shape.local.iter().map(String::as_str));
-    let let_in = trusted.map(|name| {
+    let let_in = |name: &str| {
         let from_there = interface(MetaKey::Iifname, name);
         table.rule(ENTERING, [from_there, vec![accept()]].concat())
-    });
-    let ends = |net: &IpNet| [(End::Destination, *net), (End::Source, *net)];
-    let kept_out = shape.nets.iter().flat_map(ends).map(|(end, net)| {
-        let of_the_network = address(end, net);
-        table.rule(ENTERING, [of_the_network, vec![go_to(DROPPED)]].concat())
-    });
-    let_in.chain(kept_out).collect()
+    };
+    let kept_out = |end: End| {
+        let of_the_network = move |net: &IpNet| {
+            let there = address(end, *net);
+            table.rule(ENTERING, [there, vec![go_to(DROPPED)]].concat())
+        };
+        shape.nets.iter().map(of_the_network)
+    };
+    let own = [shape.device.as_str(), "lo"].into_iter().map(let_in);
+    let guests = shape.local.iter().map(|name| let_in(name));
+    own.chain(kept_out(End::Source))
+        .chain(guests)
+        .chain(kept_out(End::Destination))
+        .collect()
 }
 
 /// Each device has a table of its own: two agents may run in one network namespace.

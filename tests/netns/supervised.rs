@@ -312,7 +312,7 @@ fn only_a_restart_is_kept_from_the_others() {
         });
         manager.order("start");
     }
-    // The bus does not answer: the end is assumed, and not waited for.
+    // The bus does not answer: the end is assumed, within the time that systemd gives a stop.
     net.peer("anna").ok(&["ping", "-c", "1", "bo"]);
     manager.order("mute");
     manager.order("restart");
@@ -320,7 +320,7 @@ fn only_a_restart_is_kept_from_the_others() {
         line.strip_prefix("ended ")
             .map(|took| took.parse::<f64>().unwrap())
     });
-    assert!(took.unwrap() < 2.0, "{took:?}");
+    assert!(took.unwrap() < 6.0, "{took:?}");
     assert!(
         net.peer("anna")
             .agent

@@ -21,6 +21,10 @@ use crate::platform::credentials::{self, Caller};
 /// Connections that one user may have open. A person has a few; a monitor that keeps `status --watch` has one.
 const PER_USER: usize = 64;
 
+/// Connections above which only root and the agent's own user come in: one person may own thousands of users, as rootless
+/// containers do.
+const ALTOGETHER: usize = 512;
+
 /// How long to stop accepting after an accept failed (no descriptor left): long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -100,11 +104,13 @@ impl Users {
     /// A place for one more connection. Root and the agent's own user always get one.
     fn enter(&self, uid: u32) -> Option<Place> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(uid).or_default();
-        if *count >= PER_USER && uid != 0 && uid != credentials::own_uid() {
+        let is_trusted = uid == 0 || uid == credentials::own_uid();
+        let own = open.get(&uid).copied().unwrap_or_default();
+        let all: usize = open.values().sum();
+        if !is_trusted && (own >= PER_USER || all >= ALTOGETHER) {
             return None;
         }
-        *count += 1;
+        open.insert(uid, own + 1);
         Some(Place {
             users: self.clone(),
             uid,

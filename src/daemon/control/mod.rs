@@ -25,6 +25,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -58,6 +59,9 @@ const GROUP: &str = "webmesh";
 /// Lines that wait for a slow reader of a streaming answer.
 const LINES: usize = 16;
 
+/// How long the database of groups may take.
+const GROUPS: Duration = Duration::from_secs(2);
+
 /// What every request is answered with.
 #[derive(Clone, Debug)]
 pub(super) struct Control {
@@ -87,7 +91,7 @@ struct Asker(Option<credentials::Caller>);
 impl Asker {
     /// What counts for a verb of these rights. The database of groups, which may be slow, is asked only where membership
     /// of the group makes a difference.
-    fn standing(self, rights: api::Rights, read: ReadAccess) -> api::Caller {
+    async fn standing(self, rights: api::Rights, read: ReadAccess) -> api::Caller {
         let Some(caller) = self.0 else {
             return api::Caller::Other;
         };
@@ -96,12 +100,19 @@ impl Asker {
         }
         let (if_member, if_not) = (api::Caller::Group, api::Caller::Other);
         let matters = rights.allow(if_member, read) != rights.allow(if_not, read);
-        if matters && caller.is_in_group(GROUP) {
+        if matters && is_member(caller).await {
             if_member
         } else {
             if_not
         }
     }
+}
+
+/// The database of groups may lie behind a network, this one even: the loop does not stand still for it, and who cannot be
+/// looked up is no member.
+async fn is_member(caller: credentials::Caller) -> bool {
+    let asked = tokio::task::spawn_blocking(move || caller.is_in_group(GROUP));
+    matches!(tokio::time::timeout(GROUPS, asked).await, Ok(Ok(true)))
 }
 
 /// Listens at `socket`, in place of a socket file that nobody listens at any more.
@@ -146,7 +157,7 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
 }
 
 async fn answer(control: Control, asker: Asker, request: Request<Incoming>) -> Response {
-    let outcome = match permitted(&control, asker, &request) {
+    let outcome = match permitted(&control, asker, &request).await {
         Ok((verb, asker)) => match http::body(request).await {
             Ok(body) => carry_out(control, asker, verb, &body).await,
             Err(error) => Err(error),
@@ -157,7 +168,7 @@ async fn answer(control: Control, asker: Asker, request: Request<Incoming>) -> R
 }
 
 /// What is asked, if this caller may ask it; nothing of the body is read before.
-fn permitted(
+async fn permitted(
     control: &Control,
     asker: Asker,
     request: &Request<Incoming>,
@@ -170,7 +181,7 @@ fn permitted(
     };
     let verb = Verb::find(method, path).ok_or_else(|| ApiError::unknown_verb(path))?;
     let read = control.settings.borrow().api.read;
-    let asker = asker.standing(verb.rights(), read);
+    let asker = asker.standing(verb.rights(), read).await;
     if verb.rights().allow(asker, read) {
         Ok((verb, asker))
     } else {
@@ -328,21 +339,21 @@ fn nowhere(look: &Look) -> ApiError {
 mod tests {
     use super::*;
 
-    #[test]
-    fn who_the_kernel_does_not_name_may_look_and_no_more() {
+    #[tokio::test]
+    async fn who_the_kernel_does_not_name_may_look_and_no_more() {
         let nobody = Asker(None);
         for verb in Verb::ALL {
             let rights = verb.rights();
-            let standing = nobody.standing(rights, ReadAccess::Anyone);
+            let standing = nobody.standing(rights, ReadAccess::Anyone).await;
             let may = rights.allow(standing, ReadAccess::Anyone);
             assert_eq!(may, rights == api::Rights::Look, "{verb:?}");
-            let standing = nobody.standing(rights, ReadAccess::Group);
+            let standing = nobody.standing(rights, ReadAccess::Group).await;
             assert!(!rights.allow(standing, ReadAccess::Group), "{verb:?}");
         }
     }
 
-    #[test]
-    fn root_and_the_agents_own_user_may_everything() {
+    #[tokio::test]
+    async fn root_and_the_agents_own_user_may_everything() {
         for uid in [0, credentials::own_uid()] {
             let asker = Asker(Some(credentials::Caller {
                 uid,
@@ -350,7 +361,7 @@ mod tests {
                 pid: 1,
             }));
             for verb in Verb::ALL {
-                let standing = asker.standing(verb.rights(), ReadAccess::Group);
+                let standing = asker.standing(verb.rights(), ReadAccess::Group).await;
                 assert!(verb.rights().allow(standing, ReadAccess::Group), "{verb:?}");
             }
         }
