@@ -397,7 +397,7 @@ fn parse_span(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(figures);
     let milliseconds: u64 = match unit {
         "ms" => 1,
-        "" | "s" => 1000,
+        "s" => 1000,
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
@@ -466,6 +466,7 @@ mod tests {
         assert_eq!(parse_span("7d"), Ok(Duration::from_secs(7 * 86_400)));
         for text in [
             "",
+            "5",
             "h",
             "1w",
             "-1s",

@@ -298,6 +298,10 @@ mod tests {
             "--timeout TIME cannot be \"5x\": a time is a number with ms, s, m, h or d behind it: webmesh wait --help",
         ),
         (
+            "invite --expires 5",
+            "--expires TIME cannot be \"5\": a time is a number with ms, s, m, h or d behind it: webmesh invite --help",
+        ),
+        (
             "status --socket /a --socket /b",
             "--socket PATH stands twice: webmesh status --help",
         ),

@@ -64,9 +64,10 @@ impl Conversation<'_> {
         };
         request.unbuilt().map_or(Ok(()), Err)?;
         let reply = self.agent.ask(Verb::Invite, &request).await?;
-        self.print::<InviteReply>(&reply, |invite| format!("{}\n", invite.token))?;
+        let invite: InviteReply = reply.parse()?;
+        self.print::<InviteReply>(&reply, |invite| format!("{}\n", invite.token))
+            .map_err(|end| end.remedy(render::invite_remains(&invite.id)))?;
         if !self.common.json {
-            let invite: InviteReply = reply.parse()?;
             let head = render::token_head(&invite.token);
             let shown = if self.screen.is_terminal() {
                 &invite.token
