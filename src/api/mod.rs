@@ -9,6 +9,7 @@
 
 mod error;
 mod line;
+mod naming;
 mod nearest;
 mod port;
 mod reply;

@@ -117,13 +117,6 @@ impl ApiError {
         )
     }
 
-    /// A name that is no label, or reserved; `what` is `network`, `peer`, `service` ….
-    pub fn bad_name(what: &str, name: &str) -> Self {
-        Self::could_not(Code::BadName, format!("{name:?} cannot be a {what}'s name")).remedy(
-            "a to z, 0 to 9 and - inside, at most 63, and no word that Webmesh keeps for itself",
-        )
-    }
-
     /// The invite was used by another machine, `ago_s` seconds ago.
     pub fn invite_used(by: &str, ago_s: u64, issuer: &str) -> Self {
         Self::no(

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use webmesh::api::{InviteReply, Role, Verb};
+use webmesh::api::{ApiError, InviteReply, Role, Verb};
 
 use super::{
     answers::token,
@@ -49,5 +49,17 @@ fn an_invite_whose_token_is_lost_can_be_taken_back() {
              sudo webmesh invite list shows it, sudo webmesh invite cancel k3f7 takes it back\n"
         );
         assert_eq!(told.exit, 2);
+    }
+}
+
+#[test]
+fn a_token_is_taken_as_it_was_copied() {
+    let whole = token();
+    let broken = format!("\n{}\n{}\n", &whole[..60], &whole[60..]);
+    let typed = format!("sudo webmesh join \"{whole}\"");
+    for (word, stdin) in [("-", broken.as_str()), (typed.as_str(), "")] {
+        let agent = FakeAgent::new().refuses(Verb::Join, &ApiError::already_in("home"));
+        agent.run_with(&["join", word], stdin);
+        assert_eq!(agent.last_request().1["token"], whole, "{word:?}");
     }
 }

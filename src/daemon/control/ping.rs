@@ -75,7 +75,7 @@ async fn ping_all(
             continue;
         };
         let pong = Pong {
-            rtt_ms: ponged.rtt.as_secs_f64() * 1000.0,
+            rtt_ms: api::words::as_milliseconds(ponged.rtt),
             path: api::Path {
                 kind: api::PathKind::Direct,
                 endpoint: Some(ponged.endpoint.to_string()),

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Control, last_line, lines, nowhere};
 use crate::{
-    api::{ApiError, InstanceState, PeerState, State, WaitReply, WaitRequest},
+    api::{ApiError, InstanceState, PeerState, State, WaitReply, WaitRequest, words},
     daemon::event_loop::Look,
 };
 
@@ -45,7 +45,7 @@ async fn wait(
     };
     match tokio::time::timeout(span, so).await {
         Ok(Ok(())) => Ok(WaitReply {
-            took_ms: started.elapsed().as_secs_f64() * 1000.0,
+            took_ms: words::as_milliseconds(started.elapsed()),
         }),
         Ok(Err(why)) => Err(why),
         Err(_elapsed) => Err(ApiError::timed_out(
