@@ -1,5 +1,7 @@
 //! The errors a person can meet, word by word (transcripts.md). Golden tests hold them.
 
+use std::net::IpAddr;
+
 use super::{ApiError, Code, Rights, Verb, nearest, words};
 
 /// What a joiner tried before it gave up, and what it learned of its own NAT.
@@ -274,6 +276,23 @@ impl ApiError {
             Code::NoSuchName,
             format!("there is no {what} {name:?} in {network}{hint}"),
         )
+    }
+
+    /// A name below another domain than the network's.
+    pub fn foreign_name(name: &str, domain: &str) -> Self {
+        Self::no(
+            Code::NoSuchName,
+            format!("{name} is not below {domain}: webmesh answers for {domain} alone"),
+        )
+    }
+
+    /// An address that nobody in the network has.
+    pub fn foreign_address(address: IpAddr, network: &str) -> Self {
+        Self::no(
+            Code::NoSuchName,
+            format!("{address} is not an address of {network}"),
+        )
+        .remedy("webmesh status")
     }
 
     /// A peer did not answer `ping`.

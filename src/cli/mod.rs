@@ -35,6 +35,7 @@ use std::{path::Path, process::ExitCode, time::SystemTime};
 use clap::{CommandFactory, Parser};
 
 pub use complaint::complaint;
+use complaint::meaningless;
 use screen::{Screen, Unwritten};
 use start_hint::Program;
 
@@ -46,10 +47,14 @@ use crate::api::{ApiError, Code};
 /// Help or version were asked for, or what was typed cannot be meant: it is said already, and this is the exit code.
 pub fn parse() -> Result<args::Cli, ExitCode> {
     let typed: Vec<String> = std::env::args().skip(1).collect();
-    args::Cli::try_parse().map_err(|error| match complaint(&error, &typed) {
+    let cli = args::Cli::try_parse().map_err(|error| match complaint(&error, &typed) {
         None => written(error.print().map_err(Unwritten::from)),
         Some(complaint) => complain(&complaint),
-    })
+    })?;
+    match meaningless(&cli) {
+        None => Ok(cli),
+        Some(complaint) => Err(complain(&complaint)),
+    }
 }
 
 /// Prints `webmesh: <message>: <remedy>` on stderr; the error's exit code.
@@ -106,7 +111,12 @@ pub fn run(cli: args::Cli) -> ExitCode {
 
 fn complete(shell: clap_complete::Shell) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut args::Cli::command(), "webmesh", &mut script);
+    clap_complete::generate(
+        shell,
+        &mut args::shown(&args::Cli::command()),
+        "webmesh",
+        &mut script,
+    );
     let script = String::from_utf8_lossy(&script);
     written(Screen::of_this_process().document(script.trim_end()))
 }

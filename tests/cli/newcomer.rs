@@ -63,3 +63,68 @@ fn a_token_is_taken_as_it_was_copied() {
         assert_eq!(agent.last_request().1["token"], whole, "{word:?}");
     }
 }
+
+#[test]
+fn an_agent_that_stands_still_is_not_waited_for() {
+    let path = std::env::temp_dir().join(format!("webmesh-still-{}", std::process::id()));
+    let standing_still = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let told = webmesh(&["status", "--socket", path.to_str().unwrap()], &[], "");
+    drop(standing_still);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(
+        told.stderr,
+        "webmesh: the agent does not answer: sudo systemctl restart webmesh\n"
+    );
+    assert_eq!((told.stdout.as_str(), told.exit), ("", 2));
+}
+
+#[test]
+fn a_faulty_file_is_judged_again_by_the_same_words() {
+    let file = std::env::temp_dir().join(format!("webmesh-faulty-{}.toml", std::process::id()));
+    std::fs::write(&file, "[network]\nprot = 1\n").unwrap();
+    let name = file.to_str().unwrap();
+    let told = webmesh(&["daemon", "--check-config", "--config", name], &[], "");
+    std::fs::remove_file(&file).unwrap();
+    let again = format!(": mend it, then webmesh daemon --check-config --config {name}\n");
+    assert!(told.stderr.ends_with(&again), "{}", told.stderr);
+    assert_eq!(told.exit, 2);
+}
+
+#[test]
+fn completions_offer_what_is_shown_and_nothing_else() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = webmesh(&["completion", shell], &[], "").stdout;
+        for hidden in ["dns-helper", "hold", "__man", "leaf"] {
+            assert!(!script.contains(hidden), "{shell} offers {hidden}");
+        }
+        for offered in ["invite", "takeover", "member", "--expires", "--version"] {
+            let bare = offered.trim_start_matches('-');
+            assert!(script.contains(bare), "{shell} does not offer {offered}");
+        }
+    }
+    let help = webmesh(&["invite", "--help"], &[], "").stdout;
+    assert!(help.contains("possible values: member, admin"), "{help}");
+}
+
+#[test]
+fn options_that_mean_nothing_to_a_verb_are_refused() {
+    for (words, line) in [
+        ("demo --json", "demo takes no --json: webmesh demo --help"),
+        (
+            "completion bash --json",
+            "completion takes no --json: webmesh completion --help",
+        ),
+        (
+            "completion bash --network home",
+            "completion takes no --network: webmesh completion --help",
+        ),
+        (
+            "--version --json",
+            "--version takes no --json: webmesh --help",
+        ),
+    ] {
+        let told = webmesh(&words.split(' ').collect::<Vec<_>>(), &[], "");
+        assert_eq!(told.stderr, format!("webmesh: {line}\n"));
+        assert_eq!((told.stdout.as_str(), told.exit), ("", 2), "{words}");
+    }
+}
