@@ -115,8 +115,8 @@ mod tests {
             })
         };
         for foreign in [
-            "google.com",
-            "Google.COM.",
+            "example.com",
+            "Example.COM.",
             "internal.",
             "ahome.internal",
             "com.",
