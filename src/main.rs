@@ -48,9 +48,7 @@ fn play(demo: &Demo) -> ExitCode {
 fn serve(daemon: &Daemon, start: Start) -> ExitCode {
     if daemon.check_config {
         return match start.verdict() {
-            Ok(verdict) => match Screen::of_this_process().answer(&verdict) {
-                Ok(()) | Err(cli::screen::ReaderGone) => ExitCode::SUCCESS,
-            },
+            Ok(verdict) => cli::written(Screen::of_this_process().answer(&verdict)),
             Err(error) => cli::complain(&error),
         };
     }

@@ -9,6 +9,7 @@
 
 mod error;
 mod line;
+mod naming;
 mod nearest;
 mod port;
 mod reply;
@@ -20,7 +21,7 @@ pub mod words;
 
 pub use error::{ApiError, Code};
 pub use line::{Line, LineError};
-pub use nearest::nearest;
+pub use nearest::{is_one_letter_off, nearest};
 pub use port::PortSpec;
 pub use reply::*;
 pub use request::*;

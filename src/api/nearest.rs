@@ -20,6 +20,12 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
+/// Whether one letter changed, added, left out or swapped with its neighbour makes `name` of `candidate`.
+pub fn is_one_letter_off(name: &str, candidate: &str) -> bool {
+    let letters = |text: &str| text.chars().take(64).collect::<Vec<_>>();
+    distance(&letters(name), &letters(candidate)) <= 1
+}
+
 /// The Damerau–Levenshtein distance, in its restricted form (no letter is edited twice).
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();

@@ -1,5 +1,7 @@
 //! The errors a person can meet, word by word (transcripts.md). Golden tests hold them.
 
+use std::net::IpAddr;
+
 use super::{ApiError, Code, Rights, Verb, nearest, words};
 
 /// What a joiner tried before it gave up, and what it learned of its own NAT.
@@ -114,13 +116,6 @@ impl ApiError {
             format!(
                 "{name:?} cannot be a network's name: {name}.internal is in use. Choose another, or --domain."
             ),
-        )
-    }
-
-    /// A name that is no label, or reserved; `what` is `network`, `peer`, `service` ….
-    pub fn bad_name(what: &str, name: &str) -> Self {
-        Self::could_not(Code::BadName, format!("{name:?} cannot be a {what}'s name")).remedy(
-            "a to z, 0 to 9 and - inside, at most 63, and no word that Webmesh keeps for itself",
         )
     }
 
@@ -281,6 +276,23 @@ impl ApiError {
             Code::NoSuchName,
             format!("there is no {what} {name:?} in {network}{hint}"),
         )
+    }
+
+    /// A name below another domain than the network's.
+    pub fn foreign_name(name: &str, domain: &str) -> Self {
+        Self::no(
+            Code::NoSuchName,
+            format!("{name} is not below {domain}: webmesh answers for {domain} alone"),
+        )
+    }
+
+    /// An address that nobody in the network has.
+    pub fn foreign_address(address: IpAddr, network: &str) -> Self {
+        Self::no(
+            Code::NoSuchName,
+            format!("{address} is not an address of {network}"),
+        )
+        .remedy("webmesh status")
     }
 
     /// A peer did not answer `ping`.

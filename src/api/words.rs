@@ -1,5 +1,7 @@
 //! Spans, times and amounts in words, the same in the agent's sentences and in the client's tables.
 
+use std::time::Duration;
+
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 
 /// A span as `12 s`, `3 min`, `5 h` or `3 days`.
@@ -61,6 +63,11 @@ pub fn milliseconds(ms: f64) -> String {
     } else {
         format!("{ms:.0} ms")
     }
+}
+
+/// A span as a number of milliseconds with three decimals: more is noise of the arithmetic.
+pub fn as_milliseconds(span: Duration) -> f64 {
+    (span.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// How long something took: `0.4 s`, `41 ms` when under a tenth of a second.
@@ -140,6 +147,25 @@ mod tests {
         assert_eq!(milliseconds(34.2), "34 ms");
         assert_eq!(took(41), "41 ms");
         assert_eq!(took(6_100), "6.1 s");
+    }
+
+    #[test]
+    fn milliseconds_have_no_noise_behind_them() {
+        for (micros, text) in [
+            (420, "0.42"),
+            (0, "0"),
+            (34_007, "34.007"),
+            (1_000_000, "1000"),
+        ] {
+            assert_eq!(
+                as_milliseconds(Duration::from_micros(micros)).to_string(),
+                text
+            );
+        }
+        assert_eq!(
+            as_milliseconds(Duration::from_nanos(420_499)).to_string(),
+            "0.42"
+        );
     }
 
     #[test]

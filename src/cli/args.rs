@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 
 use crate::{
     api::{PortSpec, Role},
@@ -183,8 +186,8 @@ pub struct Invite {
     /// How many machines may join by it
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub uses: u32,
-    /// What they become: member, leaf (not built yet) or admin
-    #[arg(long, value_name = "ROLE", default_value = "member", value_parser = parse_role)]
+    /// What they become
+    #[arg(long, value_name = "ROLE", default_value = "member", value_parser = role_parser())]
     pub role: Role,
     /// Their groups (not built yet)
     #[arg(long = "group", value_name = "G")]
@@ -397,7 +400,7 @@ fn parse_span(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(figures);
     let milliseconds: u64 = match unit {
         "ms" => 1,
-        "" | "s" => 1000,
+        "s" => 1000,
         "m" | "min" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
@@ -415,11 +418,33 @@ const NO_SPAN: &str = "a time is a number with ms, s, m, h or d behind it";
 /// A year: nobody waits longer, and no invite should be good longer.
 const LONGEST_SPAN_MS: u64 = 365 * 86_400_000;
 
-fn parse_role(text: &str) -> Result<Role, String> {
-    [Role::Member, Role::Leaf, Role::Admin]
-        .into_iter()
-        .find(|role| role.word() == text)
-        .ok_or_else(|| "a role is member, leaf or admin".to_owned())
+/// Leaf is known, so that it can be said that it is not built yet.
+fn role_parser() -> impl TypedValueParser<Value = Role> {
+    let roles = [
+        PossibleValue::new(Role::Member.word()),
+        PossibleValue::new(Role::Admin.word()),
+        PossibleValue::new(Role::Leaf.word()).hide(true),
+    ];
+    PossibleValuesParser::new(roles).map(|word| match word.as_str() {
+        "admin" => Role::Admin,
+        "leaf" => Role::Leaf,
+        _ => Role::Member,
+    })
+}
+
+/// A command without what is hidden below it: completions would offer that too.
+pub(super) fn shown(command: &clap::Command) -> clap::Command {
+    let below = command.get_subcommands();
+    let mut all = clap::Command::new(command.get_name().to_owned())
+        .args(command.get_arguments().cloned())
+        .subcommands(below.filter(|below| !below.is_hide_set()).map(shown));
+    if let Some(about) = command.get_about() {
+        all = all.about(about.clone());
+    }
+    if let Some(version) = command.get_version() {
+        all = all.version(version.to_owned());
+    }
+    all
 }
 
 #[cfg(test)]
@@ -466,6 +491,7 @@ mod tests {
         assert_eq!(parse_span("7d"), Ok(Duration::from_secs(7 * 86_400)));
         for text in [
             "",
+            "5",
             "h",
             "1w",
             "-1s",

@@ -1,6 +1,6 @@
 //! Talks to the agent: one HTTP/1.1 request over its socket, an answer or JSON lines back.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -14,7 +14,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::start_hint::StartHint;
-use crate::api::{ApiError, Code, Line, Verb};
+use crate::api::{ApiError, Code, Line, Rights, Verb};
 
 /// The agent behind a socket.
 #[derive(Clone, Debug)]
@@ -31,6 +31,12 @@ pub struct Reply(String);
 
 /// The longest line taken, bytes: `status` of 10,000 peers is some 5 MB. More is no answer of an agent of ours.
 const LONGEST_REPLY: usize = 256 * 1024 * 1024;
+
+/// How long the agent may take until an answer to looking begins: it reads what is published, in milliseconds.
+const PATIENCE_LOOKING: Duration = Duration::from_secs(5);
+
+/// The same of a change: one that waits for the disk or the kernel.
+const PATIENCE_CHANGING: Duration = Duration::from_secs(30);
 
 impl Reply {
     /// The JSON document, without a newline at its end.
@@ -61,9 +67,10 @@ impl Agent {
     /// Asks once and takes the whole answer.
     ///
     /// # Errors
-    /// The agent does not run, or says no.
+    /// The agent does not run, does not answer, or says no.
     pub async fn ask(&self, verb: Verb, request: &impl Serialize) -> Result<Reply, ApiError> {
-        let response = self.send(verb, request).await?;
+        let answered = tokio::time::timeout(patience(verb), self.send(verb, request)).await;
+        let response = answered.unwrap_or_else(|_elapsed| Err(silent()))?;
         let body = response
             .into_body()
             .collect()
@@ -224,6 +231,18 @@ fn hear<T: DeserializeOwned>(
         Ok(Line::Reply(_)) => Ok(Heard::Reply(Reply(line))),
         Err(error) => Err(unreadable(&error)),
     }
+}
+
+fn patience(verb: Verb) -> Duration {
+    match verb.rights() {
+        Rights::Look => PATIENCE_LOOKING,
+        Rights::Change | Rights::Root => PATIENCE_CHANGING,
+    }
+}
+
+fn silent() -> ApiError {
+    ApiError::could_not(Code::AgentAbsent, "the agent does not answer")
+        .remedy("sudo systemctl restart webmesh")
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, ApiError> {

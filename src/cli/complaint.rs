@@ -5,8 +5,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use super::args::Cli;
-use crate::api::{ApiError, Code, nearest};
+use super::args::{Cli, Verb};
+use crate::api::{ApiError, Code, is_one_letter_off, nearest};
 
 /// Turns what clap says into one line: what is wrong, what was probably meant, what to type to read on. None: clap's text is
 /// an answer (`--help`, `--version`), not a complaint. `typed` are the words after the program's name.
@@ -15,9 +15,20 @@ pub fn complaint(error: &clap::Error, typed: &[String]) -> Option<ApiError> {
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
     ) {
-        return None;
+        let is_version = error.kind() == ErrorKind::DisplayVersion;
+        return (is_version && typed.iter().any(|word| word == "--json"))
+            .then(|| takes_no("--version", "--json").remedy("webmesh --help"));
     }
     let place = Place::of(typed);
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let verb = place.said(&text(error, ContextKind::InvalidSubcommand));
+        if UNBUILT.contains(&verb.as_str()) {
+            return Some(
+                ApiError::could_not(Code::NotBuilt, format!("{verb} is not built yet"))
+                    .remedy("webmesh --help lists what is"),
+            );
+        }
+    }
     let message = match error.kind() {
         ErrorKind::InvalidSubcommand => {
             place.no_such_verb(&text(error, ContextKind::InvalidSubcommand))
@@ -59,6 +70,48 @@ pub fn complaint(error: &clap::Error, typed: &[String]) -> Option<ApiError> {
     Some(ApiError::could_not(Code::BadRequest, message).remedy(place.help()))
 }
 
+/// Verbs of the design (§4) that are not built.
+const UNBUILT: [&str; 12] = [
+    "admin",
+    "edges",
+    "metrics",
+    "netcheck",
+    "policy check",
+    "policy set",
+    "revoke",
+    "root",
+    "service drain",
+    "tap",
+    "top",
+    "why",
+];
+
+/// Verbs that cannot be undone: a word that is only somewhat like one is not answered with it.
+const GRAVE: [&str; 2] = ["leave", "revoke"];
+
+/// An option of every verb that means nothing to this one.
+pub(super) fn meaningless(cli: &Cli) -> Option<ApiError> {
+    let verb = match &cli.verb {
+        Verb::Demo(_) => "demo",
+        Verb::Completion(_) => "completion",
+        Verb::Daemon(_) => "daemon",
+        Verb::Man(_) => "man",
+        _ => return None,
+    };
+    let option = if cli.common.json {
+        "--json"
+    } else if cli.common.network.is_some() {
+        "--network"
+    } else {
+        return None;
+    };
+    Some(takes_no(verb, option).remedy(format!("webmesh {verb} --help")))
+}
+
+fn takes_no(what: &str, option: &str) -> ApiError {
+    ApiError::could_not(Code::BadRequest, format!("{what} takes no {option}"))
+}
+
 /// How far what was typed makes sense: the verbs that were found.
 struct Place {
     verbs: Vec<String>,
@@ -85,7 +138,12 @@ impl Place {
 
     fn no_such_verb(&self, word: &str) -> String {
         let typed = self.said(word);
-        let hint = match nearest(word, self.choices().iter().map(String::as_str)) {
+        let choices = self.choices();
+        let meant = choices
+            .iter()
+            .map(String::as_str)
+            .filter(|choice| !GRAVE.contains(choice) || is_one_letter_off(word, choice));
+        let hint = match nearest(word, meant) {
             Some(near) => format!(". Did you mean {}?", self.said(near)),
             None => String::new(),
         };
@@ -255,6 +313,31 @@ mod tests {
             "there is no verb \"service ad\". Did you mean service add?: webmesh service --help",
         ),
         (
+            "lave",
+            "there is no verb \"lave\". Did you mean leave?: webmesh --help",
+        ),
+        ("lve", "there is no verb \"lve\": webmesh --help"),
+        (
+            "servce",
+            "there is no verb \"servce\". Did you mean service?: webmesh --help",
+        ),
+        (
+            "revoke bo",
+            "revoke is not built yet: webmesh --help lists what is",
+        ),
+        (
+            "why bo",
+            "why is not built yet: webmesh --help lists what is",
+        ),
+        (
+            "service drain web",
+            "service drain is not built yet: webmesh --help lists what is",
+        ),
+        (
+            "invite --role king",
+            "--role ROLE cannot be \"king\": it is member or admin: webmesh invite --help",
+        ),
+        (
             "frobnicate",
             "there is no verb \"frobnicate\": webmesh --help",
         ),
@@ -296,6 +379,10 @@ mod tests {
         (
             "wait --timeout 5x",
             "--timeout TIME cannot be \"5x\": a time is a number with ms, s, m, h or d behind it: webmesh wait --help",
+        ),
+        (
+            "invite --expires 5",
+            "--expires TIME cannot be \"5\": a time is a number with ms, s, m, h or d behind it: webmesh invite --help",
         ),
         (
             "status --socket /a --socket /b",

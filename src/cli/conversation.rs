@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{
     args::{self, Cli, Common},
     client::{Agent, Reply},
-    screen::{ReaderGone, Screen},
+    screen::{Screen, Unwritten, lost},
     start_hint::Program,
 };
 use crate::api::{ApiError, Code, DEFAULT_SOCKET, Verb};
@@ -17,7 +17,7 @@ pub(super) enum End {
     /// The agent said no, or was not there, or what was typed is of no use.
     Refused(Box<ApiError>),
     /// Nobody reads the answer.
-    ReaderGone(ReaderGone),
+    ReaderGone,
 }
 
 impl From<ApiError> for End {
@@ -26,9 +26,22 @@ impl From<ApiError> for End {
     }
 }
 
-impl From<ReaderGone> for End {
-    fn from(gone: ReaderGone) -> Self {
-        Self::ReaderGone(gone)
+impl From<Unwritten> for End {
+    fn from(unwritten: Unwritten) -> Self {
+        match unwritten {
+            Unwritten::ReaderGone => Self::ReaderGone,
+            Unwritten::Lost(error) => lost(&error).into(),
+        }
+    }
+}
+
+impl End {
+    /// The same with what to do about an answer that is lost.
+    pub(super) fn remedy(self, remedy: impl Into<String>) -> Self {
+        match self {
+            Self::Refused(error) => error.remedy(remedy).into(),
+            Self::ReaderGone => Self::ReaderGone,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use super::{
     args,
     conversation::{Conversation, DONE, Outcome, last},
     render,
-    screen::ReaderGone,
+    screen::Unwritten,
     status,
 };
 use crate::api::{
@@ -55,7 +55,7 @@ impl Conversation<'_> {
         Ok(DONE)
     }
 
-    fn draw(&self, one: &Status, before: u64) -> Result<(), ReaderGone> {
+    fn draw(&self, one: &Status, before: u64) -> Result<(), Unwritten> {
         if self.common.json {
             let json = serde_json::to_string(one).expect("a status is text and numbers");
             return self.screen.document(&json);

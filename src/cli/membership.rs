@@ -64,9 +64,10 @@ impl Conversation<'_> {
         };
         request.unbuilt().map_or(Ok(()), Err)?;
         let reply = self.agent.ask(Verb::Invite, &request).await?;
-        self.print::<InviteReply>(&reply, |invite| format!("{}\n", invite.token))?;
+        let invite: InviteReply = reply.parse()?;
+        self.print::<InviteReply>(&reply, |invite| format!("{}\n", invite.token))
+            .map_err(|end| end.remedy(render::invite_remains(&invite.id)))?;
         if !self.common.json {
-            let invite: InviteReply = reply.parse()?;
             let head = render::token_head(&invite.token);
             let shown = if self.screen.is_terminal() {
                 &invite.token
@@ -80,10 +81,9 @@ impl Conversation<'_> {
     }
 
     pub(super) async fn join(&self, join: &args::Join) -> Outcome {
-        let token = secret_or_stdin(&join.token)?;
-        token.parse::<Token>().map_err(refused_token)?;
+        let token = token_in(&typed_or_stdin(&join.token)?).map_err(refused_token)?;
         let request = JoinRequest {
-            token,
+            token: token.to_string(),
             name: join.name.clone(),
         };
         let reply = self
@@ -133,17 +133,17 @@ impl Conversation<'_> {
     pub(super) async fn recover(&self, recover: &args::Recover) -> Outcome {
         let request = RecoverRequest {
             network: self.network(),
-            code: secret_or_stdin(&recover.code)?,
+            code: first_line(&typed_or_stdin(&recover.code)?).to_owned(),
         };
         self.simple::<RecoverReply>(Verb::Recover, &request, render::recovered)
             .await
     }
 }
 
-/// A secret that was typed, or the first line of stdin where `-` was: nothing in the shell's history or in ps.
-fn secret_or_stdin(typed: &str) -> Result<String, ApiError> {
+/// A secret that was typed, or stdin where `-` was: nothing in the shell's history or in ps.
+fn typed_or_stdin(typed: &str) -> Result<String, ApiError> {
     if typed != "-" {
-        return Ok(typed.trim().to_owned());
+        return Ok(typed.to_owned());
     }
     let mut text = String::new();
     let taken = std::io::stdin()
@@ -151,9 +151,23 @@ fn secret_or_stdin(typed: &str) -> Result<String, ApiError> {
         .take(LONGEST_SECRET)
         .read_to_string(&mut text);
     taken.map_err(|error| ApiError::bad_request(format!("stdin cannot be read: {error}")))?;
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty());
-    line.map(str::to_owned)
-        .ok_or_else(|| ApiError::bad_request("nothing came on stdin: the token goes there"))
+    if first_line(&text).is_empty() {
+        return Err(ApiError::bad_request(
+            "nothing came on stdin: the token goes there",
+        ));
+    }
+    Ok(text)
+}
+
+/// The first line with something in it.
+fn first_line(text: &str) -> &str {
+    let mut lines = text.lines().map(str::trim);
+    lines.find(|line| !line.is_empty()).unwrap_or_default()
+}
+
+/// The token in what was given: its first line, or all of it where a mail program broke the line.
+fn token_in(text: &str) -> Result<Token, TokenRefused> {
+    first_line(text).parse().or_else(|_cut| text.parse())
 }
 
 /// Bytes of stdin that are looked at: a token has at most 184 letters, the rest may be a greeting of ssh.

@@ -3,7 +3,7 @@
 //! Every verb but `daemon` and `demo` is a client of the agent: arguments become one request ([`crate::api`]), the reply
 //! becomes text ([`render`], [`status`]) or, with `--json`, passes through. stdout is the answer, stderr is talk. Exit 0
 //! done, 1 no, 2 could not. An error is one line: what could not be done, and what to do next. A reader of stdout that
-//! went away is success.
+//! went away is success; an answer that cannot be written is not.
 //!
 //! Knows words and columns, and checks a token's text before anybody is asked. Refuses to know what is allowed: the agent
 //! judges, this room only completes the remedy with what was typed.
@@ -35,7 +35,8 @@ use std::{path::Path, process::ExitCode, time::SystemTime};
 use clap::{CommandFactory, Parser};
 
 pub use complaint::complaint;
-use screen::{ReaderGone, Screen};
+use complaint::meaningless;
+use screen::{Screen, Unwritten};
 use start_hint::Program;
 
 use crate::api::{ApiError, Code};
@@ -46,18 +47,28 @@ use crate::api::{ApiError, Code};
 /// Help or version were asked for, or what was typed cannot be meant: it is said already, and this is the exit code.
 pub fn parse() -> Result<args::Cli, ExitCode> {
     let typed: Vec<String> = std::env::args().skip(1).collect();
-    args::Cli::try_parse().map_err(|error| match complaint(&error, &typed) {
-        None => match error.print() {
-            Ok(()) | Err(_) => ExitCode::SUCCESS,
-        },
+    let cli = args::Cli::try_parse().map_err(|error| match complaint(&error, &typed) {
+        None => written(error.print().map_err(Unwritten::from)),
         Some(complaint) => complain(&complaint),
-    })
+    })?;
+    match meaningless(&cli) {
+        None => Ok(cli),
+        Some(complaint) => Err(complain(&complaint)),
+    }
 }
 
 /// Prints `webmesh: <message>: <remedy>` on stderr; the error's exit code.
 pub fn complain(error: &ApiError) -> ExitCode {
     Screen::of_this_process().talk(&format!("webmesh: {}\n", error.line()));
     ExitCode::from(error.exit)
+}
+
+/// The exit code of a verb that is done when its answer is written.
+pub fn written(answer: Result<(), Unwritten>) -> ExitCode {
+    match answer {
+        Ok(()) | Err(Unwritten::ReaderGone) => ExitCode::SUCCESS,
+        Err(Unwritten::Lost(error)) => complain(&screen::lost(&error)),
+    }
 }
 
 /// Carries out a verb that asks the agent; for all but `daemon` and `demo`.
@@ -84,12 +95,12 @@ pub fn run(cli: args::Cli) -> ExitCode {
     let screen = Screen::of_this_process();
     match runtime.block_on(conversation::hold(&cli, &screen)) {
         Ok(exit) => ExitCode::from(exit),
-        Err(conversation::End::ReaderGone(ReaderGone)) => ExitCode::SUCCESS,
+        Err(conversation::End::ReaderGone) => ExitCode::SUCCESS,
         Err(conversation::End::Refused(error)) => {
             let error = as_typed(*error, &cli.verb, &Program::of_this_process());
             if is_json {
                 let json = serde_json::to_string(&error).expect("an error is text and numbers");
-                if screen.document(&json).is_err() {
+                if matches!(screen.document(&json), Err(Unwritten::ReaderGone)) {
                     return ExitCode::from(error.exit);
                 }
             }
@@ -100,11 +111,14 @@ pub fn run(cli: args::Cli) -> ExitCode {
 
 fn complete(shell: clap_complete::Shell) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut args::Cli::command(), "webmesh", &mut script);
+    clap_complete::generate(
+        shell,
+        &mut args::shown(&args::Cli::command()),
+        "webmesh",
+        &mut script,
+    );
     let script = String::from_utf8_lossy(&script);
-    match Screen::of_this_process().document(script.trim_end()) {
-        Ok(()) | Err(ReaderGone) => ExitCode::SUCCESS,
-    }
+    written(Screen::of_this_process().document(script.trim_end()))
 }
 
 fn write_manual(folder: &Path) -> ExitCode {

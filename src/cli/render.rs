@@ -82,6 +82,13 @@ fn reach(reach: &Reach) -> Option<String> {
     })
 }
 
+/// What to do about an invite whose token nobody read.
+pub fn invite_remains(id: &str) -> String {
+    format!(
+        "the invite is there all the same: sudo webmesh invite list shows it, sudo webmesh invite cancel {id} takes it back"
+    )
+}
+
 /// The talk of `invite`; the answer is the token alone. `now` is unix s; `token` is what to show of it.
 pub fn invite_talk(reply: &InviteReply, token: &str, now: u64) -> String {
     let who = match reply.uses {

@@ -2,15 +2,44 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use crate::api::{ApiError, Code};
+
 /// The two streams of this process.
 #[derive(Debug)]
 pub struct Screen {
     is_terminal: bool,
 }
 
-/// The reader of stdout went away: `webmesh status | head -1`. That is success.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReaderGone;
+/// Why an answer did not get out.
+#[derive(Debug)]
+pub enum Unwritten {
+    /// The reader of stdout went away: `webmesh status | head -1`. That is success.
+    ReaderGone,
+    /// The answer is lost: no room, or no stdout.
+    Lost(io::Error),
+}
+
+impl From<io::Error> for Unwritten {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            Self::ReaderGone
+        } else {
+            Self::Lost(error)
+        }
+    }
+}
+
+/// What a person is told of an answer that is lost.
+pub(super) fn lost(error: &io::Error) -> ApiError {
+    let why = match error.raw_os_error() {
+        Some(number) => nix::errno::Errno::from_raw(number).desc().to_owned(),
+        None => error.to_string(),
+    };
+    ApiError::could_not(
+        Code::Internal,
+        format!("cannot write the answer to stdout: {why}"),
+    )
+}
 
 impl Screen {
     /// The streams of this process.
@@ -34,38 +63,34 @@ impl Screen {
     /// Writes text of the answer.
     ///
     /// # Errors
-    /// Nobody reads it any more.
-    pub fn answer(&self, text: &str) -> Result<(), ReaderGone> {
+    /// Nobody reads it any more, or it cannot be written.
+    pub fn answer(&self, text: &str) -> Result<(), Unwritten> {
         let mut stdout = io::stdout().lock();
-        let written = stdout
-            .write_all(harmless(text).as_bytes())
-            .and_then(|()| stdout.flush());
-        written.or(Err(ReaderGone))
+        stdout.write_all(harmless(text).as_bytes())?;
+        Ok(stdout.flush()?)
     }
 
     /// Writes the answer as it is: JSON escapes what could do harm.
     ///
     /// # Errors
-    /// Nobody reads it any more.
-    pub fn document(&self, json: &str) -> Result<(), ReaderGone> {
+    /// Nobody reads it any more, or it cannot be written.
+    pub fn document(&self, json: &str) -> Result<(), Unwritten> {
         let mut stdout = io::stdout().lock();
-        let written = writeln!(stdout, "{json}").and_then(|()| stdout.flush());
-        written.or(Err(ReaderGone))
+        writeln!(stdout, "{json}")?;
+        Ok(stdout.flush()?)
     }
 
     /// Clears a terminal before the next picture of `--watch`; between pictures elsewhere stands an empty line.
     ///
     /// # Errors
-    /// Nobody reads it any more.
-    pub fn next_picture(&self) -> Result<(), ReaderGone> {
+    /// Nobody reads it any more, or it cannot be written.
+    pub fn next_picture(&self) -> Result<(), Unwritten> {
         let between = if self.is_terminal {
             "\x1b[H\x1b[2J"
         } else {
             "\n"
         };
-        io::stdout()
-            .write_all(between.as_bytes())
-            .or(Err(ReaderGone))
+        Ok(io::stdout().write_all(between.as_bytes())?)
     }
 
     /// Writes talk. Where nobody listens, it is nobody's loss.

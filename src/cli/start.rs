@@ -2,14 +2,26 @@
 
 use std::path::PathBuf;
 
-use super::args::{Common, Daemon};
+use super::{
+    args::{Common, Daemon},
+    quoted,
+};
 use crate::{
     api::{ApiError, DEFAULT_SOCKET, words},
     config::{Absence, Config, DEFAULT_FILE, DEFAULT_STATE_DIR, Definitions, Source},
 };
 
-/// What to do about a file that cannot be used.
-const AGAIN: &str = "mend it, then webmesh daemon --check-config";
+/// What to do about a file that cannot be used, by the name it was given.
+fn again(source: &Source) -> String {
+    let check = "mend it, then webmesh daemon --check-config";
+    match source.absence {
+        Absence::Defaults => check.to_owned(),
+        Absence::Error => {
+            let file = quoted(&source.file.display().to_string());
+            format!("{check} --config {file}")
+        }
+    }
+}
 
 /// Everything the agent is told at its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +55,7 @@ impl Start {
             port: daemon.port,
         };
         let config = source.load().map_err(|error| {
-            ApiError::bad_request(format!("{:#}", anyhow::Error::new(error))).remedy(AGAIN)
+            ApiError::bad_request(format!("{:#}", anyhow::Error::new(error))).remedy(again(&source))
         })?;
         let or_default = |given: &Option<PathBuf>, default: &str| {
             given.clone().unwrap_or_else(|| default.into())
@@ -63,7 +75,7 @@ impl Start {
     pub fn verdict(&self) -> Result<String, ApiError> {
         let services = Definitions::read(&self.source.services());
         if let Some((_, what)) = services.faults.into_iter().next() {
-            return Err(ApiError::bad_request(what).remedy(AGAIN));
+            return Err(ApiError::bad_request(what).remedy(again(&self.source)));
         }
         let file = self.source.file.display();
         let text = if self.source.file.exists() {

@@ -9,7 +9,7 @@ use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 use super::{agent::Agent, calls::Caller, network::DoorAnswer};
 use crate::{
-    api::{ApiError, Door, DoorVerdict},
+    api::{ApiError, Door, DoorVerdict, words::as_milliseconds},
     datapath::command::DoorVerdict as Said,
     platform::{
         firewall,
@@ -70,7 +70,7 @@ async fn knock(caller: &Caller, port: u16) -> Result<Option<DoorAnswer>, ApiErro
 }
 
 fn found(verdict: DoorVerdict, port: u16, answer: Option<DoorAnswer>) -> Found {
-    let took_ms = answer.map(|answer| Duration::from_micros(answer.took_us).as_secs_f64() * 1000.0);
+    let took_ms = answer.map(|answer| as_milliseconds(Duration::from_micros(answer.took_us)));
     Found {
         took_ms: took_ms.filter(|_| verdict == DoorVerdict::Accepted),
         verdict,

@@ -220,10 +220,7 @@ fn peer(now: Now, network: &Network, view: &PeerView) -> api::Peer {
     });
     api::Peer {
         path,
-        rtt_ms: view
-            .rtt
-            .filter(|_| is_up)
-            .map(|rtt| rtt.as_secs_f64() * 1000.0),
+        rtt_ms: view.rtt.filter(|_| is_up).map(api::words::as_milliseconds),
         tx_bytes: carried.tx_bytes,
         rx_bytes: carried.rx_bytes,
         last_handshake_s: ago(carried.handshake),

@@ -1,5 +1,7 @@
 //! The question of a person (`webmesh dns query`): the same way through the same bytes as a program's.
 
+use std::net::IpAddr;
+
 use hickory_proto::{
     op::{Message, OpCode, Query, ResponseCode},
     rr::{Name, RecordType},
@@ -46,7 +48,7 @@ pub enum AskError {
 }
 
 /// Asks for `name`, completed by the search list (`<domain>`, `svc.<domain>`) unless it ends in a dot. Without a type: A
-/// and AAAA. A name that exists without such a record is found without records; among completions, one with records
+/// and AAAA. An address is asked for as its reverse name, without a type: PTR. A name that exists without such a record is found without records; among completions, one with records
 /// goes before.
 ///
 /// # Errors
@@ -57,7 +59,9 @@ pub fn ask(
     name: &str,
     kind: Option<&str>,
 ) -> Result<Asked, AskError> {
+    let address: Option<IpAddr> = name.parse().ok();
     let kinds = match kind {
+        None if address.is_some() => vec![RecordType::PTR],
         None => vec![RecordType::A, RecordType::AAAA],
         Some(kind) => vec![
             kind.to_ascii_uppercase()
@@ -67,7 +71,11 @@ pub fn ask(
     };
     let mut bare = None;
     let mut error = None;
-    for full in completions(domain, name)? {
+    let names_to_try = match address {
+        Some(address) => vec![Name::from(address)],
+        None => completions(domain, name)?,
+    };
+    for full in names_to_try {
         match look_up(names, &full, &kinds) {
             Ok(asked) if !asked.records.is_empty() => return Ok(asked),
             Ok(asked) => bare = bare.or(Some(asked)),

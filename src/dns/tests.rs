@@ -581,6 +581,18 @@ fn a_peer_cannot_be_called_what_would_change_other_names() {
 }
 
 #[test]
+fn a_person_asks_for_an_address_as_it_is_written() {
+    let zone = zone();
+    for kind in [None, Some("PTR")] {
+        let found = ask(&zone, "home.internal", "100.71.20.9", kind).unwrap();
+        assert_eq!(found.name, "9.20.71.100.in-addr.arpa");
+        assert_eq!(found.records[0].data, "anna.home.internal.");
+    }
+    let of_nobody = ask(&zone, "home.internal", "192.0.2.8", None);
+    assert_eq!(of_nobody, Err(AskError::Foreign));
+}
+
+#[test]
 fn a_person_may_leave_out_the_domain() {
     let zone = zone();
     let found = ask(&zone, "home.internal", "web.bo", None).unwrap();

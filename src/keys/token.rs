@@ -95,7 +95,7 @@ impl FromStr for Token {
     type Err = TokenRefused;
 
     fn from_str(text: &str) -> Result<Self, TokenRefused> {
-        let text = text.trim().to_ascii_lowercase();
+        let text = as_written(text);
         let Some(letters) = text.strip_prefix(PREFIX) else {
             return Err(if is_of_other_version(&text) {
                 TokenRefused::UnknownVersion
@@ -135,6 +135,26 @@ impl Token {
             .copied()
             .collect()
     }
+}
+
+/// What was copied, as it was written: without quotes, without the lines a mail program broke it into, and without the
+/// command it was copied with.
+fn as_written(text: &str) -> String {
+    let is_quote = |letter: char| matches!(letter, '\'' | '"' | '`');
+    let text = text.to_ascii_lowercase();
+    let bare = |text: &str| {
+        text.trim_matches(|letter: char| letter.is_whitespace() || is_quote(letter))
+            .to_owned()
+    };
+    let mut text = bare(&text);
+    for word in ["$", "#", "sudo", "webmesh", "join"] {
+        if let Some(rest) = text.strip_prefix(word)
+            && rest.starts_with(char::is_whitespace)
+        {
+            text = bare(rest);
+        }
+    }
+    text.split_whitespace().collect()
 }
 
 fn count(len: usize) -> u8 {
@@ -262,6 +282,27 @@ mod tests {
         assert_eq!(hints(1, &[&[5; 7]]), refused, "of no family");
         assert_eq!(hints(2, &[&v4]), refused, "one too few");
         assert_eq!(hints(0, &[&v4]), refused, "one too many");
+    }
+
+    #[test]
+    fn a_token_is_found_in_what_was_copied_with_it() {
+        let text = token().to_string();
+        let (head, tail) = text.split_at(40);
+        for copied in [
+            format!("\"{text}\""),
+            format!("'{text}'\n"),
+            format!("`{text}`"),
+            format!("{head}\n  {tail}\r\n"),
+            format!("sudo webmesh join {text}"),
+            format!("$ sudo webmesh join '{text}'"),
+            format!("webmesh join {head} {tail}"),
+        ] {
+            assert_eq!(copied.parse(), Ok(token()), "{copied:?}");
+        }
+        assert_eq!(
+            format!("please join {text}").parse::<Token>(),
+            Err(TokenRefused::NotAToken)
+        );
     }
 
     #[test]

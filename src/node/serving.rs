@@ -43,9 +43,12 @@ pub struct ServiceWish {
 /// Why a service is not published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ServiceRefused {
-    /// The name, or the instance's, is no label of design §3.
-    #[error("{0:?} cannot be the name of a service or an instance")]
+    /// The name is no label of design §3.
+    #[error("{0:?} cannot be the name of a service")]
     Name(String),
+    /// The instance's name is none.
+    #[error("{0:?} cannot be the name of an instance")]
+    InstanceName(String),
     /// Two services of one peer cannot have one port until services have addresses of their own.
     #[error("port {port} of this machine is {service}'s already")]
     PortTaken {
@@ -95,7 +98,7 @@ impl Node {
             .clone()
             .unwrap_or_else(|| self.name_of(self.me));
         if !is_service_name(&instance) {
-            return Err(ServiceRefused::Name(instance));
+            return Err(ServiceRefused::InstanceName(instance));
         }
         let is_same =
             |service: &Published| service.name == wish.name && service.instance == instance;

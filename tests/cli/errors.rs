@@ -219,6 +219,20 @@ fn what_the_agent_refuses_is_printed_as_it_says_it() {
             1,
         ),
         (
+            "dns query google.com",
+            Verb::DnsQuery,
+            ApiError::foreign_name("google.com", "home.internal"),
+            "google.com is not below home.internal: webmesh answers for home.internal alone",
+            1,
+        ),
+        (
+            "ping 192.0.2.8",
+            Verb::Ping,
+            ApiError::foreign_address("192.0.2.8".parse().unwrap(), "home"),
+            "192.0.2.8 is not an address of home: webmesh status",
+            1,
+        ),
+        (
             "ping anna",
             Verb::Ping,
             ApiError::no_answer("anna"),

@@ -94,6 +94,15 @@ impl FakeAgent {
 
     /// The same with `stdin`.
     pub(crate) fn run_with(&self, words: &[&str], stdin: &str) -> Told {
+        self.run_on(words, stdin, Stdio::piped())
+    }
+
+    /// The same with stdout led elsewhere.
+    pub(crate) fn run_into(&self, words: &[&str], stdout: Stdio) -> Told {
+        self.run_on(words, "", stdout)
+    }
+
+    fn run_on(&self, words: &[&str], stdin: &str, stdout: Stdio) -> Told {
         let socket = self.folder.join("socket");
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
@@ -111,10 +120,11 @@ impl FakeAgent {
             runtime.block_on(serve(listener, canned, heard, stopped));
         });
         is_ready.recv().unwrap();
-        let told = webmesh(
+        let told = webmesh_on(
             words,
             &[("WEBMESH_SOCKET", socket.to_str().unwrap())],
             stdin,
+            stdout,
         );
         drop(stop);
         server.join().unwrap();
@@ -176,13 +186,17 @@ impl Drop for FakeAgent {
 
 /// Runs the real binary, in UTC, with nothing else of our environment.
 pub(crate) fn webmesh(words: &[&str], environment: &[(&str, &str)], stdin: &str) -> Told {
+    webmesh_on(words, environment, stdin, Stdio::piped())
+}
+
+fn webmesh_on(words: &[&str], environment: &[(&str, &str)], stdin: &str, stdout: Stdio) -> Told {
     let mut child = Command::new(env!("CARGO_BIN_EXE_webmesh"))
         .args(words)
         .env_clear()
         .env("TZ", "UTC")
         .envs(environment.iter().copied())
         .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();

@@ -5,6 +5,7 @@
 mod answers;
 mod errors;
 mod fake_agent;
+mod newcomer;
 mod pictures;
 mod schema;
 mod status;

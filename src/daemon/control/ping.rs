@@ -41,7 +41,13 @@ fn find(agent: &mut Agent, wanted: &str) -> Result<(NodeId, String), ApiError> {
     let network = agent.network()?;
     let now = clock::now();
     let status = network.node.status(now);
-    match network.node.whois(now, wanted) {
+    let found = network.node.whois(now, wanted);
+    if found.is_none()
+        && let Ok(address) = wanted.parse()
+    {
+        return Err(ApiError::foreign_address(address, &status.name));
+    }
+    match found {
         Some(Whois::Peer { node, .. }) if node == status.own.id => {
             Err(ApiError::bad_request(format!("{wanted} is this machine"))
                 .remedy("name another peer"))
@@ -75,7 +81,7 @@ async fn ping_all(
             continue;
         };
         let pong = Pong {
-            rtt_ms: ponged.rtt.as_secs_f64() * 1000.0,
+            rtt_ms: api::words::as_milliseconds(ponged.rtt),
             path: api::Path {
                 kind: api::PathKind::Direct,
                 endpoint: Some(ponged.endpoint.to_string()),

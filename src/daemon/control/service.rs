@@ -261,6 +261,7 @@ fn is_own(ip: IpAddr) -> bool {
 fn refusal(refused: ServiceRefused) -> ApiError {
     match refused {
         ServiceRefused::Name(name) => ApiError::bad_name("service", &name),
+        ServiceRefused::InstanceName(name) => ApiError::bad_name("instance", &name),
         ServiceRefused::PortTaken { port, service } => ApiError::port_taken(port, &service),
         ServiceRefused::TooMany => ApiError::could_not(api::Code::BadRequest, refused.to_string())
             .remedy("sudo webmesh service rm NAME"),

@@ -5,9 +5,9 @@ use std::time::Duration;
 use axum::response::Response;
 use tokio::time::Instant;
 
-use super::{Control, last_line, lines, nowhere};
+use super::{Control, last_line, lines, nowhere, talk_line};
 use crate::{
-    api::{ApiError, InstanceState, PeerState, State, WaitReply, WaitRequest},
+    api::{ApiError, InstanceState, PeerState, State, WaitReply, WaitRequest, words},
     daemon::event_loop::Look,
 };
 
@@ -19,6 +19,9 @@ pub(super) fn answer(control: &Control, request: WaitRequest) -> Result<Response
         .map_err(|_negative| ApiError::bad_request("a timeout is a number of seconds"))?;
     let control = control.clone();
     Ok(lines(|out| async move {
+        if let Some(doubt) = doubt(&control.look(), &request) {
+            let _client_gone = out.send(talk_line(&doubt)).await;
+        }
         let outcome = wait(control, &request, span.min(LONGEST)).await;
         let _client_gone = out.send(last_line(outcome)).await;
     }))
@@ -45,7 +48,7 @@ async fn wait(
     };
     match tokio::time::timeout(span, so).await {
         Ok(Ok(())) => Ok(WaitReply {
-            took_ms: started.elapsed().as_secs_f64() * 1000.0,
+            took_ms: words::as_milliseconds(started.elapsed()),
         }),
         Ok(Err(why)) => Err(why),
         Err(_elapsed) => Err(ApiError::timed_out(
@@ -53,6 +56,28 @@ async fn wait(
             request.timeout_s,
         )),
     }
+}
+
+/// Nobody is called so yet. Machines may join, so that it is waited for all the same, but a typo should not cost the whole
+/// span.
+fn doubt(look: &Look, request: &WaitRequest) -> Option<String> {
+    let network = look.status.network.as_ref()?;
+    let (what, name, known): (_, _, Vec<&str>) = match (&request.peer, &request.service) {
+        (Some(peer), _) => {
+            let peers = look.status.peers.iter();
+            ("peer", peer, peers.map(|peer| peer.name.as_str()).collect())
+        }
+        (None, Some(service)) => {
+            let services = look.status.services.iter();
+            let names = services.map(|service| service.name.as_str());
+            ("service", service, names.collect())
+        }
+        (None, None) => return None,
+    };
+    (!known.contains(&name.as_str())).then(|| {
+        let error = ApiError::no_such_name(what, name, &network.name, known);
+        format!("{}: waiting for it", error.line())
+    })
 }
 
 /// What can be said of a wish by one look.

@@ -26,6 +26,9 @@ fn whois(agent: &mut Agent, what: &str) -> Result<WhoisReply, ApiError> {
     match network.node.whois(now, what) {
         Some(found) => Ok(reply(found, &status)),
         None => {
+            if let Ok(address) = what.parse() {
+                return Err(ApiError::foreign_address(address, &status.name));
+            }
             let known = network.node.known_names(now);
             let known = known.iter().map(String::as_str);
             Err(ApiError::no_such_name(
