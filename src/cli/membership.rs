@@ -127,6 +127,9 @@ impl Conversation<'_> {
         let reply = self.agent.ask(verb, request).await?;
         let _whoever_did_it = self.set_up_names().await;
         self.print(&reply, text)?;
+        for warning in reply.parse::<NetworkReply>()?.warnings {
+            self.screen.talk(&format!("webmesh: {}\n", warning.line()));
+        }
         Ok(DONE)
     }
 

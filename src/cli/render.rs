@@ -357,6 +357,9 @@ pub fn service_added(reply: &ServiceAddReply) -> String {
         None => reply.peer.clone(),
     };
     let mut text = format!("{}:{}{protocol} → {place}.", reply.domain_name, reply.port);
+    if let Some(was) = &reply.was {
+        text.push_str(&format!(" (was {was})"));
+    }
     match reply.door.verdict {
         DoorVerdict::Accepted => {
             text.push_str(&format!(

@@ -124,7 +124,12 @@ impl HostNames {
         self.looked = now;
         let host = self.look();
         let is_elsewhere = std::mem::replace(&mut self.host, host.clone()) != host;
-        self.report = report::read(&self.place.report);
+        let report = report::read(&self.place.report);
+        let backend = |report: &Option<Report>| report.as_ref().map(|report| report.backend);
+        if let Some(by) = backend(&report).filter(|by| backend(&self.report) != Some(*by)) {
+            tracing::info!(?by, "Names on this host are set up");
+        }
+        self.report = report;
         let is_unheard = self.is_unheard() && now >= self.wake.at;
         if !is_new && !is_elsewhere && !is_unheard {
             return;

@@ -592,7 +592,7 @@ pub(super) mod tests {
     fn a_settled_network_ends_what_attempts_left_and_nothing_else() {
         let (dir, settled) = settled();
         drop(dir.found(NetworkId([2; 32]), identity()).unwrap());
-        drop(dir.join(JoinId([3; 16]), identity()).unwrap());
+        drop(dir.join(JoinId([3; 8]), identity()).unwrap());
         std::fs::write(dir.path.join("notes"), "mine").unwrap();
         let mut folder = dir.found(NetworkId([4; 32]), identity()).unwrap();
         dir.settle(&mut folder, NetworkId([4; 32])).unwrap();

@@ -57,6 +57,11 @@ pub enum ServiceRefused {
     /// This peer serves as many as protocol §7 allows.
     #[error("this machine publishes 64 services already")]
     TooMany,
+    /// Its record would be longer than protocol §7 allows.
+    #[error(
+        "{0} says more than the 1024 bytes that a service's record may have: give fewer or shorter tags"
+    )]
+    TooLong(String),
 }
 
 /// How many services a peer may publish (protocol §7).
@@ -131,6 +136,9 @@ impl Node {
         };
         if before.and_then(|at| self.kept.services.get(at)) == Some(&published) {
             return Ok(published);
+        }
+        if !self.fits_a_record(now, &published) {
+            return Err(ServiceRefused::TooLong(published.name));
         }
         match before {
             Some(at) => self.kept.services[at] = published.clone(),
@@ -255,21 +263,21 @@ impl Node {
     }
 
     fn publish_service(&mut self, now: Now, service: &Published) {
-        let port = u64::from(service.transport.number()) << 16 | u64::from(service.port);
-        self.publish_service_ports(now, service, &[port]);
+        self.publish_service_ports(now, service, &[encode_port(service)]);
+    }
+
+    fn fits_a_record(&self, now: Now, service: &Published) -> bool {
+        let draft = record::Draft {
+            seq: now.unix_ms.min(record::SEQ_END - 1),
+            subject: self.me.0,
+            signer: self.me.0,
+            body: service_body(service, &[encode_port(service)]),
+        };
+        draft.sign_with(|_| [0; 64]).is_ok()
     }
 
     fn publish_service_ports(&mut self, now: Now, service: &Published, ports: &[u64]) {
-        let body = Body::Service(record::Service {
-            service: service.name.clone(),
-            instance: service.instance.clone(),
-            ports: ports.to_vec(),
-            spliced: service.target.is_some(),
-            tags: Some(service.tags.clone()).filter(|tags| !tags.is_empty()),
-            weight: Some(u64::from(service.weight)).filter(|weight| *weight != 100),
-            zone: None,
-            meta: None,
-        });
+        let body = service_body(service, ports);
         let held = self
             .registry
             .get(slot_of(Kind::Service, &self.me.0, &body.key()));
@@ -318,6 +326,23 @@ impl Node {
 
 fn is_service_name(name: &str) -> bool {
     label::parse_service(name).is_ok()
+}
+
+fn service_body(service: &Published, ports: &[u64]) -> Body {
+    Body::Service(record::Service {
+        service: service.name.clone(),
+        instance: service.instance.clone(),
+        ports: ports.to_vec(),
+        spliced: service.target.is_some(),
+        tags: Some(service.tags.clone()).filter(|tags| !tags.is_empty()),
+        weight: Some(u64::from(service.weight)).filter(|weight| *weight != 100),
+        zone: None,
+        meta: None,
+    })
+}
+
+fn encode_port(service: &Published) -> u64 {
+    u64::from(service.transport.number()) << 16 | u64::from(service.port)
 }
 
 fn decode_port(port: u64) -> Option<(Transport, u16)> {
