@@ -355,3 +355,65 @@ fn decode_port(port: u64) -> Option<(Transport, u16)> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        hash::{Use, hash},
+        ids::{Boot, NetworkId},
+        keys::{NetSecret, NodeKey, RootSeed, TunnelKey},
+        node::{Identity, Ipv4Use, Settings, founding},
+        overlay::Limits,
+        time::Moment,
+    };
+
+    #[test]
+    fn a_service_whose_record_would_be_too_long_is_refused_and_nothing_changes() {
+        let now = Now {
+            at: Moment(1),
+            unix_ms: 1_800_000_000_000,
+        };
+        let founding = founding::Founding {
+            name: "home".into(),
+            domain: "home.internal".into(),
+            peer: "anna".into(),
+            pool4: None,
+            root: RootSeed([1; 16]),
+            secret: NetSecret([2; 32]),
+            admission: [3; 8],
+        };
+        let key = NodeKey::from_seed([4; 32]);
+        let (network, restored): (NetworkId, _) = founding::found(now, founding, &key).unwrap();
+        let identity = Identity {
+            key,
+            tunnel: TunnelKey::from_seed([5; 32]),
+            boot: Boot([6; 8]),
+        };
+        let settings = Settings {
+            seed: hash(Use::Network, &[b"seed"]),
+            limits: Limits::EVERYONE,
+            ipv4: Ipv4Use::On,
+            dns_tcp_port: 0,
+            built_s: 0,
+        };
+        let mut node = Node::new(now, network, identity, settings, restored);
+        let wish = |tags: usize| ServiceWish {
+            name: "web".into(),
+            instance: None,
+            transport: Transport::Tcp,
+            port: 80,
+            target: None,
+            tags: (0..tags)
+                .map(|tag| format!("a-tag-of-twenty-{tag:04}"))
+                .collect(),
+            weight: 100,
+            defined_in: None,
+        };
+        let refused = node.service_add(now, wish(200)).unwrap_err();
+        assert_eq!(refused, ServiceRefused::TooLong("web".into()));
+        assert!(node.own_services().is_empty() && node.instances(now).is_empty());
+        node.service_add(now, wish(2)).unwrap();
+        assert_eq!(node.instances(now).len(), 1);
+    }
+}

@@ -607,6 +607,16 @@ fn a_service_that_may_not_be_offered_is_told_and_is_no_failure() {
 }
 
 #[test]
+fn where_nobody_sends_us_names_the_two_ways_out_are_said() {
+    assert_eq!(
+        render::no_names(&values::dns(DnsState::NotResolving)).unwrap(),
+        "names do not resolve here yet: sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover\n"
+    );
+    assert_eq!(render::no_names(&values::dns(DnsState::Resolving)), None);
+    assert_eq!(render::no_names(&values::dns(DnsState::SettingUp)), None);
+}
+
+#[test]
 fn a_service_that_moved_says_from_where() {
     let reply = ServiceAddReply {
         was: Some(":81".into()),
