@@ -125,6 +125,9 @@ pub struct NetworkReply {
     /// This machine in it; None after `leave`.
     #[serde(rename = "self")]
     pub own: Option<Own>,
+    /// What to know about it.
+    #[serde(default)]
+    pub warnings: Vec<ApiError>,
 }
 
 /// Answer to `peers`.
@@ -251,6 +254,9 @@ pub struct ServiceAddReply {
     pub peer: String,
     /// Where it is spliced to.
     pub target: Option<String>,
+    /// What it was before, if its port or target is another now: `:80`, or `:80 → 127.0.0.1:8080`.
+    #[serde(default)]
+    pub was: Option<String>,
     /// What came of knocking at one's own door.
     pub door: Door,
     /// What to know about it, beside the door.

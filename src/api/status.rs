@@ -323,6 +323,8 @@ pub enum DnsState {
     Resolving,
     /// Nobody sends them to our resolver.
     NotResolving,
+    /// The host's resolver is being told, in this moment.
+    SettingUp,
     /// There is no network, it is down, or `[dns] mode = "off"`.
     Off,
 }

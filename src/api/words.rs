@@ -4,6 +4,12 @@ use std::time::Duration;
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 
+/// Nobody on this host asks our resolver.
+pub const NAMES_NOT_RESOLVING: &str = "names do not resolve here yet";
+
+/// The two ways out of that (transcripts.md).
+pub const NAMES_WAYS_OUT: &str = "sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover";
+
 /// A span as `12 s`, `3 min`, `5 h` or `3 days`.
 pub fn span(seconds: u64) -> String {
     match seconds {

@@ -29,6 +29,7 @@ impl Conversation<'_> {
         let reply = self.agent.ask(Verb::Init, &request).await?;
         let reply = self.with_names(reply).await?;
         self.print::<InitReply>(&reply, render::init)?;
+        self.say_no_names(&reply.parse::<InitReply>()?.dns);
         for warning in reply.parse::<InitReply>()?.warnings {
             self.screen.talk(&format!("webmesh: {}\n", warning.line()));
         }
@@ -92,6 +93,7 @@ impl Conversation<'_> {
             .await?;
         let reply = self.with_names(last(reply)?).await?;
         self.print::<JoinReply>(&reply, render::joined)?;
+        self.say_no_names(&reply.parse::<JoinReply>()?.dns);
         Ok(DONE)
     }
 
@@ -127,6 +129,9 @@ impl Conversation<'_> {
         let reply = self.agent.ask(verb, request).await?;
         let _whoever_did_it = self.set_up_names().await;
         self.print(&reply, text)?;
+        for warning in reply.parse::<NetworkReply>()?.warnings {
+            self.screen.talk(&format!("webmesh: {}\n", warning.line()));
+        }
         Ok(DONE)
     }
 

@@ -213,6 +213,13 @@ impl Conversation<'_> {
         SetUp::Now
     }
 
+    /// Says what to do where nothing on the host can send us our names. Only the host's one agent is to have them.
+    pub(super) fn say_no_names(&self, dns: &Dns) {
+        if let Some(line) = render::no_names(dns).filter(|_| self.place().is_host) {
+            self.screen.talk(&line);
+        }
+    }
+
     /// A reply that tells how names resolve, once the host is set up.
     pub(super) async fn with_names(&self, reply: Reply) -> Result<Reply, End> {
         if self.set_up_names().await == SetUp::ByOthers {

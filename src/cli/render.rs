@@ -9,7 +9,7 @@ use crate::api::{
     InviteCancelReply, InviteListReply, InviteReply, JoinReply, NetworkReply, PolicyReply, Pong,
     Protocol, Reach, ReachKind, RecoverReply, Service, ServiceAddReply, ServiceRemoveReply,
     WhoisKind, WhoisReply,
-    words::{clock, count, date, milliseconds, took},
+    words::{NAMES_NOT_RESOLVING, NAMES_WAYS_OUT, clock, count, date, milliseconds, took},
 };
 
 /// `init`'s answer.
@@ -58,8 +58,14 @@ fn resolver(dns: &Dns) -> String {
             Some(sender) => format!("   ({sender} sends us {domain}, nothing else)"),
             None => String::new(),
         },
-        (DnsState::NotResolving | DnsState::Off, _) => String::new(),
+        (DnsState::NotResolving | DnsState::SettingUp | DnsState::Off, _) => String::new(),
     }
+}
+
+/// The line for a host on which nobody can send us our names.
+pub fn no_names(dns: &Dns) -> Option<String> {
+    let line = format!("{NAMES_NOT_RESOLVING}: {NAMES_WAYS_OUT}\n");
+    (dns.state == DnsState::NotResolving).then_some(line)
 }
 
 /// Who sends us our names, if it is another program.
@@ -161,7 +167,9 @@ pub fn joined(reply: &JoinReply) -> String {
     );
     text.push_str(&match reply.dns.state {
         DnsState::Resolving => format!("   Try:  ping {}{}", reply.issuer, curl(&reply.services)),
-        DnsState::NotResolving | DnsState::Off => format!("   Try:  webmesh ping {}", reply.issuer),
+        DnsState::NotResolving | DnsState::SettingUp | DnsState::Off => {
+            format!("   Try:  webmesh ping {}", reply.issuer)
+        }
     });
     text.push('\n');
     text
@@ -258,6 +266,9 @@ fn summary(status: &DnsStatus, domain: &str) -> String {
         (DnsState::Off, _) => format!(
             "Names under {domain} do not resolve here: the network is down, or [dns] mode is off."
         ),
+        (DnsState::SettingUp, _) => {
+            "The host's resolver is being set up: ask again in a moment.".to_owned()
+        }
         (DnsState::NotResolving, _) => format!(
             "Names under {domain} do not resolve here yet: sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover"
         ),
@@ -364,6 +375,9 @@ pub fn service_added(reply: &ServiceAddReply) -> String {
         None => reply.peer.clone(),
     };
     let mut text = format!("{}:{}{protocol} → {place}.", reply.domain_name, reply.port);
+    if let Some(was) = &reply.was {
+        text.push_str(&format!(" (was {was})"));
+    }
     match reply.door.verdict {
         DoorVerdict::Accepted => {
             text.push_str(&format!(

@@ -16,7 +16,12 @@ const NOW_S: f64 = 15.0;
 /// The whole of `status`.
 pub fn status(status: &Status, width: Option<usize>) -> String {
     let (Some(network), Some(own)) = (&status.network, &status.own) else {
-        return format!("{NO_NETWORK}{}", health(&status.health));
+        let is_damaged = status
+            .health
+            .iter()
+            .any(|line| line.code == "state_unusable");
+        let head = if is_damaged { "" } else { NO_NETWORK };
+        return format!("{head}{}", health(&status.health));
     };
     let mut text = head(network, own, width);
     match status.state {

@@ -21,7 +21,7 @@ use crate::{
     api::{self, ApiError},
     config::{Config, DnsMode, Source},
     ids::NetworkId,
-    node::{Ipv4Use, Restored, Standing, status::Snapshot},
+    node::{Ipv4Use, Restored, status::Snapshot},
     platform::{clock, guard::Guard},
 };
 
@@ -99,7 +99,11 @@ impl Agent {
     pub(super) fn resume(&mut self) -> anyhow::Result<()> {
         let resumed = self.take_up_what_is_there();
         self.supervisor.throw_away_rest();
-        resumed
+        resumed?;
+        if matches!(self.place, Place::Idle) {
+            starting::try_port(&self.config)?;
+        }
+        Ok(())
     }
 
     fn take_up_what_is_there(&mut self) -> anyhow::Result<()> {
@@ -213,6 +217,12 @@ impl Agent {
         let host = (&self.config, &mut self.supervisor);
         let network = starting::start(host, identity, id, before)
             .inspect_err(|_| self.supervisor.forget_network(id))?;
+        let status = network.node.status(clock::now());
+        tracing::info!(
+            network = status.name,
+            name = status.own.name,
+            "Network is up"
+        );
         self.place = Place::Up(Box::new(network));
         self.publish_defined();
         Ok(())
@@ -232,13 +242,9 @@ impl Agent {
         }
     }
 
-    /// Takes the network down for good until `up` is said, or only for now.
-    pub(super) fn take_down(&mut self, network: Network, standing: Standing) -> NetworkFolder {
-        let mut network = network;
+    /// Takes the network down; its files stay.
+    pub(super) fn take_down(&mut self, mut network: Network) -> NetworkFolder {
         let now = clock::now();
-        if standing == Standing::Down {
-            network.node.keep_down(Standing::Down);
-        }
         self.supervisor.forget_network(network.node.network_id());
         network.node.say_left(now);
         network.stop(Device::Gone)
@@ -267,15 +273,19 @@ impl Agent {
         }
     }
 
-    /// `up`: the network whose files are at `path` runs again.
+    /// `up`: the network whose files are at `path` runs again, also where that cannot be written down.
     ///
     /// # Errors
     /// It stays down.
     pub(super) fn wake_up(&mut self, path: PathBuf) -> anyhow::Result<()> {
         let (mut folder, mut found) = NetworkFolder::open(path)?;
         found.kept.down = false;
-        folder.store_kept(&found.kept, "state")?;
-        self.take_up(folder, found)
+        let stored = folder.store_kept(&found.kept, "state");
+        self.take_up(folder, found)?;
+        if let (Err(error), Place::Up(network)) = (stored, &mut self.place) {
+            network.note_unsaved(&error);
+        }
+        Ok(())
     }
 
     /// The seeds of a peer to be.

@@ -24,7 +24,6 @@ use super::{
 use crate::{
     api::{ApiError, Code},
     datapath::command::Event,
-    node::Standing,
     platform::{clock, monitor::Monitor},
     time::Moment,
 };
@@ -327,7 +326,7 @@ impl EventLoop {
     fn shut_down(mut self, ending: Ending) -> Option<HostNames> {
         match std::mem::replace(&mut self.agent.place, Place::Idle) {
             Place::Up(network) => drop(match ending {
-                Ending::Stop => self.agent.take_down(*network, Standing::Up),
+                Ending::Stop => self.agent.take_down(*network),
                 Ending::Restart => network.stop(Device::Left),
             }),
             Place::Joining(joining) => joining.abandon(),
@@ -376,6 +375,7 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
     match started {
         Ok(()) => {
             if let Place::Up(network) = &mut agent.place {
+                tracing::info!("Joined");
                 network.facts.has_joiner = true;
                 network.node.meet(clock::now(), issuer, endpoint);
             }

@@ -25,10 +25,8 @@ pub(super) fn names_not_resolving() -> api::Health {
     line(
         api::Level::Warning,
         "names_not_resolving",
-        "names do not resolve here yet",
-        Some(
-            "sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover",
-        ),
+        api::words::NAMES_NOT_RESOLVING,
+        Some(api::words::NAMES_WAYS_OUT),
     )
 }
 
@@ -45,6 +43,11 @@ pub(super) fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
                 Role::Member | Role::Leaf => "there: sudo webmesh invite --role admin",
             };
             line(Warning, "one_admin", message, Some(remedy))
+        }
+        Health::NoAdmin => {
+            let message = format!("{name} has no admin any more: nobody can be added");
+            let remedy = "with the recovery code: sudo webmesh recover CODE";
+            line(Warning, "no_admin", message, Some(remedy))
         }
         Health::NameLost { name: given } => {
             let message =

@@ -39,6 +39,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The longest pause between two tries to wake root.
 const RETRY_MOST: Duration = Duration::from_secs(64);
 
+/// How long after a change nothing is said of names while root has not reported: a unit has to be started for it.
+const SETTING_UP: Duration = Duration::from_secs(5);
+
 /// What a network asks of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -59,6 +62,8 @@ pub(super) struct HostNames {
     upstreams: Option<Vec<IpAddr>>,
     host: Host,
     looked: Moment,
+    /// When the file began to say something else, or the host to be another.
+    changed: Moment,
     /// Grows when a program that sends us names comes or goes.
     comings: Arc<AtomicU64>,
     wake: Wake,
@@ -104,6 +109,7 @@ impl HostNames {
             upstreams: None,
             host: Host::default(),
             looked: Moment(0),
+            changed: Moment(0),
             comings,
             wake: Wake {
                 at: Moment(0),
@@ -124,10 +130,18 @@ impl HostNames {
         self.looked = now;
         let host = self.look();
         let is_elsewhere = std::mem::replace(&mut self.host, host.clone()) != host;
-        self.report = report::read(&self.place.report);
+        let report = report::read(&self.place.report);
+        let backend = |report: &Option<Report>| report.as_ref().map(|report| report.backend);
+        if let Some(by) = backend(&report).filter(|by| backend(&self.report) != Some(*by)) {
+            tracing::info!(?by, "Names on this host are set up");
+        }
+        self.report = report;
         let is_unheard = self.is_unheard() && now >= self.wake.at;
         if !is_new && !is_elsewhere && !is_unheard {
             return;
+        }
+        if is_new || is_elsewhere {
+            self.changed = now;
         }
         let pause = if is_unheard {
             self.wake.pause.saturating_mul(2)
@@ -154,6 +168,12 @@ impl HostNames {
         self.report
             .as_ref()
             .filter(|report| report.index == wish.device.index)
+    }
+
+    /// Whether root was told a moment ago and has not answered yet.
+    pub(super) fn is_setting_up(&self, now: Moment) -> bool {
+        let has_root = is_unit() || self.runs_helper();
+        has_root && self.is_unheard() && now.since(self.changed) < SETTING_UP
     }
 
     /// Whom to ask all other names, while `/etc/resolv.conf` is ours.
@@ -307,5 +327,51 @@ async fn watch(comings: Arc<AtomicU64>) {
         if is_one && change.new_owner().is_some() {
             comings.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::state_dir::tests::scratch;
+
+    #[test]
+    fn names_are_being_set_up_until_root_reports_or_5_s_are_over() {
+        let folder = scratch("names");
+        let mut names = HostNames::beside(&folder.join("webmesh.sock"));
+        names.place.report.clone_from(&folder);
+        names.changed = Moment(1);
+        let wish = Wish {
+            version: VERSION,
+            generation: 7,
+            device: Device {
+                name: "wm0".into(),
+                index: 3,
+            },
+            domain: "home.internal".into(),
+            pool4: None,
+            prefix6: "fd00::/48".parse().unwrap(),
+            servers: Vec::new(),
+            search: Vec::new(),
+        };
+        names.standing = Standing::Wish(wish);
+        let at = Moment(1).after(Duration::from_secs(1));
+        assert!(
+            !names.is_setting_up(at),
+            "nobody sets up the names of another agent"
+        );
+        names.place.is_host = true;
+        if !names.runs_helper() {
+            return;
+        }
+        assert!(names.is_setting_up(at));
+        assert!(!names.is_setting_up(Moment(1).after(SETTING_UP)));
+        names.report = Some(Report {
+            generation: 7,
+            index: 3,
+            backend: crate::api::DnsBackend::None,
+            why: String::new(),
+        });
+        assert!(!names.is_setting_up(at));
     }
 }

@@ -193,10 +193,12 @@ impl Network {
                 if session != JOINER {
                     self.leave_joiner_behind();
                 }
+                tracing::debug!(?session, %endpoint, "Session stands");
                 self.traffic.begin(session, counters);
                 self.on_session(now, session, SessionEvent::Up { endpoint });
             }
             Event::Down { session } => {
+                tracing::debug!(?session, "Session is over");
                 self.traffic.end(session);
                 self.on_session(now, session, SessionEvent::Down);
             }
@@ -544,7 +546,8 @@ impl Network {
         }
     }
 
-    fn note_unsaved(&mut self, error: &std::io::Error) {
+    /// Remembers for `status` that something could not be written.
+    pub(super) fn note_unsaved(&mut self, error: &std::io::Error) {
         if self.facts.unsaved.is_none() {
             tracing::error!(%error, "State cannot be written");
         }
@@ -613,7 +616,7 @@ pub(super) fn session_keys(identity: &Identity, remote: &Remote) -> SessionKeys 
 
 fn log_notice(notice: &Notice) {
     match notice {
-        Notice::Joined { name } => tracing::debug!(name, "Peer joined"),
+        Notice::Joined { name } => tracing::info!(name, "New member"),
         Notice::Cloned { node } => {
             tracing::warn!(%node, "Two machines run with one key: a cloned disk");
         }

@@ -40,13 +40,14 @@ struct Place {
 
 impl RecordsLog {
     /// Opens or makes the file, cuts a damaged tail, and gives the live records in the order they were taken.
-    /// `slot_of` says where a record belongs, or `None` if it is none.
+    /// `slot_of` says where a record belongs, or `None` if it is none; of each slot the last record that `is_good` counts.
     ///
     /// # Errors
     /// Nothing was changed.
     pub(super) fn open(
         folder: &Path,
         slot_of: impl Fn(&[u8]) -> Option<Slot>,
+        is_good: impl Fn(&[u8]) -> bool,
     ) -> io::Result<(Self, Vec<Vec<u8>>)> {
         let path = folder.join("records.log");
         let file = open_log(&path)?;
@@ -59,22 +60,53 @@ impl RecordsLog {
             end: 0,
             is_dirty: false,
         };
-        let mut found = BTreeMap::new();
+        let mut entries = Vec::new();
         while let Some(record) = entry_at(&bytes, log.end) {
             let place = log.place_of(record);
             log.end += place.bytes;
-            let Some(slot) = slot_of(record) else {
-                continue;
-            };
-            if let Some(older) = log.set_live(slot, place) {
-                found.remove(&older.offset);
-            }
-            found.insert(place.offset, record.to_vec());
+            entries.push((place, record));
         }
-        if log.end < bytes.len() as u64 {
+        let (mut found, mut lost) = (BTreeMap::new(), 0_usize);
+        for (place, record) in entries.into_iter().rev() {
+            match slot_of(record) {
+                Some(slot) if log.live.contains_key(&slot) => {}
+                Some(slot) if is_good(record) => {
+                    log.set_live(slot, place);
+                    found.insert(place.offset, record.to_vec());
+                }
+                Some(_) | None => lost += 1,
+            }
+        }
+        let cut = bytes.len() as u64 - log.end;
+        if cut > 0 {
             log.file.set_len(log.end)?;
         }
+        if cut > 0 || lost > 0 {
+            tracing::warn!(
+                file = %path.display(),
+                records = lost,
+                bytes_cut = cut,
+                "The record log was damaged; what is lost is asked for again from peers"
+            );
+        }
         Ok((log, found.into_values().collect()))
+    }
+
+    /// All that stands in the file, dead or alive, good or not.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn entries(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
+        let bytes = match std::fs::read(folder.join("records.log")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read?,
+        };
+        let (mut entries, mut offset) = (Vec::new(), 0);
+        while let Some(record) = entry_at(&bytes, offset) {
+            offset += 2 + record.len() as u64;
+            entries.push(record.to_vec());
+        }
+        Ok(entries)
     }
 
     /// Appends a record; it takes its slot. It outlives a crash of this process at once, a power cut after
@@ -200,7 +232,7 @@ mod tests {
     }
 
     fn open(folder: &Path) -> (RecordsLog, Vec<Vec<u8>>) {
-        RecordsLog::open(folder, slot_of).unwrap()
+        RecordsLog::open(folder, slot_of, |record| record.last() != Some(&0xbb)).unwrap()
     }
 
     fn append(log: &mut RecordsLog, record: &[u8]) {
@@ -232,6 +264,17 @@ mod tests {
             append(&mut log, &[3; 4]);
             assert_eq!(open(&folder).1, [vec![1; 10], vec![3; 4]], "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_record_that_is_not_good_leaves_its_slot_to_the_one_before() {
+        let folder = scratch("log");
+        let (mut log, _) = open(&folder);
+        append(&mut log, &[1, 1]);
+        append(&mut log, &[2, 1]);
+        append(&mut log, &[1, 0xbb]);
+        append(&mut log, &[3, 0xbb]);
+        assert_eq!(open(&folder).1, [vec![1, 1], vec![2, 1]]);
     }
 
     #[test]

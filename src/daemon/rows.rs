@@ -59,6 +59,15 @@ impl RowsFile {
             }
             opened.end += 1;
         }
+        let torn = bytes.len() % ROW_BYTES;
+        if !opened.free.is_empty() || torn != 0 {
+            tracing::warn!(
+                file = %folder.join("rows").display(),
+                rows = opened.free.len(),
+                torn_bytes = torn,
+                "Some of what was known of peers' last sessions was damaged; it is learned again"
+            );
+        }
         Ok((opened, rows))
     }
 

@@ -85,6 +85,17 @@ impl SlotFile {
             }
         }
         let is_new = matches!((&a, &b), (Slot::Absent, Slot::Absent));
+        let damaged = match (&a, &b) {
+            (Slot::Damaged, Slot::Good { .. }) => Some(Side::A),
+            (Slot::Good { .. }, Slot::Damaged) => Some(Side::B),
+            (Slot::Absent | Slot::Newer(_) | Slot::Damaged | Slot::Good { .. }, _) => None,
+        };
+        if let Some(side) = damaged {
+            tracing::warn!(
+                file = %side.path(folder, name).display(),
+                "One of two copies is damaged; the other is used, and the last change may be lost"
+            );
+        }
         let newest = match (a, b) {
             (
                 Slot::Good {

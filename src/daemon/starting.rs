@@ -108,6 +108,17 @@ pub(super) fn break_ground(config: &Config, supervisor: &mut Supervisor) -> anyh
     })
 }
 
+/// Whether the port that was asked for can be had, while nothing needs it yet: who named it learns it now.
+///
+/// # Errors
+/// It is busy, or no socket can be had.
+pub(super) fn try_port(config: &Config) -> anyhow::Result<()> {
+    if let Some(port) = config.network.port {
+        bind_patiently(port.get())?;
+    }
+    Ok(())
+}
+
 fn take_port(
     asked: Option<NonZeroU16>,
     had: Option<udp::Pair>,

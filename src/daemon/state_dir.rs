@@ -23,10 +23,12 @@ use super::{
     slot_file::{LoadSlotError, SlotFile},
 };
 use crate::{
+    hash::{Use, hash},
     ids::{JoinId, NetworkId},
+    keys::{Word, verify},
     node::{input::Row, kept::Kept},
     platform::credentials,
-    wire::record::Record,
+    wire::record::{Kind, Record},
 };
 
 /// The directory, held by this agent alone while this lives.
@@ -193,7 +195,22 @@ impl StateDir {
         File::open(&self.path)?.sync_all()?;
         failpoint::reach("settle.after");
         folder.rename(path);
+        self.remove_attempts();
         Ok(())
+    }
+
+    /// This machine is in a network: what earlier attempts to found or join one left is of no use.
+    fn remove_attempts(&self) {
+        let entries = std::fs::read_dir(&self.path).into_iter().flatten();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let is_attempt = name
+                .to_str()
+                .is_some_and(|name| name.starts_with("founding-") || name.starts_with("joining-"));
+            if is_attempt && let Err(error) = std::fs::remove_dir_all(entry.path()) {
+                tracing::warn!(%error, path = %entry.path().display(), "What an attempt left stays");
+            }
+        }
     }
 
     /// Removes a network's folder for good.
@@ -235,9 +252,16 @@ impl NetworkFolder {
             let path = path.join(name);
             move |error| OpenNetworkError::Open(path, error)
         };
+        let entries = RecordsLog::entries(&path).map_err(unopened("records.log"))?;
+        let network = network_of(&entries);
+        // A disk that flips a bit must not change what somebody signed.
+        let is_signed = |bytes: &[u8]| {
+            let record = decode_record(bytes);
+            record.is_some_and(|record| network.is_some_and(|network| is_signed(&record, network)))
+        };
+        let slot_of = |bytes: &[u8]| decode_record(bytes).map(|record| record.slot());
         let (records, found) =
-            RecordsLog::open(&path, |bytes| decode_record(bytes).map(|r| r.slot()))
-                .map_err(unopened("records.log"))?;
+            RecordsLog::open(&path, slot_of, is_signed).map_err(unopened("records.log"))?;
         let (rows, found_rows) = RowsFile::open(&path).map_err(unopened("rows"))?;
         let found = Found {
             kept,
@@ -328,6 +352,25 @@ fn narrow(path: &Path, facts: &std::fs::Metadata) -> io::Result<()> {
 
 fn decode_record(bytes: &[u8]) -> Option<Record> {
     Record::decode(bytes).ok()
+}
+
+/// The network whose root signed one of these.
+fn network_of(entries: &[Vec<u8>]) -> Option<NetworkId> {
+    let mut records = entries.iter().filter_map(|bytes| decode_record(bytes));
+    records.find_map(|record| {
+        let id = NetworkId(hash(Use::Network, &[&record.subject()]));
+        (record.kind() == Kind::Network && is_signed(&record, id)).then_some(id)
+    })
+}
+
+fn is_signed(record: &Record, network: NetworkId) -> bool {
+    verify(
+        record.signer(),
+        Word::Record,
+        &network.0,
+        &[record.signed_bytes()],
+        &record.signature(),
+    )
 }
 
 fn short_name(network: NetworkId) -> String {
@@ -495,6 +538,74 @@ pub(super) mod tests {
             std::fs::read(folder.path.join("identity.a")).unwrap(),
             b"WMSTjunk"
         );
+    }
+
+    #[test]
+    fn a_flipped_byte_in_the_record_log_makes_no_record() {
+        let now = crate::platform::clock::now();
+        let founding = crate::node::founding::Founding {
+            name: "home".into(),
+            domain: "home.internal".into(),
+            peer: "anna".into(),
+            pool4: None,
+            root: crate::keys::RootSeed([1; 16]),
+            secret: crate::keys::NetSecret([2; 32]),
+            admission: [3; 8],
+        };
+        let key = crate::keys::NodeKey::from_seed([5; 32]);
+        let (id, restored) = crate::node::founding::found(now, founding, &key).unwrap();
+        let dir = StateDir::open(&scratch("dir").join("state")).unwrap();
+        let mut folder = dir.found(id, identity()).unwrap();
+        for record in &restored.records {
+            let (slot, bytes) = (record.slot(), record.bytes());
+            folder.records.append(slot, bytes, "test").unwrap();
+        }
+        let path = folder.path().to_owned();
+        drop(folder);
+        let whole = std::fs::read(path.join("records.log")).unwrap();
+        let bytes_of = |records: &[Record]| -> Vec<Vec<u8>> {
+            records
+                .iter()
+                .map(|record| record.bytes().to_vec())
+                .collect()
+        };
+        let good = bytes_of(&restored.records);
+        assert_eq!(
+            bytes_of(&NetworkFolder::open(path.clone()).unwrap().1.records),
+            good
+        );
+        for at in (0..whole.len()).step_by(7) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1;
+            std::fs::write(path.join("records.log"), flipped).unwrap();
+            let (_, found) = NetworkFolder::open(path.clone()).unwrap();
+            let found = bytes_of(&found.records);
+            assert!(found.len() < good.len(), "byte {at}");
+            assert!(
+                found.iter().all(|record| good.contains(record)),
+                "byte {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_settled_network_ends_what_attempts_left_and_nothing_else() {
+        let (dir, settled) = settled();
+        drop(dir.found(NetworkId([2; 32]), identity()).unwrap());
+        drop(dir.join(JoinId([3; 8]), identity()).unwrap());
+        std::fs::write(dir.path.join("notes"), "mine").unwrap();
+        let mut folder = dir.found(NetworkId([4; 32]), identity()).unwrap();
+        dir.settle(&mut folder, NetworkId([4; 32])).unwrap();
+        let mut names: Vec<String> = std::fs::read_dir(&dir.path)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        assert_eq!(
+            names,
+            ["0101010101010101", "0404040404040404", "lock", "notes"]
+        );
+        assert!(settled.join("identity.a").exists());
     }
 
     #[test]

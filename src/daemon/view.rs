@@ -101,7 +101,7 @@ impl Published {
             .map(|line| node_health(line, &snapshot))
             .collect();
         health.extend(shell_health(&network_up.facts));
-        let dns = dns(network_up, &snapshot, config, host_names);
+        let dns = dns((now.at, network_up), &snapshot, config, host_names);
         if dns.state == api::DnsState::NotResolving {
             health.push(names_not_resolving());
         }
@@ -319,7 +319,7 @@ fn details(snapshot: &Snapshot) -> BTreeMap<String, api::PeerDetails> {
 }
 
 fn dns(
-    network: &Network,
+    (now, network): (Moment, &Network),
     snapshot: &Snapshot,
     config: &Config,
     host_names: &HostNames,
@@ -327,7 +327,12 @@ fn dns(
     let servers = &snapshot.dns_servers;
     let (backend, state) = match config.dns.mode {
         DnsMode::Off => (api::DnsBackend::None, api::DnsState::Off),
-        DnsMode::Auto | DnsMode::Forward => who_asks_us(host_names, servers),
+        DnsMode::Auto | DnsMode::Forward => match who_asks_us(host_names, servers) {
+            (backend, api::DnsState::NotResolving) if host_names.is_setting_up(now) => {
+                (backend, api::DnsState::SettingUp)
+            }
+            known => known,
+        },
     };
     let wanted = network.wanted_names(config.dns.search);
     api::Dns {

@@ -22,9 +22,12 @@ pub const STREAM: usize = 65_535;
 /// The longest query looked at, bytes. Real ones have at most 300; padding (RFC 7830) makes 468. Longer is silence.
 pub const LONGEST_QUERY: usize = 4096;
 
-/// How long an answer may be kept, seconds, also that a name does not exist. Instances come and go; a longer time would
-/// keep programs with a dead one.
+/// How long an answer may be kept, seconds. Instances come and go; a longer time would keep programs with a dead one.
 const TTL: u32 = 5;
+
+/// How long it may be kept that there is no answer, seconds: who adds a name asks for it at once, and had perhaps asked
+/// just before.
+const NEGATIVE_TTL: u32 = 1;
 
 /// The longest datagram we take (EDNS), bytes: fits an IPv6 packet of 1280 (DNS flag day 2020).
 const OUR_PAYLOAD: u16 = 1232;
@@ -203,14 +206,22 @@ fn rotated<'a, T: 'a>(
 
 /// The SOA of the zone in which `name` lies, its own name being the last `apex` labels.
 fn soa(zone: &Zone, name: &Name, apex: usize) -> Record {
-    Record::from_rdata(name.trim_to(apex), TTL, RData::SOA(soa_data(zone)))
+    Record::from_rdata(name.trim_to(apex), NEGATIVE_TTL, RData::SOA(soa_data(zone)))
 }
 
 fn soa_data(zone: &Zone) -> SOA {
     let (refresh, retry, expire) = SOA_TIMES;
     let server = under(zone, SERVER).unwrap_or_else(|| zone.domain.clone());
     let person = under(zone, "admin").unwrap_or_else(|| zone.domain.clone());
-    SOA::new(server, person, zone.serial, refresh, retry, expire, TTL)
+    SOA::new(
+        server,
+        person,
+        zone.serial,
+        refresh,
+        retry,
+        expire,
+        NEGATIVE_TTL,
+    )
 }
 
 /// A name of ours under the domain.

@@ -60,6 +60,11 @@ pub enum ServiceRefused {
     /// This peer serves as many as protocol §7 allows.
     #[error("this machine publishes 64 services already")]
     TooMany,
+    /// Its record would be longer than protocol §7 allows.
+    #[error(
+        "{0} says more than the 1024 bytes that a service's record may have: give fewer or shorter tags"
+    )]
+    TooLong(String),
 }
 
 /// How many services a peer may publish (protocol §7).
@@ -134,6 +139,9 @@ impl Node {
         };
         if before.and_then(|at| self.kept.services.get(at)) == Some(&published) {
             return Ok(published);
+        }
+        if !self.fits_a_record(now, &published) {
+            return Err(ServiceRefused::TooLong(published.name));
         }
         match before {
             Some(at) => self.kept.services[at] = published.clone(),
@@ -258,21 +266,21 @@ impl Node {
     }
 
     fn publish_service(&mut self, now: Now, service: &Published) {
-        let port = u64::from(service.transport.number()) << 16 | u64::from(service.port);
-        self.publish_service_ports(now, service, &[port]);
+        self.publish_service_ports(now, service, &[encode_port(service)]);
+    }
+
+    fn fits_a_record(&self, now: Now, service: &Published) -> bool {
+        let draft = record::Draft {
+            seq: now.unix_ms.min(record::SEQ_END - 1),
+            subject: self.me.0,
+            signer: self.me.0,
+            body: service_body(service, &[encode_port(service)]),
+        };
+        draft.sign_with(|_| [0; 64]).is_ok()
     }
 
     fn publish_service_ports(&mut self, now: Now, service: &Published, ports: &[u64]) {
-        let body = Body::Service(record::Service {
-            service: service.name.clone(),
-            instance: service.instance.clone(),
-            ports: ports.to_vec(),
-            spliced: service.target.is_some(),
-            tags: Some(service.tags.clone()).filter(|tags| !tags.is_empty()),
-            weight: Some(u64::from(service.weight)).filter(|weight| *weight != 100),
-            zone: None,
-            meta: None,
-        });
+        let body = service_body(service, ports);
         let held = self
             .registry
             .get(slot_of(Kind::Service, &self.me.0, &body.key()));
@@ -323,6 +331,23 @@ fn is_service_name(name: &str) -> bool {
     label::parse_service(name).is_ok()
 }
 
+fn service_body(service: &Published, ports: &[u64]) -> Body {
+    Body::Service(record::Service {
+        service: service.name.clone(),
+        instance: service.instance.clone(),
+        ports: ports.to_vec(),
+        spliced: service.target.is_some(),
+        tags: Some(service.tags.clone()).filter(|tags| !tags.is_empty()),
+        weight: Some(u64::from(service.weight)).filter(|weight| *weight != 100),
+        zone: None,
+        meta: None,
+    })
+}
+
+fn encode_port(service: &Published) -> u64 {
+    u64::from(service.transport.number()) << 16 | u64::from(service.port)
+}
+
 fn decode_port(port: u64) -> Option<(Transport, u16)> {
     let number = u16::try_from(port & 0xffff)
         .ok()
@@ -331,5 +356,67 @@ fn decode_port(port: u64) -> Option<(Transport, u16)> {
         6 => Some((Transport::Tcp, number)),
         17 => Some((Transport::Udp, number)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        hash::{Use, hash},
+        ids::{Boot, NetworkId},
+        keys::{NetSecret, NodeKey, RootSeed, TunnelKey},
+        node::{Identity, Ipv4Use, Settings, founding},
+        overlay::Limits,
+        time::Moment,
+    };
+
+    #[test]
+    fn a_service_whose_record_would_be_too_long_is_refused_and_nothing_changes() {
+        let now = Now {
+            at: Moment(1),
+            unix_ms: 1_800_000_000_000,
+        };
+        let founding = founding::Founding {
+            name: "home".into(),
+            domain: "home.internal".into(),
+            peer: "anna".into(),
+            pool4: None,
+            root: RootSeed([1; 16]),
+            secret: NetSecret([2; 32]),
+            admission: [3; 8],
+        };
+        let key = NodeKey::from_seed([4; 32]);
+        let (network, restored): (NetworkId, _) = founding::found(now, founding, &key).unwrap();
+        let identity = Identity {
+            key,
+            tunnel: TunnelKey::from_seed([5; 32]),
+            boot: Boot([6; 8]),
+        };
+        let settings = Settings {
+            seed: hash(Use::Network, &[b"seed"]),
+            limits: Limits::EVERYONE,
+            ipv4: Ipv4Use::On,
+            dns_tcp_port: 0,
+            built_s: 0,
+        };
+        let mut node = Node::new(now, network, identity, settings, restored);
+        let wish = |tags: usize| ServiceWish {
+            name: "web".into(),
+            instance: None,
+            transport: Transport::Tcp,
+            port: 80,
+            target: None,
+            tags: (0..tags)
+                .map(|tag| format!("a-tag-of-twenty-{tag:04}"))
+                .collect(),
+            weight: 100,
+            defined_in: None,
+        };
+        let refused = node.service_add(now, wish(200)).unwrap_err();
+        assert_eq!(refused, ServiceRefused::TooLong("web".into()));
+        assert!(node.own_services().is_empty() && node.instances(now).is_empty());
+        node.service_add(now, wish(2)).unwrap();
+        assert_eq!(node.instances(now).len(), 1);
     }
 }

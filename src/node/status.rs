@@ -161,6 +161,8 @@ pub enum Health {
         /// Another peer that could become one.
         candidate: Option<String>,
     },
+    /// Every admin there was is revoked.
+    NoAdmin,
     /// Another peer holds this machine's name.
     NameLost {
         /// What this machine is called instead.
@@ -401,6 +403,9 @@ impl Node {
                 admin: self.name_of(*only),
                 candidate: Some(self.name_of(candidate)),
             });
+        }
+        if admins.is_empty() {
+            health.push(Health::NoAdmin);
         }
         if self.members.has_lost_name(self.me) {
             health.push(Health::NameLost {

@@ -509,6 +509,7 @@ fn published(verdict: DoorVerdict) -> ServiceAddReply {
         port: 80,
         peer: "anna".into(),
         target: Some("127.0.0.1:8080".into()),
+        was: None,
         door: Door {
             verdict,
             port: 8080,
@@ -606,10 +607,38 @@ fn a_service_that_may_not_be_offered_is_told_and_is_no_failure() {
 }
 
 #[test]
+fn where_nobody_sends_us_names_the_two_ways_out_are_said() {
+    assert_eq!(
+        render::no_names(&values::dns(DnsState::NotResolving)).unwrap(),
+        "names do not resolve here yet: sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover\n"
+    );
+    assert_eq!(render::no_names(&values::dns(DnsState::Resolving)), None);
+    assert_eq!(render::no_names(&values::dns(DnsState::SettingUp)), None);
+}
+
+#[test]
+fn a_service_that_moved_says_from_where() {
+    let reply = ServiceAddReply {
+        was: Some(":81".into()),
+        ..published(DoorVerdict::Accepted)
+    };
+    let told = FakeAgent::new()
+        .says(Verb::ServiceAdd, &reply)
+        .run("service add web --port 80 --target 127.0.0.1:8080");
+    assert!(
+        told.stdout
+            .starts_with("web.svc.home.internal:80 → anna 127.0.0.1:8080. (was :81)"),
+        "{}",
+        told.stdout
+    );
+}
+
+#[test]
 fn the_other_verbs_answer_in_a_line() {
     let network = NetworkReply {
         network: values::network(),
         own: Some(values::own("anna", Role::Admin)),
+        warnings: vec![],
     };
     let rule = PolicyRule {
         number: 1,

@@ -7,10 +7,7 @@ use crate::{
         agent::{Agent, Place},
         state_dir::NetworkFolder,
     },
-    node::{
-        Standing,
-        status::{Role, Snapshot},
-    },
+    node::status::{Role, Snapshot},
     platform::clock,
 };
 
@@ -26,7 +23,11 @@ pub(super) async fn answer(
         .caller
         .ask(move |agent| leave(agent, &request))
         .await?;
-    Ok(NetworkReply { network, own: None })
+    Ok(NetworkReply {
+        network,
+        own: None,
+        warnings: Vec::new(),
+    })
 }
 
 fn leave(agent: &mut Agent, request: &LeaveRequest) -> Result<(), ApiError> {
@@ -39,7 +40,7 @@ fn leave(agent: &mut Agent, request: &LeaveRequest) -> Result<(), ApiError> {
         return Err(ApiError::last_admin(&snapshot.name));
     }
     let folder = match std::mem::replace(&mut agent.place, Place::Idle) {
-        Place::Up(network) => Ok(agent.take_down(*network, Standing::Up)),
+        Place::Up(network) => Ok(agent.take_down(*network)),
         Place::Down(downed) => NetworkFolder::open(downed.path)
             .map(|(folder, _)| folder)
             .map_err(anyhow::Error::from),

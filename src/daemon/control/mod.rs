@@ -23,7 +23,7 @@ mod whois;
 
 use std::{
     io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -80,7 +80,7 @@ pub(super) struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _gone_already = std::fs::remove_file(&self.socket);
+        let _gone_already = remove_socket(&self.socket);
     }
 }
 
@@ -120,6 +120,11 @@ async fn is_member(caller: credentials::Caller) -> bool {
 /// # Errors
 /// The socket cannot be made, or another agent listens there.
 pub(super) fn serve(socket: &Path, control: Control) -> anyhow::Result<Server> {
+    anyhow::ensure!(
+        std::fs::symlink_metadata(socket).map_or(true, |facts| facts.file_type().is_socket()),
+        "{} is a file, not a socket: give another place with --socket",
+        socket.display()
+    );
     let listener = listen(socket).with_context(|| {
         format!(
             "cannot listen at {}: give another place with --socket, or run as root",
@@ -138,15 +143,16 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
     {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(parent)?;
+        // The last folder alone: a mistyped path makes no tree.
+        match std::fs::DirBuilder::new().mode(0o755).create(parent) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
     }
     match std::os::unix::net::UnixStream::connect(socket) {
         Ok(_) => return Err(io::Error::other("another agent listens there")),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(socket)?;
+            remove_socket(socket)?;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
@@ -154,6 +160,14 @@ fn listen(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
+}
+
+/// Removes a socket's file, and nothing else that has its name by now.
+fn remove_socket(path: &Path) -> io::Result<()> {
+    if std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 async fn answer(control: Control, asker: Asker, request: Request<Incoming>) -> Response {
@@ -338,6 +352,34 @@ fn nowhere(look: &Look) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::state_dir::tests::scratch;
+
+    #[tokio::test]
+    async fn a_stale_socket_gives_way() {
+        let path = scratch("socket").join("webmesh.sock");
+        drop(listen(&path).unwrap());
+        assert!(path.exists());
+        drop(listen(&path).unwrap());
+        remove_socket(&path).unwrap();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_sockets_place_stays() {
+        let path = scratch("socket").join("notes");
+        std::fs::write(&path, "mine").unwrap();
+        assert!(listen(&path).is_err());
+        remove_socket(&path).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[tokio::test]
+    async fn only_the_last_folder_of_the_sockets_place_is_made() {
+        let folder = scratch("socket");
+        assert!(listen(&folder.join("a/b/x.sock")).is_err());
+        assert!(!folder.join("a").exists());
+        listen(&folder.join("a/x.sock")).unwrap();
+    }
 
     #[tokio::test]
     async fn who_the_kernel_does_not_name_may_look_and_no_more() {

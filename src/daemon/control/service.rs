@@ -23,6 +23,7 @@ struct Added {
     service: Published,
     domain_name: String,
     peer: String,
+    was: Option<String>,
     warnings: Vec<ApiError>,
 }
 
@@ -56,6 +57,7 @@ pub(super) async fn answer_add(
         port: added.service.port,
         peer: added.peer,
         target: added.service.target.map(|target| target.to_string()),
+        was: added.was,
         door,
         warnings: added.warnings,
     })
@@ -183,7 +185,14 @@ fn add(
         weight: request.weight.unwrap_or(api::USUAL_WEIGHT),
         defined_in: None,
     };
+    let earlier = network.node.own_services().to_vec();
     let service = network.node.service_add(now, wish).map_err(refusal)?;
+    let was = was(&earlier, &service);
+    tracing::info!(
+        name = service.name,
+        port = service.port,
+        "Service is published"
+    );
     let _rest_next_turn = network.drain();
     if let Some(why) = &network.facts.unsaved {
         return Err(ApiError::internal(format!(
@@ -214,8 +223,29 @@ fn add(
         service,
         domain_name,
         peer,
+        was,
         warnings,
     })
+}
+
+/// What a service was before, if others found it elsewhere.
+fn was(earlier: &[Published], now: &Published) -> Option<String> {
+    let is_same = |old: &&Published| old.name == now.name && old.instance == now.instance;
+    let place = |of: &Published| (of.transport, of.port, of.target);
+    let old = earlier.iter().find(is_same)?;
+    if place(old) == place(now) {
+        return None;
+    }
+    let protocol = match old.transport {
+        Transport::Tcp => "",
+        Transport::Udp => "/udp",
+    };
+    let target = old.target.map(|target| format!(" → {target}"));
+    Some(format!(
+        ":{}{protocol}{}",
+        old.port,
+        target.unwrap_or_default()
+    ))
 }
 
 /// By API only this host itself is a target, and nothing of the agent's own (design §10).
@@ -265,6 +295,7 @@ fn refusal(refused: ServiceRefused) -> ApiError {
         ServiceRefused::PortTaken { port, service } => ApiError::port_taken(port, &service),
         ServiceRefused::TooMany => ApiError::could_not(api::Code::BadRequest, refused.to_string())
             .remedy("sudo webmesh service rm NAME"),
+        ServiceRefused::TooLong(_) => ApiError::bad_request(refused.to_string()),
     }
 }
 
@@ -275,6 +306,7 @@ fn remove(agent: &mut Agent, name: &str) -> Result<(), ApiError> {
         return Err(ApiError::defined_in(name, file));
     }
     if network.node.service_remove(now, name) {
+        tracing::info!(name, "Service is withdrawn");
         let _rest_next_turn = network.drain();
         let unsaved = network.facts.unsaved.clone();
         agent.publish();
@@ -297,4 +329,39 @@ fn remove(agent: &mut Agent, name: &str) -> Result<(), ApiError> {
         &status.name,
         known.by_ref(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn web(port: u16) -> Published {
+        Published {
+            name: "web".into(),
+            instance: "anna".into(),
+            transport: Transport::Tcp,
+            port,
+            target: None,
+            splice_port: None,
+            tags: Vec::new(),
+            weight: 100,
+            defined_in: None,
+        }
+    }
+
+    #[test]
+    fn a_service_that_moved_says_where_it_was() {
+        let spliced = Published {
+            target: Some("127.0.0.1:8080".parse().unwrap()),
+            ..web(80)
+        };
+        assert_eq!(was(&[web(80)], &web(81)).unwrap(), ":80");
+        assert_eq!(was(&[spliced], &web(80)).unwrap(), ":80 → 127.0.0.1:8080");
+        assert_eq!(was(&[], &web(80)), None);
+        let tagged = Published {
+            tags: vec!["v2".into()],
+            ..web(80)
+        };
+        assert_eq!(was(&[web(80)], &tagged), None);
+    }
 }

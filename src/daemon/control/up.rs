@@ -13,8 +13,8 @@ pub(super) async fn answer_up(
     request: NetworkRequest,
 ) -> Result<NetworkReply, ApiError> {
     control.network_look(request.network.as_deref())?;
-    control.caller.ask(up).await?;
-    told(control)
+    let warning = control.caller.ask(up).await?;
+    told(control, warning)
 }
 
 pub(super) async fn answer_down(
@@ -22,15 +22,17 @@ pub(super) async fn answer_down(
     request: NetworkRequest,
 ) -> Result<NetworkReply, ApiError> {
     control.network_look(request.network.as_deref())?;
-    control.caller.ask(down).await?;
-    told(control)
+    let warning = control.caller.ask(down).await?;
+    told(control, warning)
 }
 
-fn up(agent: &mut Agent) -> Result<(), ApiError> {
+fn up(agent: &mut Agent) -> Result<Option<ApiError>, ApiError> {
     let path = match &agent.place {
         Place::Down(downed) => downed.path.clone(),
-        Place::Up(_) => return Ok(()),
-        Place::Idle | Place::Joining(_) | Place::Unusable(_) => return agent.network().map(drop),
+        Place::Up(_) => return Ok(None),
+        Place::Idle | Place::Joining(_) | Place::Unusable(_) => {
+            return agent.network().map(|_up| None);
+        }
     };
     agent.wake_up(path).map_err(|error| {
         ApiError::could_not(
@@ -39,27 +41,45 @@ fn up(agent: &mut Agent) -> Result<(), ApiError> {
         )
     })?;
     agent.publish();
-    Ok(())
+    Ok(agent
+        .network()?
+        .facts
+        .unsaved
+        .as_ref()
+        .map(|why| forgotten("is down again", why)))
 }
 
-fn down(agent: &mut Agent) -> Result<(), ApiError> {
+fn down(agent: &mut Agent) -> Result<Option<ApiError>, ApiError> {
     if matches!(agent.place, Place::Down(_)) {
-        return Ok(());
+        return Ok(None);
     }
-    agent.network()?;
+    let network = agent.network()?;
+    network.node.keep_down(Standing::Down);
+    let _rest_at_the_stop = network.drain();
+    let unsaved = network.facts.unsaved.clone();
     if let Place::Up(network) = std::mem::replace(&mut agent.place, Place::Idle) {
         let snapshot = network.node.status(clock::now());
-        let path = agent.take_down(*network, Standing::Down).path().to_owned();
+        let path = agent.take_down(*network).path().to_owned();
         agent.place = Place::Down(Box::new(Downed { path, snapshot }));
     }
     agent.publish();
-    Ok(())
+    Ok(unsaved.map(|why| forgotten("comes up again", &why)))
 }
 
-fn told(control: &Control) -> Result<NetworkReply, ApiError> {
+/// That the disk does not know what was said.
+fn forgotten(what: &str, why: &str) -> ApiError {
+    ApiError::warning(
+        Code::Internal,
+        format!("this cannot be remembered, the network {what} at the agent's next start ({why})"),
+    )
+    .remedy("make room on the disk of the state directory, and say it again")
+}
+
+fn told(control: &Control, warning: Option<ApiError>) -> Result<NetworkReply, ApiError> {
     let (look, network) = control.network_look(None)?;
     Ok(NetworkReply {
         network,
         own: look.status.own.clone(),
+        warnings: warning.into_iter().collect(),
     })
 }
