@@ -96,7 +96,23 @@ pub(super) fn meaningless(cli: &Cli) -> Option<ApiError> {
         Verb::Completion(_) => "completion",
         Verb::Daemon(_) => "daemon",
         Verb::Man(_) => "man",
-        _ => return None,
+        Verb::Init(_)
+        | Verb::Invite(_)
+        | Verb::Join(_)
+        | Verb::Leave(_)
+        | Verb::Up
+        | Verb::Down
+        | Verb::Status(_)
+        | Verb::Peers(_)
+        | Verb::Wait(_)
+        | Verb::Ping(_)
+        | Verb::Whois(_)
+        | Verb::Dns(_)
+        | Verb::DnsHelper { .. }
+        | Verb::Service(_)
+        | Verb::Policy(_)
+        | Verb::Recover(_)
+        | Verb::Debug(_) => return None,
     };
     let option = if cli.common.json {
         "--json"

@@ -32,90 +32,76 @@ pub(super) fn names_not_resolving() -> api::Health {
 
 /// What the node knows to be odd.
 pub(super) fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
-    use api::Level::{Error, Info, Warning};
+    let level = match health {
+        Health::Cloned { .. } => api::Level::Error,
+        Health::Revoked => api::Level::Info,
+        Health::OneAdmin { .. }
+        | Health::NoAdmin
+        | Health::NameLost { .. }
+        | Health::Ipv4Lost
+        | Health::ClockCorrected
+        | Health::CertificateEnding { .. }
+        | Health::ExpirySuspended => api::Level::Warning,
+    };
+    let (code, message, remedy) = in_words(health, snapshot);
+    line(level, code, message, Some(remedy))
+}
+
+/// Code, message and remedy.
+fn in_words(health: &Health, snapshot: &Snapshot) -> (&'static str, String, &'static str) {
     let name = &snapshot.name;
     match health {
-        Health::OneAdmin { admin, .. } => {
-            let message =
-                format!("{name} has one admin. If {admin}'s machine is lost nobody can be added");
-            let remedy = match snapshot.own.role {
+        Health::OneAdmin { admin, .. } => (
+            "one_admin",
+            format!("{name} has one admin. If {admin}'s machine is lost nobody can be added"),
+            match snapshot.own.role {
                 Role::Admin => "sudo webmesh invite --role admin",
                 Role::Member | Role::Leaf => "there: sudo webmesh invite --role admin",
-            };
-            line(Warning, "one_admin", message, Some(remedy))
-        }
-        Health::NoAdmin => {
-            let message = format!("{name} has no admin any more: nobody can be added");
-            let remedy = "with the recovery code: sudo webmesh recover CODE";
-            line(Warning, "no_admin", message, Some(remedy))
-        }
-        Health::NameLost { name: given } => {
-            let message =
-                format!("another machine of {name} has this one's name; here it is called {given}");
-            line(
-                Warning,
-                "name_lost",
-                message,
-                Some("an admin that is up gives it a name of its own"),
-            )
-        }
-        Health::Ipv4Lost => {
-            let message = "another machine has this one's IPv4 address; here only IPv6 is used";
-            line(
-                Warning,
-                "ipv4_lost",
-                message,
-                Some("an admin that is up gives it an address of its own"),
-            )
-        }
-        Health::ClockCorrected => {
-            let message = "this machine's clock is far off; the network's time is used";
-            line(
-                Warning,
-                "clock_corrected",
-                message,
-                Some("set the clock, or install an NTP client"),
-            )
-        }
-        Health::CertificateEnding { until } => {
-            let message = format!(
+            },
+        ),
+        Health::NoAdmin => (
+            "no_admin",
+            format!("{name} has no admin any more: nobody can be added"),
+            "with the recovery code: sudo webmesh recover CODE",
+        ),
+        Health::NameLost { name: given } => (
+            "name_lost",
+            format!("another machine of {name} has this one's name; here it is called {given}"),
+            "an admin that is up gives it a name of its own",
+        ),
+        Health::Ipv4Lost => (
+            "ipv4_lost",
+            "another machine has this one's IPv4 address; here only IPv6 is used".to_owned(),
+            "an admin that is up gives it an address of its own",
+        ),
+        Health::ClockCorrected => (
+            "clock_corrected",
+            "this machine's clock is far off; the network's time is used".to_owned(),
+            "set the clock, or install an NTP client",
+        ),
+        Health::CertificateEnding { until } => (
+            "certificate_ending",
+            format!(
                 "this machine's certificate ends on {} and was not renewed",
                 api::words::date(*until)
-            );
-            line(
-                Warning,
-                "certificate_ending",
-                message,
-                Some("switch an admin's machine on"),
-            )
-        }
-        Health::ExpirySuspended => {
-            let message = "certificates have ended and are honoured, since no admin was seen that could renew them";
-            line(
-                Warning,
-                "expiry_suspended",
-                message,
-                Some("switch an admin's machine on"),
-            )
-        }
-        Health::Cloned { name } => {
-            let message = format!("two machines run with the key of {name}: a cloned disk");
-            line(
-                Error,
-                "cloned",
-                message,
-                Some("on the copy: remove /var/lib/webmesh and join anew"),
-            )
-        }
-        Health::Revoked => {
-            let message = format!("this machine was revoked from {name}");
-            line(
-                Info,
-                "revoked",
-                message,
-                Some("ask an admin for a new invite, after: sudo webmesh leave"),
-            )
-        }
+            ),
+            "switch an admin's machine on",
+        ),
+        Health::ExpirySuspended => (
+            "expiry_suspended",
+            "certificates have ended and are honoured, since no admin was seen that could renew them".to_owned(),
+            "switch an admin's machine on",
+        ),
+        Health::Cloned { name } => (
+            "cloned",
+            format!("two machines run with the key of {name}: a cloned disk"),
+            "on the copy: remove /var/lib/webmesh and join anew",
+        ),
+        Health::Revoked => (
+            "revoked",
+            format!("this machine was revoked from {name}"),
+            "ask an admin for a new invite, after: sudo webmesh leave",
+        ),
     }
 }
 

@@ -55,7 +55,8 @@ fn an_invite_whose_token_is_lost_can_be_taken_back() {
 #[test]
 fn a_token_is_taken_as_it_was_copied() {
     let whole = token();
-    let broken = format!("\n{}\n{}\n", &whole[..60], &whole[60..]);
+    let (head, tail) = whole.split_at(60);
+    let broken = format!("\n{head}\n{tail}\n");
     let typed = format!("sudo webmesh join \"{whole}\"");
     for (word, stdin) in [("-", broken.as_str()), (typed.as_str(), "")] {
         let agent = FakeAgent::new().refuses(Verb::Join, &ApiError::already_in("home"));
