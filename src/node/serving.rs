@@ -417,6 +417,6 @@ mod tests {
         assert_eq!(refused, ServiceRefused::TooLong("web".into()));
         assert!(node.own_services().is_empty() && node.instances(now).is_empty());
         node.service_add(now, wish(2)).unwrap();
-        assert_eq!(node.instances(now).len(), 1);
+        assert_eq!(node.own_services().len(), 1);
     }
 }
