@@ -108,11 +108,12 @@ impl Conversation<'_> {
         if let Some(report) = report::read(&place.report).filter(|_| dns.state != DnsState::Off) {
             why = report.why;
         }
+        let servers = look.resolv_conf.servers.iter();
         let status = DnsStatus {
             asked: self.try_own_name(&dns).await?,
             dns,
             why,
-            resolv_conf: look.resolv_conf.servers,
+            resolv_conf: servers.map(|server| server.address).collect(),
             is_taken: look.is_taken,
             leads_to: look.leads_to.map(|path| path.display().to_string()),
         };
@@ -299,6 +300,7 @@ fn refused(error: HostDnsError) -> ApiError {
         HostDnsError::Wish(_)
         | HostDnsError::Device(_)
         | HostDnsError::ChangedByOthers
+        | HostDnsError::Busy
         | HostDnsError::File { .. } => ApiError::could_not(Code::Internal, text),
     }
 }

@@ -121,7 +121,9 @@ impl Agent {
 
     /// Publishes what there is to see now.
     pub(super) fn publish(&mut self) {
-        self.host_names.follow(clock::moment(), self.wanted_names());
+        let wanted = self.wanted_names();
+        self.host_names
+            .follow(clock::moment(), self.config.dns.mode, wanted);
         if let Place::Up(network) = &mut self.place {
             network.forward_to(self.host_names.upstreams());
         }

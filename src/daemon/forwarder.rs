@@ -72,14 +72,11 @@ pub(super) struct Upstreams {
 
 impl Upstreams {
     /// These servers, but never ourselves: no address of the mesh is one of somebody else's servers.
-    pub(super) fn new(servers: &[IpAddr], mesh: &[IpNet], domain: &str) -> Self {
-        let is_ours = |server: &IpAddr| mesh.iter().any(|net| net.contains(server));
+    pub(super) fn new(servers: &[SocketAddr], mesh: &[IpNet], domain: &str) -> Self {
+        let is_ours = |server: &SocketAddr| mesh.iter().any(|net| net.contains(&server.ip()));
         let others = servers.iter().filter(|server| !is_ours(server));
         Self {
-            servers: others
-                .take(SERVERS)
-                .map(|server| SocketAddr::new(*server, 53))
-                .collect(),
+            servers: others.take(SERVERS).copied().collect(),
             mesh: mesh.to_vec(),
             domain: domain.to_owned(),
         }
@@ -421,7 +418,11 @@ mod tests {
             "100.71.0.0/16".parse().unwrap(),
             "fd7c:1a2b:3c4d::/48".parse().unwrap(),
         ];
-        let servers = ["100.71.255.53", "fd7c:1a2b:3c4d::53", "192.0.2.1"];
+        let servers = [
+            "100.71.255.53:53",
+            "[fd7c:1a2b:3c4d::53]:53",
+            "192.0.2.1:53",
+        ];
         let servers = servers.map(|text| text.parse().unwrap());
         let upstreams = Upstreams::new(&servers, &mesh, "home.internal");
         assert_eq!(upstreams.servers, ["192.0.2.1:53".parse().unwrap()]);

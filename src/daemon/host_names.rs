@@ -4,13 +4,13 @@
 //! agent was started by hand as root, a thread of its own. What root did is read from its report.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::StreamExt as _;
@@ -18,6 +18,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::tasks::{self, Task};
 use crate::{
+    config::DnsMode,
     host_dns::{
         self, Place,
         bus::Bus,
@@ -59,7 +60,7 @@ pub(super) struct HostNames {
     place: Place,
     standing: Standing,
     report: Option<Report>,
-    upstreams: Option<Vec<IpAddr>>,
+    upstreams: Option<Vec<SocketAddr>>,
     host: Host,
     looked: Moment,
     /// When the file began to say something else, or the host to be another.
@@ -84,7 +85,10 @@ enum Standing {
 struct Host {
     comings: u64,
     resolv_conf: Option<std::path::PathBuf>,
-    changed_at: Option<std::time::SystemTime>,
+    changed_at: Option<SystemTime>,
+    sources_changed_at: [Option<SystemTime>; 2],
+    /// The agent's own configuration is the host's too: root reads in it whether to take over.
+    mode: DnsMode,
 }
 
 /// When root is woken again, if it does not answer.
@@ -120,7 +124,7 @@ impl HostNames {
     }
 
     /// Sees to it that the file says what is wanted now, and that root has read it.
-    pub(super) fn follow(&mut self, now: Moment, wanted: Option<Wanted>) {
+    pub(super) fn follow(&mut self, now: Moment, mode: DnsMode, wanted: Option<Wanted>) {
         let is_time = now.since(self.looked) >= LOOK;
         let wish = wanted.and_then(|wanted| self.wish_for(wanted));
         let is_new = !self.stands(wish.as_ref());
@@ -128,7 +132,7 @@ impl HostNames {
             return;
         }
         self.looked = now;
-        let host = self.look();
+        let host = self.look(mode);
         let is_elsewhere = std::mem::replace(&mut self.host, host.clone()) != host;
         let report = report::read(&self.place.report);
         let backend = |report: &Option<Report>| report.as_ref().map(|report| report.backend);
@@ -177,7 +181,7 @@ impl HostNames {
     }
 
     /// Whom to ask all other names, while `/etc/resolv.conf` is ours.
-    pub(super) fn upstreams(&self) -> Option<&[IpAddr]> {
+    pub(super) fn upstreams(&self) -> Option<&[SocketAddr]> {
         self.upstreams.as_deref()
     }
 
@@ -258,7 +262,7 @@ impl HostNames {
         }
     }
 
-    fn look(&mut self) -> Host {
+    fn look(&mut self, mode: DnsMode) -> Host {
         let file = self.place.etc.join("resolv.conf");
         let own: &[IpAddr] = match &self.standing {
             Standing::Wish(wish) => &wish.servers,
@@ -272,6 +276,8 @@ impl HostNames {
                 .metadata()
                 .and_then(|metadata| metadata.modified())
                 .ok(),
+            sources_changed_at: takeover::sources_changed_at(&self.place.etc),
+            mode,
         }
     }
 
@@ -333,7 +339,7 @@ async fn watch(comings: Arc<AtomicU64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::state_dir::tests::scratch;
+    use crate::{daemon::state_dir::tests::scratch, host_dns::scratch::Scratch};
 
     #[test]
     fn names_are_being_set_up_until_root_reports_or_5_s_are_over() {
@@ -373,5 +379,30 @@ mod tests {
             why: String::new(),
         });
         assert!(!names.is_setting_up(at));
+    }
+
+    #[test]
+    fn another_mode_wakes_root_again() {
+        let folder = Scratch::new("host-names");
+        let mut names = HostNames::beside(&folder.join("webmesh.sock"));
+        let wanted = Wanted {
+            device: "lo".to_owned(),
+            domain: "home.internal".to_owned(),
+            pool4: None,
+            prefix6: "fd7c:1a2b:3c4d::/48".parse().unwrap(),
+            servers: vec!["fd7c:1a2b:3c4d::53".parse().unwrap()],
+            search: Vec::new(),
+        };
+        let mut generation_at = |looks: u32, mode| {
+            let now = Moment(0).after(LOOK * looks);
+            names.follow(now, mode, Some(wanted.clone()));
+            file::read(&folder).unwrap().unwrap().generation
+        };
+        let first = generation_at(1, DnsMode::Auto);
+        assert_eq!(generation_at(2, DnsMode::Auto), first);
+        let second = generation_at(3, DnsMode::Forward);
+        assert!(second > first);
+        assert_eq!(generation_at(4, DnsMode::Forward), second);
+        assert!(generation_at(5, DnsMode::Auto) > second);
     }
 }

@@ -328,7 +328,7 @@ impl Network {
     }
 
     /// Asks these servers for names of others from now on; None: such names are refused.
-    pub(super) fn forward_to(&mut self, servers: Option<&[IpAddr]>) {
+    pub(super) fn forward_to(&mut self, servers: Option<&[SocketAddr]>) {
         let own = self.tables.load().own;
         let mesh = dns::ranges(own.pool4, own.prefix6);
         let domain = self.node.domain().unwrap_or_default();

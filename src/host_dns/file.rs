@@ -14,6 +14,9 @@ use super::wish::{Wish, WishRefused};
 /// Its name.
 pub const NAME: &str = "dns.json";
 
+/// What the folders of the wish and of the reports are called in errors.
+const FOLDER: &str = "the folder beside the agent's socket";
+
 /// Where it is written before it is renamed.
 const DRAFT: &str = ".dns.json.new";
 
@@ -32,6 +35,9 @@ pub enum ReadWishError {
     /// It is a link, a pipe, a second name of something.
     #[error("{NAME} is no plain file of its own")]
     NotPlain,
+    /// Its folder is none.
+    #[error("{FOLDER} is a link or a file, and no folder")]
+    NoFolder,
     /// It, or its folder, is somebody's who is neither root nor the agent.
     #[error("{0} belongs to user {1}, who is neither root nor the agent's")]
     Owner(&'static str, u32),
@@ -54,12 +60,7 @@ pub enum ReadWishError {
 /// # Errors
 /// It is not what the agent writes; nothing of it counts then.
 pub fn read(folder: &Path) -> Result<Option<Wish>, ReadWishError> {
-    match fs::symlink_metadata(folder) {
-        Ok(metadata) if !metadata.is_dir() => return Err(ReadWishError::NotPlain),
-        Ok(metadata) => judge("its folder", &metadata)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error.into()),
-    }
+    judge_folder(folder)?;
     let careful = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let opened = OpenOptions::new()
         .read(true)
@@ -82,6 +83,19 @@ pub fn read(folder: &Path) -> Result<Option<Wish>, ReadWishError> {
     let wish: Wish = serde_json::from_str(&text)?;
     wish.check()?;
     Ok(Some(wish))
+}
+
+/// Whether nobody but root and the agent can change what is in a folder, or in one that is not there yet.
+///
+/// # Errors
+/// Somebody else can, or it is a link.
+pub fn judge_folder(folder: &Path) -> Result<(), ReadWishError> {
+    match fs::symlink_metadata(folder) {
+        Ok(metadata) if !metadata.is_dir() => Err(ReadWishError::NoFolder),
+        Ok(metadata) => judge(FOLDER, &metadata),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn judge(what: &'static str, metadata: &fs::Metadata) -> Result<(), ReadWishError> {
@@ -174,7 +188,7 @@ mod tests {
         assert!(matches!(read(&folder), Err(ReadWishError::NotPlain)));
         let link = folder.join("link");
         symlink(&*folder, &link).unwrap();
-        assert!(matches!(read(&link), Err(ReadWishError::NotPlain)));
+        assert!(matches!(read(&link), Err(ReadWishError::NoFolder)));
     }
 
     #[test]
@@ -188,10 +202,7 @@ mod tests {
         assert!(matches!(read(&folder), Err(ReadWishError::Open(NAME))));
         open(&folder.join(NAME), 0o644);
         open(&folder, 0o777);
-        assert!(matches!(
-            read(&folder),
-            Err(ReadWishError::Open("its folder"))
-        ));
+        assert!(matches!(read(&folder), Err(ReadWishError::Open(FOLDER))));
     }
 
     #[test]
@@ -216,7 +227,7 @@ mod tests {
         std::os::unix::fs::chown(&*folder, Some(65_534), None).unwrap();
         assert!(matches!(
             read(&folder),
-            Err(ReadWishError::Owner("its folder", _))
+            Err(ReadWishError::Owner(FOLDER, _))
         ));
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -14,6 +15,7 @@ use super::{
     look::Local,
     wish::Wish,
 };
+use crate::platform::sock_diag::{Listening, Port, listening};
 
 /// Below `/etc`: what openresolv is told.
 const OPENRESOLV: &str = "resolvconf.conf";
@@ -31,17 +33,25 @@ const SYSTEMD: Seat = Seat {
     interface: "org.freedesktop.systemd1.Manager",
 };
 
-/// What there is to be fed.
-pub(super) fn find(etc: &Path) -> Local {
-    let config = fs::read_to_string(etc.join(OPENRESOLV)).unwrap_or_default();
-    if feeds_a_resolver(&config) && program(etc).is_some() {
+/// What there is to be fed; `answers` tells whether a dnsmasq whose files are here also runs.
+pub(super) fn find(etc: &Path, answers: impl FnOnce() -> bool) -> Local {
+    if has_openresolv(etc) {
         return Local::Openresolv;
     }
-    let is_read = |folder: &Path| folder.is_dir();
-    if is_read(&etc.join(FOLDER)) && etc.join("dnsmasq.conf").exists() {
+    if etc.join(FOLDER).is_dir() && etc.join("dnsmasq.conf").exists() && answers() {
         return Local::Dnsmasq;
     }
     Local::None
+}
+
+/// Whether some program of this host takes questions at this address.
+pub(super) fn answers(server: IpAddr) -> bool {
+    listening(Port::Udp(53), &[server]).is_ok_and(|found| found == Listening::Here)
+}
+
+fn has_openresolv(etc: &Path) -> bool {
+    let config = fs::read_to_string(etc.join(OPENRESOLV)).unwrap_or_default();
+    feeds_a_resolver(&config) && program(etc).is_some()
 }
 
 /// Whether openresolv writes the part of dnsmasq's or unbound's configuration that sends zones to servers.
@@ -98,7 +108,7 @@ pub(super) async fn revert(etc: &Path, bus: Option<&Bus>) -> io::Result<()> {
         // A dnsmasq that does not run reads its folder when it starts.
         let _not_running = restart_dnsmasq(bus).await;
     }
-    if find(etc) == Local::Openresolv {
+    if has_openresolv(etc) {
         run_openresolv(etc, &["-f", "-d", INTERFACE], "").await?;
     }
     Ok(())
@@ -168,15 +178,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn dnsmasq_counts_only_where_something_answers_for_it() {
+        let etc = Scratch::new("dnsmasq-files");
+        assert_eq!(find(&etc, || true), Local::None);
+        fs::create_dir(etc.join(FOLDER)).unwrap();
+        fs::write(etc.join("dnsmasq.conf"), "").unwrap();
+        assert_eq!(find(&etc, || true), Local::Dnsmasq);
+        assert_eq!(find(&etc, || false), Local::None);
+        assert!(!answers("127.71.82.93".parse().unwrap()));
+    }
+
     #[tokio::test]
     async fn openresolv_is_told_by_its_program_and_told_again_at_the_end() {
         let root = Scratch::new("openresolv");
         let etc = root.join("etc");
         fs::create_dir_all(&etc).unwrap();
         fs::create_dir_all(root.join("sbin")).unwrap();
-        assert_eq!(find(&etc), Local::None);
+        assert_eq!(find(&etc, || false), Local::None);
         fs::write(etc.join(OPENRESOLV), "dnsmasq_conf=/run/dnsmasq.conf\n").unwrap();
-        assert_eq!(find(&etc), Local::None, "without its program");
+        assert_eq!(find(&etc, || false), Local::None, "without its program");
         let said = root.join("said");
         let script = format!(
             "#!/bin/sh\necho \"$@\" >> {0}\ncat >> {0}\n",
@@ -188,7 +209,7 @@ mod tests {
             fs::Permissions::from_mode(0o755),
         )
         .unwrap();
-        assert_eq!(find(&etc), Local::Openresolv);
+        assert_eq!(find(&etc, || false), Local::Openresolv);
         apply(&etc, None, Local::Openresolv, &good()).await.unwrap();
         revert(&etc, None).await.unwrap();
         assert_eq!(

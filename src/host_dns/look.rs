@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -51,7 +50,7 @@ pub enum Local {
     None,
     /// openresolv writes the configuration of dnsmasq or unbound.
     Openresolv,
-    /// dnsmasq reads a folder, and a unit of systemd runs it.
+    /// dnsmasq reads a folder, and something answers where it would.
     Dnsmasq,
 }
 
@@ -93,13 +92,15 @@ impl Look {
         let file = etc.join("resolv.conf");
         let text = fs::read(&file).unwrap_or_default();
         let nsswitch = fs::read_to_string(etc.join("nsswitch.conf")).unwrap_or_default();
+        let resolv_conf = ResolvConf::parse(&String::from_utf8_lossy(&text));
+        let first = resolv_conf.servers.first().map(|server| server.address);
         let mut look = Self {
-            resolv_conf: ResolvConf::parse(&String::from_utf8_lossy(&text)),
+            resolv_conf,
             leads_to: fs::read_link(&file).ok(),
             is_taken: takeover::stands(etc),
             was_overwritten: takeover::was_overwritten(etc),
             hosts: Hosts::parse(&nsswitch),
-            local: super::local::find(etc),
+            local: super::local::find(etc, || first.is_some_and(super::local::answers)),
             ..Self::default()
         };
         if let Some(bus) = bus {
@@ -120,7 +121,7 @@ impl Look {
     /// Whether the first server asked is a program on this host.
     fn asks_this_host(&self) -> bool {
         let first = self.resolv_conf.servers.first();
-        self.hosts.dns && first.is_some_and(IpAddr::is_loopback)
+        self.hosts.dns && first.is_some_and(|server| server.address.is_loopback())
     }
 
     /// Who is to send us our names.

@@ -24,17 +24,21 @@ pub mod report;
 pub mod resolv_conf;
 pub mod resolved;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 pub mod takeover;
 #[cfg(test)]
 mod tests;
 pub mod wish;
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions, Permissions},
     io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
+
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use self::{
     bus::Bus,
@@ -68,6 +72,15 @@ const REPORTS: &str = "/run/webmesh-dns";
 /// The same beside the socket of any other agent.
 const REPORTS_BESIDE: &str = "host-dns";
 
+/// The pause between two tries to be the only one. The kernel tells of a free lock only those who block.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it is tried: for ten seconds. systemd gives the helper half a minute in all.
+const TRIES: u32 = 200;
+
+/// How often a wish that changes meanwhile is carried out before whoever wakes us is left to do it again.
+const ROUNDS: usize = 3;
+
 /// Why the host was not set up.
 #[derive(Debug, thiserror::Error)]
 pub enum HostDnsError {
@@ -85,9 +98,15 @@ pub enum HostDnsError {
     Needless(String),
     /// `/etc/resolv.conf` was written by others after a takeover.
     #[error(
-        "/etc/resolv.conf was written by somebody else since; it is left alone (before the takeover it was /etc/resolv.conf.before-webmesh)"
+        "/etc/resolv.conf was written by somebody else since; it stays as it is, and what was kept from before the takeover is gone"
     )]
     ChangedByOthers,
+    /// Another process holds the lock.
+    #[error(
+        "another webmesh has been setting up this host's resolver for {} s; try again when it is done",
+        (PAUSE * TRIES).as_secs()
+    )]
+    Busy,
     /// A file could not be written.
     #[error("cannot write {what}: {source}")]
     File {
@@ -121,28 +140,57 @@ impl Place {
         }
     }
 
-    /// Whether the takeover is wanted: a person said it, or the configuration does.
-    fn wants_takeover(&self) -> bool {
-        let configured = || {
-            let config = Config::load(Path::new(DEFAULT_FILE), Absence::Defaults);
-            config.is_ok_and(|config| config.dns.mode == DnsMode::Forward)
-        };
-        takeover::is_wanted(&self.etc) || (self.is_host && configured())
+    /// Whether the takeover is wanted: a person said it, or the configuration does. None: nobody can read it.
+    fn wants_takeover(&self) -> Option<bool> {
+        if takeover::is_wanted(&self.etc) || !self.is_host {
+            return Some(takeover::is_wanted(&self.etc));
+        }
+        let config = Config::load(Path::new(DEFAULT_FILE), Absence::Defaults).ok()?;
+        Some(config.dns.mode == DnsMode::Forward)
     }
 
     /// Holds off everybody else who would set up the host.
-    fn lock(&self) -> Result<nix::fcntl::Flock<File>, HostDnsError> {
-        let failed = cannot_write("the folder of reports");
+    async fn lock(&self) -> Result<Flock<File>, HostDnsError> {
+        let mut file = self.open_lock()?;
+        for _try in 0..TRIES {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(locked) => return Ok(locked),
+                Err((file, nix::errno::Errno::EWOULDBLOCK)) => file,
+                Err((_, errno)) => {
+                    return Err(cannot_write("the lock beside the reports")(errno.into()));
+                }
+            };
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(HostDnsError::Busy)
+    }
+
+    /// Opens what is locked. Whoever can open it for reading can hold it, so nobody else may.
+    fn open_lock(&self) -> Result<File, HostDnsError> {
+        if !self.is_host {
+            // Another agent's folder can be anybody's, with links of his in it that lead anywhere.
+            file::judge_folder(&self.run)?;
+        }
+        let failed = || cannot_write("the folder of reports");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&self.report)
+            .map_err(failed())?;
+        file::judge_folder(&self.report)?;
         // Under a umask of 077 the agent could not read what stands there.
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        let locked = fs::create_dir_all(&self.report)
-            .and_then(|()| fs::set_permissions(&self.report, readable))
-            .and_then(|()| File::create(self.report.join("lock")))
-            .and_then(|file| {
-                nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusive)
-                    .map_err(|(_, errno)| errno.into())
-            });
-        locked.map_err(failed)
+        fs::set_permissions(&self.report, Permissions::from_mode(0o755)).map_err(failed())?;
+        let opened = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(self.report.join("lock"));
+        let lock = opened.map_err(cannot_write("the lock beside the reports"))?;
+        lock.set_permissions(Permissions::from_mode(0o600))
+            .map_err(cannot_write("the lock beside the reports"))?;
+        Ok(lock)
     }
 }
 
@@ -151,7 +199,7 @@ impl Place {
 /// # Errors
 /// The wish is not believed, or somebody refuses; the rest of the host is as it was.
 pub async fn apply(place: &Place) -> Result<Option<Report>, HostDnsError> {
-    let _alone = place.lock()?;
+    let _alone = place.lock().await?;
     let bus = Bus::of_host().await;
     apply_by(place, bus.as_ref()).await
 }
@@ -161,13 +209,17 @@ async fn apply_by(place: &Place, bus: Option<&Bus>) -> Result<Option<Report>, Ho
         put_back(place, bus).await?;
         return Ok(None);
     };
+    let mut round = 1;
     loop {
         must_be_ours(&wish)?;
         let report = set_up(place, bus, &wish).await?;
         report::write(&place.report, &report).map_err(cannot_write("the report"))?;
         // A wish that came meanwhile may wake nobody else.
         match file::read(&place.run)? {
-            Some(newer) if newer != wish => wish = newer,
+            Some(newer) if newer != wish && round < ROUNDS => {
+                wish = newer;
+                round += 1;
+            }
             Some(_) => return Ok(Some(report)),
             None => {
                 put_back(place, bus).await?;
@@ -178,10 +230,7 @@ async fn apply_by(place: &Place, bus: Option<&Bus>) -> Result<Option<Report>, Ho
 }
 
 async fn set_up(place: &Place, bus: Option<&Bus>, wish: &Wish) -> Result<Report, HostDnsError> {
-    // What others have written since is theirs, until the person says it again.
-    if place.wants_takeover() && !takeover::was_overwritten(&place.etc) {
-        takeover::take(&place.etc, wish).map_err(cannot_write("/etc/resolv.conf"))?;
-    }
+    follow_takeover(place, wish).map_err(cannot_write("/etc/resolv.conf"))?;
     let look = Look::at(&place.etc, bus).await;
     let Choice { backend, why } = look.choose();
     let done = carry_out(place, bus, &look, (backend, wish)).await;
@@ -195,6 +244,23 @@ async fn set_up(place: &Place, bus: Option<&Bus>, wish: &Wish) -> Result<Report,
         backend,
         why,
     })
+}
+
+/// Takes `/etc/resolv.conf` over where that is wanted, and gives it back where it no longer is.
+fn follow_takeover(place: &Place, wish: &Wish) -> io::Result<()> {
+    match place.wants_takeover() {
+        // What others have written since is theirs, until the network comes up anew or the person says it again.
+        Some(true) if takeover::was_overwritten(&place.etc) => Ok(()),
+        Some(true) => takeover::take(&place.etc, wish),
+        Some(false) if takeover::stands(&place.etc) || takeover::was_overwritten(&place.etc) => {
+            if takeover::undo(&place.etc)? == Undone::ChangedByOthers {
+                tracing::warn!("{}", HostDnsError::ChangedByOthers);
+            }
+            Ok(())
+        }
+        // A configuration with a fault in it is not carried out, neither one way nor the other.
+        Some(false) | None => Ok(()),
+    }
 }
 
 async fn carry_out(
@@ -230,17 +296,23 @@ async fn carry_out(
 /// # Errors
 /// Something of it is still there.
 pub async fn revert(place: &Place) -> Result<(), HostDnsError> {
-    let _alone = place.lock()?;
+    let _alone = place.lock().await?;
     let bus = Bus::of_host().await;
     put_back(place, bus.as_ref()).await
 }
 
 async fn put_back(place: &Place, bus: Option<&Bus>) -> Result<(), HostDnsError> {
-    if place.is_host {
-        take_back_words(place, bus).await?;
-    }
-    let undone = takeover::undo(&place.etc).map_err(cannot_write("/etc/resolv.conf"))?;
-    report::remove(&place.report).map_err(cannot_write("the report"))?;
+    // All of it is tried, whatever of it fails; the first fault is what is said.
+    let words_back = if place.is_host {
+        take_back_words(place, bus).await
+    } else {
+        Ok(())
+    };
+    let undone = takeover::undo(&place.etc).map_err(cannot_write("/etc/resolv.conf"));
+    let removed = report::remove(&place.report).map_err(cannot_write("the report"));
+    words_back?;
+    let undone = undone?;
+    removed?;
     match undone {
         Undone::Restored | Undone::Nothing => Ok(()),
         Undone::ChangedByOthers => Err(HostDnsError::ChangedByOthers),
@@ -255,12 +327,13 @@ async fn take_back_words(place: &Place, bus: Option<&Bus>) -> Result<(), HostDns
         // With the device resolved has forgotten it already.
         let _forgotten = resolved::revert(bus, report.index).await;
     }
-    network_manager::revert(&place.etc, bus)
+    let network_manager = network_manager::revert(&place.etc, bus)
         .await
-        .map_err(cannot_write("NetworkManager's folder for dnsmasq"))?;
-    local::revert(&place.etc, bus)
+        .map_err(cannot_write("NetworkManager's folder for dnsmasq"));
+    let local = local::revert(&place.etc, bus)
         .await
-        .map_err(cannot_write("the local resolver's configuration"))
+        .map_err(cannot_write("the local resolver's configuration"));
+    network_manager.and(local)
 }
 
 /// Puts our resolver into `/etc/resolv.conf`, now and whenever the network comes up, until [`hand_back`].
@@ -268,7 +341,7 @@ async fn take_back_words(place: &Place, bus: Option<&Bus>) -> Result<(), HostDns
 /// # Errors
 /// There is no network, it is not needed, or the file cannot be written.
 pub async fn take_over(place: &Place) -> Result<Report, HostDnsError> {
-    let _alone = place.lock()?;
+    let _alone = place.lock().await?;
     let wish = file::read(&place.run)?.ok_or(HostDnsError::NoWish)?;
     must_be_ours(&wish)?;
     let bus = Bus::of_host().await;
@@ -279,8 +352,11 @@ pub async fn take_over(place: &Place) -> Result<Report, HostDnsError> {
             return Err(HostDnsError::Needless(choice.why));
         }
     }
-    takeover::want(&place.etc, true).map_err(cannot_write("/etc/webmesh"))?;
     takeover::take(&place.etc, &wish).map_err(cannot_write("/etc/resolv.conf"))?;
+    if let Err(error) = takeover::want(&place.etc, true) {
+        let _as_it_was = takeover::undo(&place.etc);
+        return Err(cannot_write("/etc/webmesh")(error));
+    }
     let report = set_up(place, bus.as_ref(), &wish).await?;
     report::write(&place.report, &report).map_err(cannot_write("the report"))?;
     Ok(report)
@@ -291,7 +367,7 @@ pub async fn take_over(place: &Place) -> Result<Report, HostDnsError> {
 /// # Errors
 /// It cannot be written, or is somebody else's by now.
 pub async fn hand_back(place: &Place) -> Result<(), HostDnsError> {
-    let alone = place.lock()?;
+    let alone = place.lock().await?;
     takeover::want(&place.etc, false).map_err(cannot_write("/etc/webmesh"))?;
     let undone = takeover::undo(&place.etc).map_err(cannot_write("/etc/resolv.conf"))?;
     drop(alone);

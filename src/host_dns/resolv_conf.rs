@@ -1,14 +1,49 @@
 //! The text of `/etc/resolv.conf`: what it says, and the one we put in its place. Pure.
 
-use std::net::IpAddr;
+use std::{
+    fmt,
+    net::{AddrParseError, IpAddr},
+    str::FromStr,
+};
 
 use super::wish::Wish;
+
+/// A server: where it is, and by which link where the address alone does not say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its address.
+    pub address: IpAddr,
+    /// What stands behind `%`: the name or the number of a link.
+    pub zone: Option<String>,
+}
+
+impl FromStr for Server {
+    type Err = AddrParseError;
+
+    fn from_str(word: &str) -> Result<Self, AddrParseError> {
+        let (address, zone) = match word.split_once('%') {
+            Some((address, zone)) => (address, Some(zone.to_owned())),
+            None => (word, None),
+        };
+        let address = address.parse()?;
+        Ok(Self { address, zone })
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.zone {
+            Some(zone) => write!(to, "{}%{zone}", self.address),
+            None => write!(to, "{}", self.address),
+        }
+    }
+}
 
 /// What a `resolv.conf` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolvConf {
     /// Whom to ask, in this order.
-    pub servers: Vec<IpAddr>,
+    pub servers: Vec<Server>,
     /// What short names are completed with.
     pub search: Vec<String>,
     /// Everything under `options`.
@@ -35,7 +70,9 @@ impl ResolvConf {
             let mut words = line.split_whitespace();
             let key = words.next().unwrap_or_default();
             match key {
-                "nameserver" => read.servers.extend(words.next().and_then(address)),
+                "nameserver" => read
+                    .servers
+                    .extend(words.next().and_then(|word| word.parse().ok())),
                 "search" | "domain" => read.search = words.map(str::to_owned).collect(),
                 "options" => read.options.extend(words.map(str::to_owned)),
                 _ => {}
@@ -48,13 +85,8 @@ impl ResolvConf {
     pub fn asks(&self, servers: &[IpAddr]) -> bool {
         const LOOKED_AT: usize = 3;
         let mut asked = self.servers.iter().take(LOOKED_AT);
-        asked.any(|server| servers.contains(server))
+        asked.any(|server| servers.contains(&server.address))
     }
-}
-
-/// An address; the zone behind `%` says by which link, which nobody here needs to know.
-fn address(word: &str) -> Option<IpAddr> {
-    word.split('%').next()?.parse().ok()
 }
 
 /// The text that makes our resolver the first to be asked, and whom `before` asked the next.
@@ -62,7 +94,10 @@ pub fn takeover(wish: &Wish, before: &ResolvConf) -> String {
     let others = before
         .servers
         .iter()
-        .filter(|server| !wish.servers.contains(server));
+        .filter(|server| !wish.servers.contains(&server.address))
+        .map(Server::to_string);
+    // One address of ours: the C library looks at three servers in all.
+    let ours = wish.servers.iter().take(1).map(IpAddr::to_string);
     let search = wish.search.iter().chain(
         before
             .search
@@ -72,8 +107,7 @@ pub fn takeover(wish: &Wish, before: &ResolvConf) -> String {
     // `trust-ad` was said of the servers before; a second is what a dead agent may cost.
     let kept = |option: &&String| !option.starts_with("timeout:") && *option != "trust-ad";
     let mut text = format!("{HEAD}\n");
-    // One address of ours: the C library looks at three servers in all.
-    for server in wish.servers.iter().take(1).chain(others) {
+    for server in ours.chain(others) {
         text.push_str(&format!("nameserver {server}\n"));
     }
     let search: Vec<&str> = search.map(String::as_str).collect();
@@ -121,7 +155,7 @@ mod tests {
         );
         assert_eq!(
             read.servers,
-            ["192.0.2.1", "fe80::1"].map(|text| text.parse::<IpAddr>().unwrap())
+            ["192.0.2.1", "fe80::1%eth0"].map(|text| text.parse::<Server>().unwrap())
         );
         assert_eq!(read.search, ["lan", "example.net"]);
         assert_eq!(read.options, ["edns0", "timeout:5", "trust-ad"]);
@@ -131,15 +165,15 @@ mod tests {
     #[test]
     fn ours_asks_us_first_then_the_old_servers() {
         let before = ResolvConf::parse(
-            "nameserver 192.0.2.1\nnameserver 100.71.255.53\nnameserver 2001:db8::1\nsearch lan\n\
+            "nameserver 192.0.2.1\nnameserver 100.71.255.53\nnameserver fe80::1%eth0\nsearch lan\n\
              options edns0 timeout:5 trust-ad attempts:3\n",
         );
         let text = takeover(&good(), &before);
         let read = ResolvConf::parse(&text);
         assert_eq!(
             read.servers,
-            ["100.71.255.53", "192.0.2.1", "2001:db8::1"]
-                .map(|text| text.parse::<IpAddr>().unwrap())
+            ["100.71.255.53", "192.0.2.1", "fe80::1%eth0"]
+                .map(|text| text.parse::<Server>().unwrap())
         );
         assert_eq!(read.search, ["home.internal", "svc.home.internal", "lan"]);
         assert_eq!(read.options, ["timeout:1", "edns0", "attempts:3"]);

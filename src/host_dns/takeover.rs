@@ -7,8 +7,10 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use nix::{
@@ -18,7 +20,7 @@ use nix::{
 };
 
 use super::{
-    resolv_conf::{self, ResolvConf, STUBS},
+    resolv_conf::{self, ResolvConf, STUBS, Server},
     wish::Wish,
 };
 
@@ -44,7 +46,7 @@ pub enum Undone {
     Restored,
     /// There was nothing to undo.
     Nothing,
-    /// Somebody else has written it since: it is left alone.
+    /// Somebody else has written it since: it is left alone, and what was kept is thrown away.
     ChangedByOthers,
 }
 
@@ -56,37 +58,53 @@ pub fn take(etc: &Path, wish: &Wish) -> io::Result<()> {
     let (file, backup) = (etc.join(NAME), etc.join(BACKUP));
     let standing = read_if_there(&file)?;
     let is_ours = resolv_conf::is_ours(&standing);
-    let before = if is_ours {
-        read_if_there(&backup)?
+    let before = if !is_ours {
+        ResolvConf::parse(&standing)
+    } else if backup.symlink_metadata().is_ok() {
+        ResolvConf::parse(&read_if_there(&backup)?)
     } else {
-        standing.clone()
+        before_of_ours(&standing)
     };
-    let text = resolv_conf::takeover(wish, &asked_before(etc, &before));
+    let text = resolv_conf::takeover(wish, &past_the_stubs(etc, before));
     if is_ours && text == standing {
         return Ok(());
     }
     let draft = write_draft(etc, &text)?;
-    if !is_ours {
-        keep(&file, &backup)?;
-    }
-    match fs::rename(&draft, &file) {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            let _not_needed = fs::remove_file(&draft);
-            // A mount: the second name is of the folder's own file, if it took at all. Its bytes are kept instead.
-            if !is_ours {
-                copy(&file, &backup)?;
-            }
-            overwrite(&file, text.as_bytes())
-        }
+    let kept = if is_ours {
+        Ok(())
+    } else {
+        keep(&file, &backup)
+    };
+    match kept.and_then(|()| fs::rename(&draft, &file)) {
+        Ok(()) => sync(etc),
         Err(error) => {
             let _not_needed = fs::remove_file(&draft);
-            Err(error)
+            let is_mount = error.raw_os_error() == Some(libc::EBUSY);
+            // A mount: the second name is of the folder's own file, if it took at all. Its bytes are kept instead.
+            let kept = match (is_mount, is_ours) {
+                (false, _) => Err(error),
+                (true, true) => Ok(()),
+                (true, false) => copy(&file, &backup),
+            };
+            if kept.is_err() && !is_ours {
+                // Beside a file that is not ours it would say that others had overwritten ours.
+                let _not_needed = fs::remove_file(&backup);
+            }
+            kept?;
+            overwrite(&file, text.as_bytes())
         }
-        Ok(()) => sync(etc),
     }
 }
 
-/// Brings back what stood there.
+/// Whom a file of ours names after us, where nothing else is left of what stood there.
+fn before_of_ours(text: &str) -> ResolvConf {
+    let mut before = ResolvConf::parse(text);
+    before.servers = before.servers.into_iter().skip(1).collect();
+    before
+}
+
+/// Brings back what stood there. What others have written since stays; what was kept for us to bring back goes then, as
+/// it would be older than theirs.
 ///
 /// # Errors
 /// What is there stays.
@@ -102,6 +120,7 @@ pub fn undo(etc: &Path) -> io::Result<Undone> {
             return Ok(Undone::Nothing);
         }
         if !resolv_conf::is_ours(&read_if_there(&file)?) {
+            fs::remove_file(&backup)?;
             return Ok(Undone::ChangedByOthers);
         }
     }
@@ -122,25 +141,54 @@ fn undo_without_backup(file: &Path) -> io::Result<Undone> {
     if !resolv_conf::is_ours(&text) {
         return Ok(Undone::Nothing);
     }
-    match ResolvConf::parse(&text).servers.split_first() {
-        Some((_ours, others)) if !others.is_empty() => {
-            let lines = others.iter().map(|server| format!("nameserver {server}\n"));
-            overwrite(file, lines.collect::<String>().as_bytes())?;
-        }
-        Some(_) | None => fs::remove_file(file)?,
+    let others = before_of_ours(&text).servers;
+    if others.is_empty() {
+        fs::remove_file(file)?;
+    } else {
+        let lines = others.iter().map(|server| format!("nameserver {server}\n"));
+        overwrite(file, lines.collect::<String>().as_bytes())?;
     }
     Ok(Undone::Restored)
 }
 
 /// Whom the host asked before, for the one who forwards to them; None while the file is not ours.
-pub fn upstreams(etc: &Path, own: &[std::net::IpAddr]) -> Option<Vec<std::net::IpAddr>> {
+pub fn upstreams(etc: &Path, own: &[IpAddr]) -> Option<Vec<SocketAddr>> {
     let text = read_if_there(&etc.join(NAME)).ok()?;
     if !resolv_conf::is_ours(&text) {
         return None;
     }
     let mut servers = ResolvConf::parse(&text).servers;
-    servers.retain(|server| !own.contains(server) && !STUBS.contains(server));
-    Some(servers)
+    servers.retain(|server| !own.contains(&server.address) && !STUBS.contains(&server.address));
+    Some(servers.iter().map(socket_address).collect())
+}
+
+/// Where a server answers, by the link that its zone names.
+fn socket_address(server: &Server) -> SocketAddr {
+    const PORT: u16 = 53;
+    match server.address {
+        IpAddr::V4(v4) => (v4, PORT).into(),
+        IpAddr::V6(v6) => {
+            let zone = server.zone.as_deref().unwrap_or_default();
+            let index = nix::net::if_::if_nametoindex(zone).ok();
+            // Without its link it cannot be reached, and the next look finds the link.
+            let link = index.or_else(|| zone.parse().ok()).unwrap_or(0);
+            SocketAddrV6::new(v6, PORT, 0, link).into()
+        }
+    }
+}
+
+/// When the files last changed that our own took its servers from: where the kept one is a link, others go on writing
+/// what it leads to, and resolved goes on listing whom it asks.
+pub fn sources_changed_at(etc: &Path) -> [Option<SystemTime>; 2] {
+    let backup = etc.join(BACKUP);
+    if backup.symlink_metadata().is_err() {
+        return [None; 2];
+    }
+    [backup, uplinks(etc)].map(|file| file.metadata().and_then(|file| file.modified()).ok())
+}
+
+fn uplinks(etc: &Path) -> PathBuf {
+    etc.parent().unwrap_or(etc).join(UPLINKS)
 }
 
 /// Whether the file is ours now.
@@ -176,12 +224,13 @@ pub fn want(etc: &Path, is_wanted: bool) -> io::Result<()> {
 
 /// The servers before; instead of resolved's stubs, whom resolved asks: it would take us for its own server, and ask us
 /// what we ask it.
-fn asked_before(etc: &Path, text: &str) -> ResolvConf {
-    let mut before = ResolvConf::parse(text);
+fn past_the_stubs(etc: &Path, mut before: ResolvConf) -> ResolvConf {
     if before.asks(&STUBS) {
-        let uplinks = etc.parent().unwrap_or(etc).join(UPLINKS);
-        let uplinks = ResolvConf::parse(&fs::read_to_string(uplinks).unwrap_or_default());
-        before.servers.retain(|server| !STUBS.contains(server));
+        let uplinks = fs::read_to_string(uplinks(etc)).unwrap_or_default();
+        let uplinks = ResolvConf::parse(&uplinks);
+        before
+            .servers
+            .retain(|server| !STUBS.contains(&server.address));
         before.servers.extend(uplinks.servers);
     }
     before
@@ -341,6 +390,15 @@ mod tests {
         let (_root, etc) = host("take-lost", plain);
         take(&etc, &good()).unwrap();
         fs::remove_file(etc.join(BACKUP)).unwrap();
+        let moved = Wish {
+            servers: vec!["fd7c:1a2b:3c4d::53".parse().unwrap()],
+            ..good()
+        };
+        take(&etc, &moved).unwrap();
+        assert_eq!(
+            upstreams(&etc, &moved.servers),
+            Some(vec!["192.0.2.1:53".parse().unwrap()])
+        );
         assert_eq!(undo(&etc).unwrap(), Undone::Restored);
         assert_eq!(
             fs::read_to_string(etc.join(NAME)).unwrap(),
@@ -355,6 +413,10 @@ mod tests {
         fs::write(etc.join(NAME), "nameserver 192.0.2.77\n").unwrap();
         assert!(was_overwritten(&etc));
         assert_eq!(undo(&etc).unwrap(), Undone::ChangedByOthers);
+        // It is said once, and nothing of ours is left.
+        assert_eq!(undo(&etc).unwrap(), Undone::Nothing);
+        assert!(!was_overwritten(&etc));
+        assert_eq!(everything(&etc).len(), 1);
         assert_eq!(
             fs::read_to_string(etc.join(NAME)).unwrap(),
             "nameserver 192.0.2.77\n"
@@ -363,7 +425,7 @@ mod tests {
         take(&etc, &good()).unwrap();
         assert_eq!(
             upstreams(&etc, &good().servers),
-            Some(vec!["192.0.2.77".parse().unwrap()])
+            Some(vec!["192.0.2.77:53".parse().unwrap()])
         );
         assert_eq!(undo(&etc).unwrap(), Undone::Restored);
         assert_eq!(
@@ -406,8 +468,38 @@ mod tests {
         take(&etc, &good()).unwrap();
         assert_eq!(
             upstreams(&etc, &good().servers).unwrap(),
-            ["192.0.2.1", "192.0.2.2"].map(|text| text.parse::<std::net::IpAddr>().unwrap())
+            ["192.0.2.1:53", "192.0.2.2:53"].map(|text| text.parse::<SocketAddr>().unwrap())
         );
+    }
+
+    #[test]
+    fn servers_that_change_behind_a_link_are_seen_and_taken_anew() {
+        let (_root, etc) = host("take-moves", linked);
+        assert_eq!(sources_changed_at(&etc), [None; 2]);
+        take(&etc, &good()).unwrap();
+        let before = sources_changed_at(&etc);
+        assert!(before[0].is_some());
+        fs::write(etc.join("real"), "nameserver fe80::1%lo\n").unwrap();
+        let later = before[0].unwrap() + std::time::Duration::from_secs(9);
+        let real = File::options().write(true).open(etc.join("real")).unwrap();
+        real.set_modified(later).unwrap();
+        assert_ne!(sources_changed_at(&etc), before);
+        take(&etc, &good()).unwrap();
+        let link = nix::net::if_::if_nametoindex("lo").unwrap();
+        let server = SocketAddrV6::new("fe80::1".parse().unwrap(), 53, 0, link);
+        assert_eq!(upstreams(&etc, &good().servers), Some(vec![server.into()]));
+    }
+
+    #[test]
+    fn what_cannot_be_taken_leaves_nothing_behind() {
+        let (_root, etc) = host("take-fails", |etc| {
+            plain(etc);
+            // Nothing can be kept under this name.
+            fs::create_dir(etc.join(BACKUP)).unwrap();
+        });
+        let before = everything(&etc);
+        assert!(take(&etc, &good()).is_err());
+        assert_eq!(everything(&etc), before);
     }
 
     #[test]

@@ -1,8 +1,17 @@
-//! systemd-resolved as a double on a bus of the test's own: what it is told, word by word.
+//! systemd-resolved as a double on a bus of the test's own: what it is told, word by word. The lock, and what is put back.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
-use super::{bus::Bus, double, resolved, scratch::Scratch, wish::tests::good};
+use super::{
+    Place, bus::Bus, double, follow_takeover, put_back, report, resolved, scratch::Scratch,
+    takeover, wish::tests::good,
+};
+use crate::api::DnsBackend;
 
 /// A bus that ends with the test.
 struct TestBus {
@@ -22,7 +31,7 @@ impl TestBus {
              <allow eavesdrop=\"true\"/><allow own=\"*\"/></policy></busconfig>",
             socket.display()
         );
-        std::fs::write(&config, text).unwrap();
+        fs::write(&config, text).unwrap();
         let mut daemon = Command::new("dbus-daemon")
             .arg(format!("--config-file={}", config.display()))
             .args(["--nofork", "--print-address"])
@@ -86,4 +95,95 @@ async fn without_resolved_the_call_fails_and_says_so() {
     assert!(!bus.has_owner(resolved::NAME).await);
     assert!(resolved::apply(&bus, &good()).await.is_err());
     assert!(Bus::at("unix:path=/nonexistent/bus").await.is_none());
+}
+
+/// Another agent's place, with an `/etc` of its own.
+fn place(folder: &Path) -> Place {
+    let etc = folder.join("etc");
+    fs::create_dir_all(&etc).unwrap();
+    fs::write(etc.join("resolv.conf"), "nameserver 192.0.2.1\n").unwrap();
+    Place {
+        run: folder.to_owned(),
+        report: folder.join("host-dns"),
+        etc,
+        is_host: false,
+    }
+}
+
+#[tokio::test]
+async fn the_lock_is_for_its_owner_alone_and_waits_for_whoever_has_it() {
+    let folder = Scratch::new("lock");
+    let place = place(&folder);
+    let lock = place.report.join("lock");
+    fs::create_dir(&place.report).unwrap();
+    fs::write(&lock, "kept").unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    let first = place.lock().await.unwrap();
+    let mode = fs::metadata(&lock).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(fs::read_to_string(&lock).unwrap(), "kept");
+    let (second, ()) = tokio::join!(place.lock(), async { drop(first) });
+    second.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_written_through_links_or_into_a_folder_of_others() {
+    let folder = Scratch::new("lock-links");
+    let place = place(&folder);
+    let victim = folder.join("victim");
+    fs::write(&victim, "kept").unwrap();
+    fs::create_dir(&place.report).unwrap();
+    symlink(&victim, place.report.join("lock")).unwrap();
+    assert!(place.lock().await.is_err());
+    symlink(&victim, place.report.join(".report.json.new")).unwrap();
+    let told = report::Report {
+        generation: 1,
+        index: 7,
+        backend: DnsBackend::None,
+        why: String::new(),
+    };
+    report::write(&place.report, &told).unwrap();
+    assert_eq!(report::read(&place.report), Some(told));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+
+    fs::remove_dir_all(&place.report).unwrap();
+    symlink(&place.etc, &place.report).unwrap();
+    assert!(place.lock().await.is_err());
+    fs::remove_file(&place.report).unwrap();
+    fs::set_permissions(&*folder, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(place.lock().await.is_err());
+    assert!(!place.report.exists());
+}
+
+#[tokio::test]
+async fn a_takeover_that_nobody_wants_any_more_is_given_back() {
+    let folder = Scratch::new("unwanted");
+    let place = place(&folder);
+    takeover::want(&place.etc, true).unwrap();
+    follow_takeover(&place, &good()).unwrap();
+    assert!(takeover::stands(&place.etc));
+    takeover::want(&place.etc, false).unwrap();
+    follow_takeover(&place, &good()).unwrap();
+    let text = fs::read_to_string(place.etc.join("resolv.conf")).unwrap();
+    assert_eq!(text, "nameserver 192.0.2.1\n");
+}
+
+#[tokio::test]
+async fn whatever_can_be_put_back_is_and_the_first_fault_is_said() {
+    let folder = Scratch::new("put-back");
+    let place = Place {
+        is_host: true,
+        ..place(&folder)
+    };
+    takeover::take(&place.etc, &good()).unwrap();
+    // Neither of them is a file that can be removed.
+    let stuck = place.etc.join("NetworkManager/dnsmasq.d/webmesh.conf");
+    fs::create_dir_all(&stuck).unwrap();
+    fs::create_dir_all(place.report.join("report.json")).unwrap();
+    let fed = place.etc.join("dnsmasq.d/webmesh.conf");
+    fs::create_dir(place.etc.join("dnsmasq.d")).unwrap();
+    fs::write(&fed, "server=/home.internal/100.71.255.53\n").unwrap();
+    let said = put_back(&place, None).await.unwrap_err().to_string();
+    assert!(said.contains("NetworkManager"), "{said}");
+    assert!(!fed.exists() && !takeover::stands(&place.etc));
 }
