@@ -62,6 +62,9 @@ async fn wait(
 /// span.
 fn doubt(look: &Look, request: &WaitRequest) -> Option<String> {
     let network = look.status.network.as_ref()?;
+    if !matches!(prospect(look, request), Prospect::NotYet) {
+        return None;
+    }
     let (what, name, known): (_, _, Vec<&str>) = match (&request.peer, &request.service) {
         (Some(peer), _) => {
             let peers = look.status.peers.iter();
