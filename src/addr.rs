@@ -1,6 +1,7 @@
 //! The two address spaces, and how the inner one is derived from keys (protocol §10).
 //!
-//! [`Underlay`] is what sockets dial; [`Overlay`] is what programs dial. They never share a type.
+//! [`Underlay`] is what sockets dial; [`Overlay`] is what programs dial. They never share a type. A [`Path`] is where a
+//! datagram goes, which need not be a socket.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,7 +9,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 
 use crate::{
     hash::{Use, hash, short},
-    ids::{NetworkId, NodeId},
+    ids::{HandIx, LegIx, NetworkId, NodeId, StreamIx},
 };
 
 /// An address on the network that carries the mesh: what sockets dial. Never v4-mapped: [`Underlay::new`] unmaps.
@@ -32,9 +33,121 @@ impl Underlay {
     }
 }
 
+/// Where an address means the same machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Nowhere: it is no other machine's, or only a link can tell whose it is.
+    Nobody,
+    /// In one place: private, shared (RFC 6598), unique local.
+    Place,
+    /// Everywhere.
+    World,
+}
+
+impl Scope {
+    /// That of an address. The one rule for what peers may be told, and may tell, of where they are.
+    pub fn of(ip: IpAddr) -> Self {
+        match ip.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [a, b, ..] = v4.octets();
+                let is_reserved = a == 0 || a >= 224;
+                if is_reserved || v4.is_loopback() || v4.is_link_local() {
+                    Self::Nobody
+                } else if v4.is_private() || (a == 100 && (64..128).contains(&b)) {
+                    Self::Place
+                } else {
+                    Self::World
+                }
+            }
+            IpAddr::V6(v6) if v6.is_unique_local() => Self::Place,
+            IpAddr::V6(v6) => match v6.segments() {
+                // Teredo and 6to4: any IPv4 address could hide in one.
+                [0x2001, 0, ..] | [0x2002, ..] => Self::Nobody,
+                [0x2000..=0x3fff, ..] => Self::World,
+                _ => Self::Nobody,
+            },
+        }
+    }
+}
+
+/// The one port below 1024 at which a peer may be.
+const TLS: u16 = 443;
+
+impl Underlay {
+    /// Whether it could be the socket of a peer elsewhere: nobody may be made to write to a machine's other services
+    /// (review-security S10).
+    pub fn may_be_peers(self) -> bool {
+        let port = self.0.port();
+        (port >= 1024 || port == TLS) && Scope::of(self.ip()) != Scope::Nobody
+    }
+
+    /// Whether it means the same machine everywhere: no private, shared (RFC 6598), local or unspecified address.
+    pub fn is_public(self) -> bool {
+        Scope::of(self.ip()) == Scope::World
+    }
+}
+
 impl std::fmt::Display for Underlay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// Where a datagram between two peers goes, or came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// Straight to the other's socket.
+    Direct(Underlay),
+    /// Through a relay.
+    Relay(LegIx),
+    /// On a TLS stream.
+    Stream(StreamIx),
+    /// As a control message of a third peer: handshakes only, never data.
+    Handed(HandIx),
+}
+
+impl Path {
+    /// The socket it leads to; none where something lies between.
+    pub fn direct(self) -> Option<Underlay> {
+        match self {
+            Self::Direct(address) => Some(address),
+            Self::Relay(_) | Self::Stream(_) | Self::Handed(_) => None,
+        }
+    }
+
+    /// Whether data may go there: a path by hand carries handshakes alone.
+    pub fn carries_data(self) -> bool {
+        !matches!(self, Self::Handed(_))
+    }
+
+    /// By what its sender is metered. What does not come from a socket gets an address of its own in the discard prefix
+    /// 100::/64 (RFC 6666), so that those behind one relay do not use up each other's share.
+    pub fn meter_ip(self) -> IpAddr {
+        let (kind, number) = match self {
+            Self::Direct(address) => return address.ip(),
+            Self::Relay(LegIx(number)) => (1, number),
+            Self::Stream(StreamIx(number)) => (2, number),
+            Self::Handed(HandIx(number)) => (3, number),
+        };
+        let bits = (0x0100_u128 << 112) | (kind << 96) | (u128::from(number) << 64);
+        IpAddr::V6(Ipv6Addr::from_bits(bits))
+    }
+}
+
+impl From<Underlay> for Path {
+    fn from(address: Underlay) -> Self {
+        Self::Direct(address)
+    }
+}
+
+impl std::fmt::Display for Path {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Direct(address) => address.fmt(f),
+            Self::Relay(LegIx(number)) => write!(f, "relay leg {number}"),
+            Self::Stream(StreamIx(number)) => write!(f, "stream {number}"),
+            Self::Handed(HandIx(number)) => write!(f, "by hand {number}"),
+        }
     }
 }
 
@@ -61,6 +174,14 @@ impl AddressPlan {
     /// The network's IPv6 prefix, a /48.
     pub fn prefix6(&self) -> Ipv6Net {
         Ipv6Net::new(self.address6(&[0; 10]), 48).expect("48 is a prefix length")
+    }
+
+    /// Whether an address is the mesh's own: a tunnel to it would run through itself.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(v4) => self.pool4.contains(&v4),
+            IpAddr::V6(v6) => self.prefix6().contains(&v6),
+        }
     }
 
     /// A peer's IPv6 address.
@@ -126,8 +247,60 @@ impl AddressPlan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// What nobody may be aimed at, for the tests of every room that takes addresses from others.
+    pub(crate) const NOBODY: [&str; 48] = [
+        "127.0.0.1:5000",
+        "127.0.0.1:41820",
+        "127.0.0.53:5353",
+        "127.1.2.3:5000",
+        "127.255.255.255:5000",
+        "0.0.0.0:5000",
+        "0.0.0.0:41820",
+        "0.1.2.3:5000",
+        "169.254.0.1:5000",
+        "169.254.1.2:41820",
+        "169.254.169.254:5000",
+        "224.0.0.1:5000",
+        "224.0.0.251:5353",
+        "239.255.255.250:1900",
+        "240.0.0.1:5000",
+        "254.1.2.3:5000",
+        "255.255.255.255:5000",
+        "203.0.113.30:0",
+        "[::]:5000",
+        "[::1]:5000",
+        "[::1]:41820",
+        "[::2]:5000",
+        "[::127.0.0.1]:5000",
+        "[::169.254.169.254]:5000",
+        "[::203.0.113.30]:5000",
+        "[::ffff:127.0.0.1]:5000",
+        "[::ffff:0.0.0.0]:5000",
+        "[::ffff:169.254.169.254]:5000",
+        "[::ffff:224.0.0.1]:5000",
+        "[::ffff:255.255.255.255]:5000",
+        "[64:ff9b::127.0.0.1]:5000",
+        "[64:ff9b::169.254.169.254]:5000",
+        "[64:ff9b::10.0.0.1]:5000",
+        "[64:ff9b::0.0.0.0]:5000",
+        "[64:ff9b:1::7f00:1]:5000",
+        "[2002:7f00:1::1]:5000",
+        "[2002:a9fe:a9fe::1]:5000",
+        "[2002:c0a8:101::1]:5000",
+        "[2001:0:cb00:7109::1]:5000",
+        "[fe80::1]:5000",
+        "[fe80::1]:41820",
+        "[febf::1]:5000",
+        "[fec0::1]:5000",
+        "[ff01::1]:5000",
+        "[ff02::1]:5000",
+        "[ff05::2]:5000",
+        "[ff0e::101]:5000",
+        "[100::1]:5000",
+    ];
 
     fn plan(pool4: &str) -> AddressPlan {
         AddressPlan {
@@ -140,6 +313,67 @@ mod tests {
     fn a_v4_mapped_address_is_the_v4_address() {
         let mapped = Underlay::new("[::ffff:192.0.2.1]:5".parse().unwrap());
         assert_eq!(mapped, Underlay::new("192.0.2.1:5".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_public_address_means_the_same_everywhere() {
+        let public = |text: &str| Underlay::new(text.parse().unwrap()).is_public();
+        for yes in ["203.0.113.9:1", "100.63.1.1:1", "[2001:db8::1]:1"] {
+            assert!(public(yes), "{yes}");
+        }
+        for no in [
+            "10.0.0.1:1",
+            "192.168.1.1:1",
+            "172.16.0.1:1",
+            "100.64.0.1:1",
+            "169.254.1.1:1",
+            "127.0.0.1:1",
+            "0.0.0.0:1",
+            "224.0.0.1:1",
+            "[fd00::1]:1",
+            "[fe80::1]:1",
+            "[::1]:1",
+        ] {
+            assert!(!public(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn a_peer_may_be_at_a_port_of_its_own_and_nowhere_that_is_nobodys() {
+        let may = |text: &str| Underlay::new(text.parse().unwrap()).may_be_peers();
+        for yes in [
+            "203.0.113.9:1024",
+            "203.0.113.9:443",
+            "192.168.1.1:41820",
+            "100.64.0.1:41820",
+            "[2001:db8::1]:41820",
+            "[fd00::1]:41820",
+        ] {
+            assert!(may(yes), "{yes}");
+        }
+        let services = ["203.0.113.9:53", "203.0.113.9:1023", "[2001:db8::1]:22"];
+        for no in NOBODY.iter().chain(&services) {
+            assert!(!may(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn each_relay_stream_and_hand_is_metered_by_itself_and_none_as_an_address_that_is_in_use() {
+        let paths = [
+            Path::Relay(LegIx(1)),
+            Path::Relay(LegIx(2)),
+            Path::Stream(StreamIx(1)),
+            Path::Handed(HandIx(1)),
+        ];
+        let mut prefixes: Vec<u128> = paths
+            .map(|path| match path.meter_ip() {
+                IpAddr::V6(v6) => v6.to_bits() >> 64,
+                IpAddr::V4(v4) => panic!("{v4}"),
+            })
+            .into();
+        assert!(prefixes.iter().all(|prefix| prefix >> 48 == 0x0100));
+        prefixes.dedup();
+        assert_eq!(prefixes.len(), paths.len());
     }
 
     #[test]

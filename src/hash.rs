@@ -55,6 +55,8 @@ pub enum Use {
     State,
     /// The checksum of a row.
     Row,
+    /// What tells a router that this machine is who it was, in PCP.
+    Mapping,
     /// The key of a network slot in the DHT.
     SlotKey,
     /// The seal of a network slot in the DHT.
@@ -63,6 +65,8 @@ pub enum Use {
     InviteSlot,
     /// The seal of an invite slot in the DHT.
     InviteSeal,
+    /// The macs by which a way through a relay is bound.
+    RelayBind,
 }
 
 impl Use {
@@ -93,10 +97,12 @@ impl Use {
             Self::V6Service => "webmesh 1 v6 service",
             Self::State => "webmesh 1 state",
             Self::Row => "webmesh 1 row",
+            Self::Mapping => "webmesh 1 mapping",
             Self::SlotKey => "webmesh 1 slot key",
             Self::SlotSeal => "webmesh 1 slot seal",
             Self::InviteSlot => "webmesh 1 invite slot",
             Self::InviteSeal => "webmesh 1 invite seal",
+            Self::RelayBind => "webmesh 1 relay bind",
         }
     }
 }

@@ -46,6 +46,18 @@ byte_id!(
     Slot, 8
 );
 
+/// Names under `.internal` that clouds, containers and virtual machines use already, and that no network gets by its own
+/// name (design §3).
+pub const ZONES_IN_USE: [&str; 7] = [
+    "google",
+    "ec2",
+    "compute",
+    "docker",
+    "containers",
+    "lima",
+    "minikube",
+];
+
 /// The version of the record in a slot: `seq << 16 | first two bytes of its hash` (protocol §11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
@@ -68,6 +80,18 @@ pub struct PeerIx(pub u32);
 /// One join session of this process, on either side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JoinIx(pub u32);
+
+/// One way through a relay, as this process counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegIx(pub u32);
+
+/// One TLS stream to another agent, as this process counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamIx(pub u32);
+
+/// One way by which a third peer hands handshakes on, as this process counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HandIx(pub u32);
 
 /// What a WireGuard state is for. A join session lives beside the pair's own (protocol §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -3,7 +3,7 @@
 //! Every machine runs one agent. It owns a TUN device and one UDP port. Programs use ordinary sockets and ordinary names;
 //! they never know that Webmesh exists. What a network is (who belongs to it, what they serve, where they are) is a set of
 //! small signed records that every peer holds and passes on; nobody has to be asked. Packets travel between two peers in
-//! a WireGuard session of their own.
+//! a WireGuard session of their own, and most of them by a transport whose keys the two made in it.
 //!
 //! Two threads do it. The *data thread* ([`datapath`]) moves packets and knows neither names nor records. The *control
 //! thread* ([`daemon`]) owns the [`node::Node`], which knows everything and touches nothing: it is told what happened as
@@ -33,6 +33,9 @@
 //! - [`gossip`]: how records spread.
 //! - [`overlay`]: with whom this peer gossips.
 //! - [`paths`]: how a peer is reached, and the proof of an address.
+//! - [`relay`]: ways through a third peer.
+//! - [`transport`]: keys for bulk data, and sealing by them.
+//! - [`rendezvous`]: how two peers find each other that nobody else can bring together.
 //! - [`services`]: what this peer publishes.
 //! - [`policy`]: who may reach what.
 //! - [`dns`]: names in, answers out.
@@ -58,7 +61,9 @@
 //!    nothing on this host can forge a control frame ([`wire::frame`]).
 //! 3. A packet for the resolver's address is answered at once by [`tables::Names`], out of the zone that the node made.
 //! 4. [`tables::Tables::peers4`] and [`tables::Tables::peers6`] say which peer it goes to.
-//! 5. A session stands: the packet is sealed and sent where the session's path leads.
+//! 5. A session stands: the packet is sealed, in its [`transport`] once both ends have keys, and sent where the session's path
+//!    leads. One that the kernel left longer than the link is cut first ([`packet::split`]), and datagrams of one length go
+//!    out as one train ([`platform::udp`]).
 //! 6. None stands: the packet waits in a short queue of ours, and [`datapath::command::Event::Wanted`] tells the control
 //!    thread. The node finds the peer's addresses and says [`node::output::Output::Dial`]: a Knock
 //!    ([`wire::sealed::Knock`]) and a WireGuard initiation go to each. When the session stands the queue is sent; when
@@ -70,11 +75,11 @@
 //! 2. Sealed datagrams go to the control thread unopened ([`datapath::command::Event::Sealed`]). One that does not open with
 //!    a key of [`node::Node::sealed_keys`] is never answered: strangers get silence. For a good Knock or Join the node says
 //!    [`node::output::Output::Admit`], and only then does its initiation reach WireGuard.
-//! 3. Data is opened by the session its index names.
+//! 3. Data is opened by the session, or the transport, that its index names.
 //! 4. A control frame becomes a [`wire::message::Message`] for the node. It cannot be an IP packet, nor the other way
 //!    round: the two are told apart by bytes that no host can emit.
 //! 5. An IP packet must come from an address of the peer that sealed it and go to one of ours; then it is written into the
-//!    TUN. Where the port belongs to a spliced service ([`tables::Tables::splices`]) it is rewritten to the listener that
+//!    TUN, as one with those that it continues ([`packet::join`]). Where the port belongs to a spliced service ([`tables::Tables::splices`]) it is rewritten to the listener that
 //!    carries it on to a program on 127.0.0.1.
 //!
 //! # The life of a record
@@ -137,9 +142,12 @@ pub mod paths;
 pub mod platform;
 pub mod policy;
 pub mod registry;
+pub mod relay;
+pub mod rendezvous;
 pub mod services;
 pub mod tables;
 pub mod telemetry;
 pub mod time;
+pub mod transport;
 pub mod wire;
 pub mod wireguard;

@@ -16,6 +16,10 @@ use webmesh::{
     demo, telemetry,
 };
 
+/// The agent's exit code where its configuration cannot be used: the unit starts it again after every other one, and this
+/// would be the same each time. The number is sysexits.h's EX_CONFIG.
+const UNUSABLE_CONFIG: u8 = 78;
+
 fn main() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,
@@ -27,7 +31,11 @@ fn main() -> ExitCode {
     if let Verb::Daemon(daemon) = &cli.verb {
         return match Start::read(daemon, &cli.common) {
             Ok(start) => serve(daemon, start),
-            Err(error) => cli::complain(&error),
+            Err(error) if daemon.check_config => cli::complain(&error),
+            Err(error) => {
+                cli::complain(&error);
+                ExitCode::from(UNUSABLE_CONFIG)
+            }
         };
     }
     cli::run(cli)
@@ -47,7 +55,7 @@ fn play(demo: &Demo) -> ExitCode {
 
 fn serve(daemon: &Daemon, start: Start) -> ExitCode {
     if daemon.check_config {
-        return match start.verdict() {
+        return match start.verdict(daemon::judge) {
             Ok(verdict) => cli::written(Screen::of_this_process().answer(&verdict)),
             Err(error) => cli::complain(&error),
         };

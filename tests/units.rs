@@ -1,8 +1,20 @@
 //! What systemd itself says of the units in `systemd/`: they are understood whole, and a service shows little of the
 //! host to whoever takes it over. `tests/run` installs systemd's tools; where they are missing these tests fail.
-#![expect(clippy::unwrap_used, reason = "test code")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "test code"
+)]
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    net::UdpSocket,
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 /// The most that `systemd-analyze security` may count against the agent, in tenths.
 const EXPOSURE: &str = "20";
@@ -53,6 +65,97 @@ fn the_agent_has_one_capability_and_no_line_takes_it_away() {
     // systemd 252 takes an unknown type for `simple`: nobody would wait for READY.
     assert_eq!(of("Type"), ["notify"]);
     assert_eq!(of("FileDescriptorStoreMax"), ["16"]);
+}
+
+#[test]
+fn an_agent_whose_configuration_cannot_be_used_is_not_started_again() {
+    let text = fs::read_to_string(folder().join("webmesh.service")).unwrap();
+    let config = std::env::temp_dir().join(format!("webmesh-units-{}.toml", std::process::id()));
+    fs::write(&config, "[tun]\nnmae = \"wm1\"\n").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_webmesh"))
+        .args(["daemon", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    fs::remove_file(config).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("nmae"), "{said}");
+    let code = output.status.code().unwrap();
+    let line = format!("RestartPreventExitStatus={code}");
+    assert!(text.lines().any(|other| other == line), "{line}");
+    // What may be better the next time is tried again: an agent that cannot go on ends with 2.
+    assert_ne!(code, 2);
+}
+
+#[test]
+fn the_agent_brings_along_who_tells_the_host_s_resolver() {
+    // Whoever enables the agent alone, as the tarball's steps do, has names after the next boot too.
+    let text = fs::read_to_string(folder().join("webmesh.service")).unwrap();
+    for line in ["Wants=webmesh-dns.path", "After=webmesh-dns.path"] {
+        assert!(text.lines().any(|other| other == line), "{line}");
+    }
+}
+
+#[test]
+fn units_run_our_program_and_the_shell_and_nothing_that_a_machine_may_lack() {
+    let mut commands = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let lines = text.lines().filter(|line| line.starts_with("Exec"));
+        for (key, command) in lines.filter_map(|line| line.split_once('=')) {
+            let command = command.trim_start_matches(['-', '+', '!', ':', '@']);
+            let words: Vec<&str> = command.split(' ').collect();
+            match words[..] {
+                [INSTALLED, ..] => {}
+                // A word that the shell itself knows.
+                ["/bin/sh", "-c", "'kill", ..] => {}
+                _ => panic!("{key} runs {command}"),
+            }
+            commands += 1;
+        }
+    }
+    assert!(commands >= 4, "{commands}");
+}
+
+#[test]
+fn an_agent_whose_port_is_busy_says_so_and_does_not_come_back_four_times_a_second() {
+    let directory = std::env::temp_dir().join(format!("webmesh-busy-{}", std::process::id()));
+    fs::create_dir(&directory).unwrap();
+    let manager = UnixDatagram::bind(directory.join("notify")).unwrap();
+    manager
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let busy = UdpSocket::bind("[::]:0").unwrap();
+    let port = busy.local_addr().unwrap().port().to_string();
+    let began = Instant::now();
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_webmesh"))
+        .args(["daemon", "--port", &port, "--state-dir"])
+        .arg(directory.join("state"))
+        .arg("--socket")
+        .arg(directory.join("socket"))
+        .env("NOTIFY_SOCKET", directory.join("notify"))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut datagram = [0; 4096];
+    let said = loop {
+        let length = manager.recv(&mut datagram).unwrap();
+        let said = String::from_utf8_lossy(&datagram[..length]).into_owned();
+        if said.contains("STATUS=") {
+            break said;
+        }
+    };
+    let status = agent.wait().unwrap();
+    fs::remove_dir_all(directory).unwrap();
+    assert!(said.contains("STATUS=cannot start: "), "{said}");
+    assert!(said.contains(&port) && !said.contains("READY"), "{said}");
+    // systemd starts it again after this, and the reason may be gone by then.
+    assert_eq!(status.code(), Some(2));
+    assert!(
+        began.elapsed() > Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 fn folder() -> PathBuf {

@@ -62,6 +62,8 @@ pub enum Code {
     Busy,
     /// The issuer did not answer.
     IssuerSilent,
+    /// What the issuer granted does not prove itself.
+    GrantUnproven,
     /// Only an admin can do this.
     NotAdmin,
     /// The root key is on another machine.
@@ -126,6 +128,7 @@ impl Code {
             Self::AgentAbsent
             | Self::Busy
             | Self::IssuerSilent
+            | Self::GrantUnproven
             | Self::NoAnswer
             | Self::TimedOut
             | Self::StateUnusable

@@ -11,23 +11,27 @@ mod error;
 mod line;
 mod naming;
 mod nearest;
+mod netcheck;
 mod port;
 mod reply;
 mod request;
 mod sentence;
 mod status;
 mod verb;
+mod why;
 pub mod words;
 
 pub use error::{ApiError, Code};
 pub use line::{Line, LineError};
 pub use nearest::{is_one_letter_off, nearest};
+pub use netcheck::*;
 pub use port::PortSpec;
 pub use reply::*;
 pub use request::*;
 pub use sentence::Tried;
 pub use status::*;
 pub use verb::{Caller, Method, ReadAccess, Rights, Verb};
+pub use why::*;
 
 /// The version of this contract; `api` in `status --json`.
 pub const VERSION: u32 = 1;

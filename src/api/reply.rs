@@ -62,6 +62,8 @@ pub struct InviteReply {
     pub uses: u32,
     /// What they become.
     pub role: Role,
+    /// Why a machine elsewhere may not get in by it, and what would help.
+    pub warning: Option<String>,
 }
 
 /// Answer to `invite list`: the open ones, oldest first.

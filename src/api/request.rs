@@ -15,6 +15,8 @@ pub struct InitRequest {
     pub network: String,
     /// This machine's name; else the host's.
     pub name: Option<String>,
+    /// What the host is called where the asker is. The agent's own look at it may be as old as its start.
+    pub host_name: Option<String>,
     /// What names end in; else `<network>.internal`.
     pub domain: Option<String>,
     /// The IPv4 pool, /8 to /23.
@@ -80,6 +82,8 @@ pub struct JoinRequest {
     pub token: String,
     /// This machine's name, and no other will do; else the host's, made fit.
     pub name: Option<String>,
+    /// What the host is called where the asker is. The agent's own look at it may be as old as its start.
+    pub host_name: Option<String>,
 }
 
 /// Options of `leave`.
@@ -111,7 +115,7 @@ pub struct StatusRequest {
 pub struct PeersRequest {
     /// Which network; with one it is the default.
     pub network: Option<String>,
-    /// One peer, by name or id; this machine is one too.
+    /// One peer, by name, address or id; this machine is one too.
     pub peer: Option<String>,
 }
 

@@ -73,7 +73,7 @@ impl ApiError {
             Code::NoSuchName,
             format!("this machine is not in {asked}, it is in {network}"),
         )
-        .remedy(format!("this machine's is --network {network}"))
+        .remedy(format!("leave --network out, or give --network {network}"))
     }
 
     /// `leave` names another network than this machine's.
@@ -176,7 +176,7 @@ impl ApiError {
             Code::NoIpv4,
             format!("every IPv4 address{whose} is given out"),
         )
-        .remedy("sudo webmesh revoke PEER frees one")
+        .remedy("how many there are is chosen when a network is made: sudo webmesh init NAME --ipv4 CIDR")
     }
 
     /// The issuer has too much to do.
@@ -203,6 +203,17 @@ impl ApiError {
                 words::clock(until, now)
             ),
         )
+    }
+
+    /// The issuer granted membership, and not all that a member needs to speak with others.
+    pub fn grant_unproven(issuer: &str) -> Self {
+        Self::no(
+            Code::GrantUnproven,
+            format!("what {issuer} granted does not hold: the records that prove it did not come. This machine is in no network"),
+        )
+        .remedy(format!(
+            "bring webmesh on {issuer} up to date, or use an invite of another admin"
+        ))
     }
 
     /// Only an admin can; `admins` are their names.
@@ -298,7 +309,7 @@ impl ApiError {
     /// A peer did not answer `ping`.
     pub fn no_answer(peer: &str) -> Self {
         Self::no(Code::NoAnswer, format!("no answer from {peer}"))
-            .remedy(format!("webmesh peers {peer}"))
+            .remedy(format!("webmesh why {peer}"))
     }
 
     /// What was waited for did not come.
@@ -313,6 +324,17 @@ impl ApiError {
             format!("the network on this disk cannot be used: {why}"),
         )
         .remedy("restore the state directory, or move the folder away and join anew")
+    }
+
+    /// The agent may not read its files; `folder` is the state directory.
+    pub fn state_closed(why: &str, folder: &str) -> Self {
+        Self::could_not(
+            Code::StateUnusable,
+            format!("the network on this disk cannot be used: {why}"),
+        )
+        .remedy(format!(
+            "sudo chown -R --reference={folder} {folder}, then sudo systemctl restart webmesh; nothing is lost"
+        ))
     }
 
     /// The agent or the host failed; `what` says in which.

@@ -24,12 +24,27 @@ pub struct Status {
     pub services: Vec<Service>,
     /// How names resolve here.
     pub dns: Dns,
+    /// The Mainline DHT, and whom it has found.
+    pub dht: Dht,
     /// Why packets went nowhere, counted.
     pub drops: BTreeMap<String, u64>,
+    /// What this machine carries for others; absent while it is in no network or was told not to.
+    pub relay: Option<Relayed>,
     /// Which offloads are in use: `on` or `off`.
     pub offloads: BTreeMap<String, String>,
     /// What a person should know.
     pub health: Vec<Health>,
+}
+
+/// What a machine carries for others: it cannot read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relayed {
+    /// Pairs of members that have a way through it now.
+    pub ways: u64,
+    /// Datagrams carried in this run, both directions.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// Whether there is a network here.
@@ -207,6 +222,17 @@ pub enum Cipher {
     ChaCha20Poly1305,
 }
 
+impl Cipher {
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::WireGuard => "wireguard",
+            Self::Aes256Gcm => "aes-256-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
+}
+
 /// A service, all instances of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
@@ -235,6 +261,17 @@ pub struct Instance {
     pub state: InstanceState,
     /// Where it is spliced to; known on the peer that serves only.
     pub target: Option<String>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Its weight among the instances; 100 is the usual.
+    #[serde(default = "usual_weight")]
+    pub weight: u64,
+}
+
+/// What an agent of an older version leaves out.
+fn usual_weight() -> u64 {
+    super::USUAL_WEIGHT.into()
 }
 
 /// How an instance is.
@@ -327,6 +364,40 @@ pub enum DnsState {
     SettingUp,
     /// There is no network, it is down, or `[dns] mode = "off"`.
     Off,
+}
+
+/// The Mainline DHT, by which peers are found whom nobody else can bring together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dht {
+    /// Whether it is used.
+    pub state: DhtState,
+    /// Why it is off or out of reach.
+    pub why: Option<String>,
+    /// Whom it has found since the agent runs, the last one first.
+    pub met: Vec<Met>,
+}
+
+/// Whether the DHT is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DhtState {
+    /// It is not: `[rendezvous] dht`, or no entry point, or no network.
+    Off,
+    /// Nothing is asked of it.
+    Idle,
+    /// A client of it runs.
+    InUse,
+    /// It cannot be entered.
+    Unreachable,
+}
+
+/// A peer that the DHT has found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Met {
+    /// Its name.
+    pub peer: String,
+    /// How long ago.
+    pub ago_s: u64,
 }
 
 /// Something a person should know.

@@ -27,8 +27,12 @@ pub enum Verb {
     Wait,
     /// Asks a peer for an answer.
     Ping,
+    /// Tells why a peer or a service is reached as it is.
+    Why,
     /// Tells whose an address or a name is.
     Whois,
+    /// Tells what is known of the way to the world.
+    Netcheck,
     /// Tells how names resolve on this host.
     DnsStatus,
     /// Asks the resolver.
@@ -107,7 +111,7 @@ impl Rights {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Init,
         Self::Invite,
         Self::InviteList,
@@ -120,7 +124,9 @@ impl Verb {
         Self::Peers,
         Self::Wait,
         Self::Ping,
+        Self::Why,
         Self::Whois,
+        Self::Netcheck,
         Self::DnsStatus,
         Self::DnsQuery,
         Self::ServiceAdd,
@@ -147,7 +153,9 @@ impl Verb {
             Self::Peers => "peers",
             Self::Wait => "wait",
             Self::Ping => "ping",
+            Self::Why => "why",
             Self::Whois => "whois",
+            Self::Netcheck => "netcheck",
             Self::DnsStatus => "dns status",
             Self::DnsQuery => "dns query",
             Self::ServiceAdd => "service add",
@@ -197,7 +205,9 @@ impl Verb {
             | Self::Down
             | Self::Wait
             | Self::Ping
+            | Self::Why
             | Self::Whois
+            | Self::Netcheck
             | Self::DnsQuery
             | Self::ServiceAdd
             | Self::ServiceRemove
@@ -223,13 +233,20 @@ impl Verb {
             | Self::Peers
             | Self::Wait
             | Self::Ping
+            | Self::Why
             | Self::Whois
+            | Self::Netcheck
             | Self::DnsStatus
             | Self::DnsQuery
             | Self::ServiceList
             | Self::ServiceShow
             | Self::PolicyShow => Rights::Look,
         }
+    }
+
+    /// Whether the answer waits for other machines.
+    pub const fn asks_others(self) -> bool {
+        matches!(self, Self::Join | Self::Ping | Self::Wait | Self::Why)
     }
 
     /// Whether a 200 to it is JSON lines. `status` is only when [`super::StatusRequest::watch`] is set.
@@ -273,7 +290,9 @@ mod tests {
             | Verb::Peers
             | Verb::Wait
             | Verb::Ping
+            | Verb::Why
             | Verb::Whois
+            | Verb::Netcheck
             | Verb::DnsStatus
             | Verb::DnsQuery
             | Verb::ServiceList

@@ -35,6 +35,28 @@ pub fn clock(at: u64, now: u64) -> String {
     }
 }
 
+/// The same to the second: `15:42:07`.
+pub fn clock_s(at: u64, now: u64) -> String {
+    let (at, now) = (local(at), local(now));
+    if at.date() == now.date() {
+        at.strftime("%H:%M:%S").to_string()
+    } else {
+        at.strftime("%Y-%m-%d %H:%M:%S").to_string()
+    }
+}
+
+/// The last time before `now`, unix s, at which this machine's wall clock showed this time of day.
+pub fn last_at(hour: i8, minute: i8, second: i8, now: u64) -> Option<u64> {
+    let today = local(now);
+    let on = |day: Zoned| {
+        let time = jiff::civil::time(hour, minute, second, 0);
+        let at = day.date().to_datetime(time).to_zoned(TimeZone::system());
+        u64::try_from(at.ok()?.timestamp().as_second()).ok()
+    };
+    let yesterday = today.yesterday().ok()?;
+    on(today).filter(|at| *at <= now).or_else(|| on(yesterday))
+}
+
 /// The day of a time, unix s: `2027-02-20`.
 pub fn date(at: u64) -> String {
     local(at).strftime("%Y-%m-%d").to_string()
@@ -181,6 +203,21 @@ mod tests {
         assert_eq!(clock(noon + 3 * 86_400, noon).len(), 16);
         assert_eq!(date(0).len(), 10);
         assert_eq!(stamp(noon).len(), 15);
+    }
+
+    #[test]
+    fn a_time_of_day_is_the_last_one_that_was() {
+        let noon = 1_795_000_000;
+        let minute_ago = local(noon - 60);
+        let (hour, minute) = (minute_ago.hour(), minute_ago.minute());
+        let second = minute_ago.second();
+        assert_eq!(last_at(hour, minute, second, noon), Some(noon - 60));
+        assert_eq!(
+            last_at(hour, minute, second, noon - 61),
+            Some(noon - 60 - 86_400)
+        );
+        assert_eq!(clock_s(noon, noon).len(), 8);
+        assert_eq!(clock_s(noon + 3 * 86_400, noon).len(), 19);
     }
 
     #[test]

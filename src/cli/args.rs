@@ -71,8 +71,12 @@ pub enum Verb {
     Wait(Wait),
     /// Ask a peer for an answer, through the mesh
     Ping(Ping),
+    /// Why a peer or a service is reached the way it is, or is not, and what would help
+    Why(Why),
     /// Whose an address or a name is
     Whois(Whois),
+    /// What is known of the way between this machine and the world: addresses, NAT, router, LAN
+    Netcheck,
     /// Names
     #[command(subcommand)]
     Dns(Dns),
@@ -112,7 +116,7 @@ pub struct Daemon {
     /// What the device is called [default: wm0]
     #[arg(long, value_name = "NAME")]
     pub tun: Option<TunName>,
-    /// The UDP port; busy is an error [default: 41820, or another if it is busy]
+    /// The UDP port, 443 or 1024 and above; busy is an error [default: 41820, or another if it is busy]
     #[arg(long, value_name = "N")]
     pub port: Option<NonZeroU16>,
     /// Read the configuration and services.d, say whether they are good, and end
@@ -244,7 +248,7 @@ pub struct Status {
 /// Options of `peers`.
 #[derive(Clone, Debug, Args)]
 pub struct Peers {
-    /// One peer
+    /// One peer, by name, address or id
     pub peer: Option<String>,
 }
 
@@ -271,6 +275,28 @@ pub struct Ping {
     /// How often, a second apart
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub count: u32,
+}
+
+/// Options of `why`.
+#[derive(Clone, Debug, Args)]
+pub struct Why {
+    /// A peer or a service, by name or address; with a port its door is tried too
+    #[arg(value_name = "NAME[:PORT]")]
+    pub what: String,
+    /// How it was at a time of the last 24 hours: 14:05 or 14:05:30
+    #[arg(long, value_name = "TIME", value_parser = parse_time_of_day)]
+    pub at: Option<TimeOfDay>,
+}
+
+/// A time of day on this machine's clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeOfDay {
+    /// 0 to 23.
+    pub hour: i8,
+    /// 0 to 59.
+    pub minute: i8,
+    /// 0 to 59; None: the end of that minute.
+    pub second: Option<i8>,
 }
 
 /// Options of `whois`.
@@ -309,6 +335,8 @@ pub enum DnsHelper {
     Apply,
     /// Back to what was before.
     Revert,
+    /// Back to what was before, unless the agent is about to come back.
+    Ended,
     /// Our resolver into /etc/resolv.conf.
     Takeover,
 }
@@ -346,7 +374,7 @@ pub struct ServiceAdd {
     /// A tag; may be repeated
     #[arg(long = "tag", value_name = "T")]
     pub tags: Vec<String>,
-    /// Its share among the instances; 100 is the usual
+    /// Its share among the instances, 1 or more; 100 is the usual
     #[arg(long, value_name = "W")]
     pub weight: Option<u32>,
     /// The instance's name [default: this peer's]
@@ -391,6 +419,26 @@ pub struct Completion {
 pub struct Manual {
     /// The folder.
     pub folder: PathBuf,
+}
+
+fn parse_time_of_day(text: &str) -> Result<TimeOfDay, String> {
+    let wrong = || "give a time of day, such as 14:05".to_owned();
+    let parts: Vec<&str> = text.split(':').collect();
+    let number = |text: &str, limit: i8| {
+        let is_plain = matches!(text.len(), 1..=2) && text.bytes().all(|b| b.is_ascii_digit());
+        let number = text.parse().ok().filter(|number| *number < limit);
+        number.filter(|_| is_plain).ok_or_else(wrong)
+    };
+    let (hour, minute, second) = match parts.as_slice() {
+        [hour, minute] => (hour, minute, None),
+        [hour, minute, second] => (hour, minute, Some(number(second, 60)?)),
+        _ => return Err(wrong()),
+    };
+    Ok(TimeOfDay {
+        hour: number(hour, 24)?,
+        minute: number(minute, 60)?,
+        second,
+    })
 }
 
 fn parse_span(text: &str) -> Result<Duration, String> {
@@ -500,6 +548,24 @@ mod tests {
             "99999999999999999999d",
         ] {
             assert!(parse_span(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_day_has_hours_and_minutes() {
+        let time = |hour, minute, second| {
+            Ok(TimeOfDay {
+                hour,
+                minute,
+                second,
+            })
+        };
+        assert_eq!(parse_time_of_day("14:05"), time(14, 5, None));
+        assert_eq!(parse_time_of_day("0:00:59"), time(0, 0, Some(59)));
+        for text in [
+            "", "14", "24:00", "14:60", "1:2:3:4", "14:05:60", "+1:05", "14:005",
+        ] {
+            assert!(parse_time_of_day(text).is_err(), "{text:?}");
         }
     }
 

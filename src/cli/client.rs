@@ -1,6 +1,10 @@
 //! Talks to the agent: one HTTP/1.1 request over its socket, an answer or JSON lines back.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -14,7 +18,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
 use super::start_hint::StartHint;
-use crate::api::{ApiError, Code, Line, Rights, Verb};
+use crate::{
+    api::{ApiError, Code, Line, Rights, Verb},
+    config::{Absence, Config, ConfigError, DEFAULT_FILE},
+};
 
 /// The agent behind a socket.
 #[derive(Clone, Debug)]
@@ -35,7 +42,7 @@ const LONGEST_REPLY: usize = 256 * 1024 * 1024;
 /// How long the agent may take until an answer to looking begins: it reads what is published, in milliseconds.
 const PATIENCE_LOOKING: Duration = Duration::from_secs(5);
 
-/// The same of a change: one that waits for the disk or the kernel.
+/// The same of a change: one that waits for the disk or the kernel; and of a look at another machine.
 const PATIENCE_CHANGING: Duration = Duration::from_secs(30);
 
 impl Reply {
@@ -176,8 +183,7 @@ impl Agent {
             kind,
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
         ) {
-            return ApiError::could_not(Code::AgentAbsent, "the agent does not run")
-                .remedy(self.start.to_string());
+            return not_running(&self.start, Path::new(DEFAULT_FILE));
         }
         if kind == io::ErrorKind::PermissionDenied {
             return ApiError::could_not(
@@ -191,6 +197,25 @@ impl Agent {
             format!("cannot reach the agent at {socket}: {error}"),
         )
     }
+}
+
+/// The agent does not run. One that a unit starts ends for good over a bad configuration: then that is what to mend.
+fn not_running(start: &StartHint, file: &Path) -> ApiError {
+    let why = match (start, Config::load(file, Absence::Defaults)) {
+        (StartHint::Unit, Err(wrong @ ConfigError::Wrong { .. })) => wrong.to_string(),
+        (StartHint::Unit, Ok(_) | Err(ConfigError::Unreadable { .. }))
+        | (StartHint::Program(_), _) => {
+            return ApiError::could_not(Code::AgentAbsent, "the agent does not run")
+                .remedy(start.to_string());
+        }
+    };
+    ApiError::could_not(
+        Code::AgentAbsent,
+        format!("the agent does not run, since its configuration cannot be used: {why}"),
+    )
+    .remedy(format!(
+        "mend it, then webmesh daemon --check-config, then {start}; the log: journalctl -u webmesh"
+    ))
 }
 
 /// What a line meant.
@@ -235,6 +260,7 @@ fn hear<T: DeserializeOwned>(
 
 fn patience(verb: Verb) -> Duration {
     match verb.rights() {
+        Rights::Look if verb.asks_others() => PATIENCE_CHANGING,
         Rights::Look => PATIENCE_LOOKING,
         Rights::Change | Rights::Root => PATIENCE_CHANGING,
     }
@@ -265,4 +291,30 @@ fn cut_short(error: &hyper::Error) -> ApiError {
         format!("the agent hung up before it answered ({error})"),
     )
     .remedy("webmesh status")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_ended_over_its_configuration_is_said_with_the_line() {
+        let file = std::env::temp_dir().join(format!("webmesh-absent-{}.toml", std::process::id()));
+        std::fs::write(&file, "[tun]\nnmae = \"wm0\"\n").unwrap();
+        let line = not_running(&StartHint::Unit, &file).line();
+        let by_hand = not_running(&StartHint::Program("webmesh".to_owned()), &file).line();
+        std::fs::write(&file, "").unwrap();
+        let good = not_running(&StartHint::Unit, &file).line();
+        std::fs::remove_file(&file).unwrap();
+        for part in [
+            ".toml:2: ",
+            "`nmae`",
+            "--check-config",
+            "journalctl -u webmesh",
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert_eq!(by_hand, "the agent does not run: sudo webmesh daemon");
+        assert_eq!(good, "the agent does not run: sudo systemctl start webmesh");
+    }
 }

@@ -71,11 +71,10 @@ pub fn complaint(error: &clap::Error, typed: &[String]) -> Option<ApiError> {
 }
 
 /// Verbs of the design (§4) that are not built.
-const UNBUILT: [&str; 12] = [
+const UNBUILT: [&str; 10] = [
     "admin",
     "edges",
     "metrics",
-    "netcheck",
     "policy check",
     "policy set",
     "revoke",
@@ -83,7 +82,6 @@ const UNBUILT: [&str; 12] = [
     "service drain",
     "tap",
     "top",
-    "why",
 ];
 
 /// Verbs that cannot be undone: a word that is only somewhat like one is not answered with it.
@@ -106,7 +104,9 @@ pub(super) fn meaningless(cli: &Cli) -> Option<ApiError> {
         | Verb::Peers(_)
         | Verb::Wait(_)
         | Verb::Ping(_)
+        | Verb::Why(_)
         | Verb::Whois(_)
+        | Verb::Netcheck
         | Verb::Dns(_)
         | Verb::DnsHelper { .. }
         | Verb::Service(_)
@@ -341,10 +341,7 @@ mod tests {
             "revoke bo",
             "revoke is not built yet: webmesh --help lists what is",
         ),
-        (
-            "why bo",
-            "why is not built yet: webmesh --help lists what is",
-        ),
+        ("top", "top is not built yet: webmesh --help lists what is"),
         (
             "service drain web",
             "service drain is not built yet: webmesh --help lists what is",

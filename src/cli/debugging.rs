@@ -1,7 +1,7 @@
 //! `debug bundle`: the file for a bug report.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -15,9 +15,23 @@ use super::{
     unix_now,
 };
 use crate::api::{
-    ApiError, Code, DebugBundleReply, NetworkRequest, Verb,
+    ApiError, BundlePart, Code, DebugBundleReply, NetworkRequest, Verb,
     words::{bytes, stamp},
 };
+
+/// Settings of the kernel on which packets to and from us hang. Read here: from the agent its unit hides them
+/// (ProcSubset=pid).
+const SYSCTLS: &[&str] = &[
+    "net/ipv4/conf/all/rp_filter",
+    "net/ipv4/conf/default/rp_filter",
+    "net/ipv4/conf/all/arp_ignore",
+    "net/ipv4/ip_forward",
+    "net/ipv6/conf/all/disable_ipv6",
+    "net/ipv6/conf/all/forwarding",
+    "net/core/rmem_max",
+    "net/core/wmem_max",
+    "kernel/core_pattern",
+];
 
 /// What `--json` says of the file.
 #[derive(Debug, serde::Serialize)]
@@ -33,7 +47,8 @@ impl Conversation<'_> {
             network: self.network(),
         };
         let reply = self.agent.ask(Verb::DebugBundle, &request).await?;
-        let reply: DebugBundleReply = reply.parse()?;
+        let mut reply: DebugBundleReply = reply.parse()?;
+        reply.parts.push(sysctls());
         let file = output
             .clone()
             .unwrap_or_else(|| format!("webmesh-debug-{}.jsonl", stamp(unix_now())).into());
@@ -52,6 +67,19 @@ impl Conversation<'_> {
             ))?;
         }
         Ok(DONE)
+    }
+}
+
+/// One that this kernel has not, or does not show, is null.
+fn sysctls() -> BundlePart {
+    let value = |name: &&str| {
+        let text = fs::read_to_string(Path::new("/proc/sys").join(name)).ok();
+        let value = text.map(|text| text.trim().to_owned());
+        ((*name).to_owned(), value.into())
+    };
+    BundlePart {
+        part: "sysctl".to_owned(),
+        facts: SYSCTLS.iter().map(value).collect(),
     }
 }
 
@@ -79,4 +107,25 @@ fn unwritten(file: &Path, error: &io::Error) -> ApiError {
     }
     ApiError::could_not(Code::BadRequest, format!("cannot write {file}: {error}"))
         .remedy("give another place with --output FILE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_the_kernel_are_those_that_proc_shows() {
+        let part = sysctls();
+        let value = |name: &str| part.facts[name].as_str().map(str::to_owned);
+        assert_eq!(
+            value("net/ipv4/ip_forward"),
+            Some(
+                fs::read_to_string("/proc/sys/net/ipv4/ip_forward")
+                    .unwrap()
+                    .trim()
+                    .to_owned()
+            )
+        );
+        assert_eq!(part.facts.len(), SYSCTLS.len());
+    }
 }

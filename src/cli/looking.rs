@@ -1,15 +1,16 @@
-//! The verbs that look: `status`, `peers`, `wait`, `ping`, `whois`, `policy show`. Those about names are in `names`.
+//! The verbs that look: `status`, `peers`, `wait`, `ping`, `why`, `whois`, `netcheck`, `policy show`. Those about names are in `names`.
 
 use super::{
     args,
-    conversation::{Conversation, DONE, Outcome, last},
-    render,
+    conversation::{Conversation, DONE, NO, Outcome, last},
+    netcheck, render,
     screen::Unwritten,
-    status,
+    status, unix_now, why,
 };
 use crate::api::{
     NetworkRequest, PeersReply, PeersRequest, PingRequest, PolicyReply, Pong, Status,
-    StatusRequest, Verb, WaitReply, WaitRequest, WhoisReply, WhoisRequest, words::milliseconds,
+    StatusRequest, Verb, WaitReply, WaitRequest, WhoisReply, WhoisRequest, WhyReply, WhyRequest,
+    words::{last_at, milliseconds},
 };
 
 impl Conversation<'_> {
@@ -124,6 +125,36 @@ impl Conversation<'_> {
             what: whois.what.clone(),
         };
         self.simple::<WhoisReply>(Verb::Whois, &request, render::whois)
+            .await
+    }
+
+    pub(super) async fn why(&self, typed: &args::Why) -> Outcome {
+        let now = unix_now();
+        let last = |time: args::TimeOfDay| {
+            let at = last_at(time.hour, time.minute, time.second.unwrap_or(0), now)?;
+            // Without seconds it is that minute's end that is meant, as far as it has passed.
+            let end = time.second.map_or(at + 59, |_| at);
+            Some(end.min(now))
+        };
+        let request = WhyRequest {
+            network: self.network(),
+            what: typed.what.clone(),
+            at: typed.at.and_then(last),
+        };
+        let reply = self.agent.ask(Verb::Why, &request).await?;
+        let width = self.screen.width();
+        self.print::<WhyReply>(&reply, |reply| why::why(reply, now, width))?;
+        match reply.parse::<WhyReply>()?.reached {
+            true => Ok(DONE),
+            false => Ok(NO),
+        }
+    }
+
+    pub(super) async fn netcheck(&self) -> Outcome {
+        let request = NetworkRequest {
+            network: self.network(),
+        };
+        self.simple(Verb::Netcheck, &request, netcheck::netcheck)
             .await
     }
 

@@ -60,6 +60,32 @@ const FILES: &[(&str, &str)] = &[
         "The agent's configuration. All of it is optional; the packaged file shows every key with its default.",
     ),
     (
+        "/etc/webmesh/services.d/*.toml",
+        "Services that the owner of this machine defines, with the words of webmesh service add; targets on other machines \
+         may stand there too. Root alone may write them. example.toml shows how.",
+    ),
+    (
+        "/etc/webmesh/domains",
+        "Domains other than NETWORK.internal of which root said that the agent may have their names.",
+    ),
+    (
+        "/etc/webmesh/takeover",
+        "Is there while root wants webmesh dns takeover to hold, also over restarts; webmesh dns takeover --undo removes it.",
+    ),
+    (
+        "/run/webmesh-dns/report.json",
+        "What root's helper (webmesh-dns.service) last did for the names, and why; webmesh dns status shows it.",
+    ),
+    (
+        "/usr/share/doc/webmesh/config.toml",
+        "The configuration as it was packaged.",
+    ),
+    (
+        "/etc/resolv.conf.before-webmesh",
+        "What stood in /etc/resolv.conf before webmesh dns takeover, while that holds. With .old behind it: the same, laid \
+         aside because somebody else wrote the file meanwhile.",
+    ),
+    (
         DEFAULT_STATE_DIR,
         "The keys and records of this machine's network, for the agent alone. Removing the package keeps it, purging \
          removes it.",
@@ -91,7 +117,12 @@ const EXIT_STATUS: &[(&str, &str)] = &[
     ),
     (
         "2",
-        "It could not be done: what was typed cannot be meant, or no agent runs.",
+        "It could not be done: what was typed cannot be meant, or no agent runs; of webmesh daemon: it cannot start, or cannot \
+         go on.",
+    ),
+    (
+        "78",
+        "Of webmesh daemon: its configuration cannot be used. webmesh.service is not started again by itself then.",
     ),
 ];
 
@@ -119,7 +150,7 @@ fn write_page(folder: &Path, command: &clap::Command) -> io::Result<()> {
     let mut text = Vec::new();
     page.render_title(&mut text)?;
     page.render_name_section(&mut text)?;
-    page.render_synopsis_section(&mut text)?;
+    synopsis(command).to_writer(&mut text)?;
     if is_whole {
         description().to_writer(&mut text)?;
     } else {
@@ -139,6 +170,65 @@ fn shown(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
     command
         .get_subcommands()
         .filter(|below| !below.is_hide_set())
+}
+
+/// What may be typed, with the names of the values, which clap_mangen leaves out.
+fn synopsis(command: &clap::Command) -> Roff {
+    let mut words = vec![bold(command.get_bin_name().unwrap_or(command.get_name()))];
+    let arguments = || command.get_arguments().filter(|one| !one.is_hide_set());
+    for option in arguments().filter(|one| !one.is_positional()) {
+        let name = match (option.get_long(), option.get_short()) {
+            (Some(long), _) => format!("--{long}"),
+            (None, Some(short)) => format!("-{short}"),
+            (None, None) => continue,
+        };
+        let (open, close) = brackets(option, "", "");
+        words.extend([roman(format!(" {open}")), bold(name)]);
+        if option.get_action().takes_values() {
+            words.extend([roman(" "), italic(value(option))]);
+        }
+        let many = if is_repeated(option) { "…" } else { "" };
+        words.push(roman(format!("{close}{many}")));
+    }
+    for positional in arguments().filter(|one| one.is_positional()) {
+        let (open, close) = brackets(positional, "<", ">");
+        words.push(roman(format!(" {open}")));
+        words.extend([italic(value(positional)), roman(close)]);
+    }
+    if shown(command).next().is_some() {
+        let name = command.get_subcommand_value_name().unwrap_or("command");
+        let (open, close) = if command.is_subcommand_required_set() {
+            ("<", ">")
+        } else {
+            ("[", "]")
+        };
+        words.push(roman(format!(" {open}")));
+        words.extend([italic(name), roman(close)]);
+    }
+    let mut roff = Roff::new();
+    roff.control("SH", ["SYNOPSIS"]);
+    roff.text(words);
+    roff
+}
+
+/// What stands around a word that must be there, and around one that may.
+fn brackets<'a>(argument: &clap::Arg, open: &'a str, close: &'a str) -> (&'a str, &'a str) {
+    if argument.is_required_set() {
+        (open, close)
+    } else {
+        ("[", "]")
+    }
+}
+
+fn value(argument: &clap::Arg) -> String {
+    match argument.get_value_names() {
+        Some(names) => names.join(" "),
+        None => argument.get_id().as_str().to_uppercase(),
+    }
+}
+
+fn is_repeated(argument: &clap::Arg) -> bool {
+    matches!(argument.get_action(), clap::ArgAction::Append)
 }
 
 fn description() -> Roff {
@@ -205,6 +295,7 @@ mod tests {
         let present = ["webmesh.1", "webmesh-init.1", "webmesh-service-add.1"].map(has);
         let hidden = ["webmesh-man.1", "webmesh-demo-hold.1", "webmesh-help.1"].map(has);
         let whole = std::fs::read_to_string(folder.join("webmesh.1")).unwrap();
+        let add = std::fs::read_to_string(folder.join("webmesh-service-add.1")).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(present, [true; 3]);
         assert_eq!(hidden, [false; 3]);
@@ -212,5 +303,29 @@ mod tests {
             assert!(whole.contains(section), "{section} is missing:\n{whole}");
         }
         assert!(!whole.contains("webmesh\\-man"), "{whole}");
+        for file in [
+            "services.d",
+            "before\\-webmesh",
+            "webmesh/takeover",
+            "webmesh\\-dns/report.json",
+            "\n\\fB78\\fR\n",
+        ] {
+            assert!(whole.contains(file), "{file} is missing:\n{whole}");
+        }
+        let line = add
+            .lines()
+            .skip_while(|line| !line.contains("SYNOPSIS"))
+            .nth(1);
+        let bare: String = line.unwrap().replace("\\fB", "").replace("\\fI", "");
+        let bare = bare.replace("\\fR", "").replace("\\-", "-");
+        for part in [
+            "webmesh service add ",
+            " --port P",
+            " [--weight W]",
+            " [--tag T]…",
+            " <NAME>",
+        ] {
+            assert!(bare.contains(part), "{part} is missing: {bare}");
+        }
     }
 }

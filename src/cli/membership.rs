@@ -4,6 +4,7 @@ use std::io::Read;
 
 use super::{
     args,
+    client::Reply,
     conversation::{Conversation, DONE, Outcome, last},
     render, unix_now,
 };
@@ -16,17 +17,33 @@ use crate::{
     keys::{Token, TokenRefused},
 };
 
+/// What this host is called now; the agent of a unit has a name of its own that changes with no `hostname NEW`. None where a
+/// name is given.
+fn host_name(given: Option<&String>) -> Option<String> {
+    if given.is_some() {
+        return None;
+    }
+    let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
+    (!name.is_empty()).then_some(name)
+}
+
 impl Conversation<'_> {
     pub(super) async fn init(&self, init: &args::Init) -> Outcome {
         let request = InitRequest {
             network: init.network.clone(),
             name: init.name.clone(),
+            host_name: host_name(init.name.as_ref()),
             domain: init.domain.clone(),
             ipv4: init.ipv4.clone(),
             closed: init.closed,
         };
         request.unbuilt().map_or(Ok(()), Err)?;
         let reply = self.agent.ask(Verb::Init, &request).await?;
+        let network = reply.parse::<InitReply>()?.network;
+        let typed = init.domain.as_deref().unwrap_or_default();
+        if network.domain.eq_ignore_ascii_case(typed) {
+            self.allow_domain(&network);
+        }
         let reply = self.with_names(reply).await?;
         self.print::<InitReply>(&reply, render::init)?;
         self.say_no_names(&reply.parse::<InitReply>()?.dns);
@@ -86,12 +103,15 @@ impl Conversation<'_> {
         let request = JoinRequest {
             token: token.to_string(),
             name: join.name.clone(),
+            host_name: host_name(join.name.as_ref()),
         };
         let reply = self
             .agent
             .ask_lines(Verb::Join, &request, |line| self.say(line))
             .await?;
-        let reply = self.with_names(last(reply)?).await?;
+        let reply = last(reply)?;
+        self.take_domain(&reply.parse::<JoinReply>()?.network);
+        let reply = self.with_names(reply).await?;
         self.print::<JoinReply>(&reply, render::joined)?;
         self.say_no_names(&reply.parse::<JoinReply>()?.dns);
         Ok(DONE)
@@ -102,33 +122,31 @@ impl Conversation<'_> {
             network: leave.network.clone(),
             yes: leave.yes,
         };
-        self.changed(Verb::Leave, &request, render::left).await
+        let reply = self.agent.ask(Verb::Leave, &request).await?;
+        self.forget_domain(&reply.parse::<NetworkReply>()?.network);
+        self.changed(&reply, render::left).await
     }
 
     pub(super) async fn up(&self) -> Outcome {
         let request = NetworkRequest {
             network: self.network(),
         };
-        self.changed(Verb::Up, &request, render::up).await
+        let reply = self.agent.ask(Verb::Up, &request).await?;
+        self.changed(&reply, render::up).await
     }
 
     pub(super) async fn down(&self) -> Outcome {
         let request = NetworkRequest {
             network: self.network(),
         };
-        self.changed(Verb::Down, &request, render::down).await
+        let reply = self.agent.ask(Verb::Down, &request).await?;
+        self.changed(&reply, render::down).await
     }
 
-    /// A verb after which the host resolves other names than before.
-    async fn changed(
-        &self,
-        verb: Verb,
-        request: &impl serde::Serialize,
-        text: impl FnOnce(&NetworkReply) -> String,
-    ) -> Outcome {
-        let reply = self.agent.ask(verb, request).await?;
+    /// The end of a verb after which the host resolves other names than before.
+    async fn changed(&self, reply: &Reply, text: impl FnOnce(&NetworkReply) -> String) -> Outcome {
         let _whoever_did_it = self.set_up_names().await;
-        self.print(&reply, text)?;
+        self.print(reply, text)?;
         for warning in reply.parse::<NetworkReply>()?.warnings {
             self.screen.talk(&format!("webmesh: {}\n", warning.line()));
         }

@@ -22,6 +22,7 @@ mod looking;
 mod man;
 mod membership;
 pub mod names;
+pub mod netcheck;
 mod publishing;
 pub mod render;
 pub mod screen;
@@ -29,6 +30,7 @@ pub mod start;
 pub mod start_hint;
 pub mod status;
 mod table;
+pub mod why;
 
 use std::{path::Path, process::ExitCode, time::SystemTime};
 
@@ -177,7 +179,9 @@ fn secret_of(verb: &args::Verb) -> Option<&String> {
         | args::Verb::Peers(_)
         | args::Verb::Wait(_)
         | args::Verb::Ping(_)
+        | args::Verb::Why(_)
         | args::Verb::Whois(_)
+        | args::Verb::Netcheck
         | args::Verb::Dns(_)
         | args::Verb::DnsHelper { .. }
         | args::Verb::Service(_)

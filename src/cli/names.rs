@@ -13,12 +13,13 @@ use super::{
 use crate::{
     api::{
         ApiError, Code, DEFAULT_SOCKET, Dns, DnsBackend, DnsQueryReply, DnsQueryRequest, DnsState,
-        NetworkRequest, Status, StatusRequest, Verb,
+        Network, NetworkRequest, Status, StatusRequest, Verb,
     },
     host_dns::{
         self, HostDnsError, Place,
         bus::Bus,
-        look::{Choice, Look},
+        domains::{self, Claim},
+        look::{self, Choice, Look},
         report,
     },
 };
@@ -41,6 +42,8 @@ pub struct DnsStatus {
     pub leads_to: Option<String>,
     /// A name of ours that the host's resolver was asked for.
     pub asked: Option<Asked>,
+    /// What to do where nobody sends us our names.
+    pub ways_out: String,
 }
 
 /// What the host's own resolver said to a name of ours.
@@ -115,6 +118,7 @@ impl Conversation<'_> {
             why,
             resolv_conf: servers.map(|server| server.address).collect(),
             is_taken: look.is_taken,
+            ways_out: look::ways_out(&place.etc),
             leads_to: look.leads_to.map(|path| path.display().to_string()),
         };
         if self.common.json {
@@ -172,7 +176,14 @@ impl Conversation<'_> {
     async fn hand_back(&self) -> Outcome {
         self.must_be_root("dns takeover")?;
         host_dns::hand_back(&self.place()).await.map_err(refused)?;
-        let dns: Dns = self.ask_names().await?;
+        // It is done, whether the agent runs or not.
+        let dns = self.ask_names().await.unwrap_or_else(|_absent| Dns {
+            domain: None,
+            servers: Vec::new(),
+            search: Vec::new(),
+            backend: DnsBackend::None,
+            state: DnsState::Off,
+        });
         self.tell(&dns, "/etc/resolv.conf is what it was before.\n")
     }
 
@@ -195,6 +206,7 @@ impl Conversation<'_> {
             args::DnsHelper::Apply if place.is_host => host_dns::apply(&place).await.map(drop),
             args::DnsHelper::Apply => Ok(()),
             args::DnsHelper::Revert => host_dns::revert(&place).await,
+            args::DnsHelper::Ended => host_dns::follow_end(&place).await,
             args::DnsHelper::Takeover => host_dns::take_over(&place).await.map(drop),
         }
         .map_err(refused)?;
@@ -204,11 +216,10 @@ impl Conversation<'_> {
     /// Does as root what the agent wishes for, before a person reads what there is. Where a unit does it too, the second
     /// finds it done.
     pub(super) async fn set_up_names(&self) -> SetUp {
-        let place = self.place();
-        if !place.is_host || !nix::unistd::geteuid().is_root() {
+        if !self.sets_up_host() {
             return SetUp::ByOthers;
         }
-        if let Err(error) = host_dns::apply(&place).await {
+        if let Err(error) = host_dns::apply(&self.place()).await {
             self.say(format!("webmesh: {error}: webmesh dns status"));
         }
         SetUp::Now
@@ -216,8 +227,43 @@ impl Conversation<'_> {
 
     /// Says what to do where nothing on the host can send us our names. Only the host's one agent is to have them.
     pub(super) fn say_no_names(&self, dns: &Dns) {
-        if let Some(line) = render::no_names(dns).filter(|_| self.place().is_host) {
+        let place = self.place();
+        let line = render::no_names(dns, &look::ways_out(&place.etc));
+        if let Some(line) = line.filter(|_| place.is_host) {
             self.screen.talk(&line);
+        }
+    }
+
+    /// Whoever joins a network as root takes the domain that its founder chose along, and is told if it is more than the
+    /// network's own name. What other programs of many hosts use is not taken along.
+    pub(super) fn take_domain(&self, network: &Network) {
+        let claim = domains::claim(&network.name, &network.domain);
+        if claim != Claim::InUse {
+            self.allow_domain(network);
+        }
+        if self.sets_up_host()
+            && let Some(line) = render::domain_claimed(network, claim)
+        {
+            self.say(line);
+        }
+    }
+
+    /// Whoever makes a network as root says with it that names under its domain are to be sent to the agent.
+    pub(super) fn allow_domain(&self, network: &Network) {
+        self.say_of_domain(|place| place.allow_domain(&network.domain));
+    }
+
+    /// Whoever leaves a network as root takes that word back.
+    pub(super) fn forget_domain(&self, network: &Network) {
+        self.say_of_domain(|place| place.forget_domain(&network.domain));
+    }
+
+    fn say_of_domain(&self, say: impl FnOnce(&Place) -> Result<(), HostDnsError>) {
+        if !self.sets_up_host() {
+            return;
+        }
+        if let Err(error) = say(&self.place()) {
+            self.say(format!("webmesh: {error}: webmesh dns status"));
         }
     }
 
@@ -249,6 +295,11 @@ impl Conversation<'_> {
     fn place(&self) -> Place {
         let default = std::path::Path::new(DEFAULT_SOCKET);
         Place::of_socket(self.common.socket.as_deref().unwrap_or(default))
+    }
+
+    /// Whether what is typed here changes how this host resolves names: root speaks to the host's one agent.
+    fn sets_up_host(&self) -> bool {
+        self.place().is_host && nix::unistd::geteuid().is_root()
     }
 
     fn must_be_root(&self, words: &str) -> Result<(), ApiError> {
@@ -297,6 +348,10 @@ fn refused(error: HostDnsError) -> ApiError {
         HostDnsError::Needless(_) => {
             ApiError::no(Code::BadRequest, text).remedy("webmesh dns status")
         }
+        HostDnsError::Off | HostDnsError::Forward => ApiError::could_not(Code::BadRequest, text)
+            .remedy(
+                "set mode = \"auto\" there, then sudo systemctl reload webmesh, then this again",
+            ),
         HostDnsError::Wish(_)
         | HostDnsError::Device(_)
         | HostDnsError::ChangedByOthers

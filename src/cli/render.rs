@@ -4,12 +4,15 @@ use super::{
     names::{Answer, Asked, DnsStatus},
     status::{path, role_suffix},
 };
-use crate::api::{
-    ApiError, Code, Dns, DnsBackend, DnsQueryReply, DnsState, Door, DoorVerdict, InitReply,
-    InviteCancelReply, InviteListReply, InviteReply, JoinReply, NetworkReply, PolicyReply, Pong,
-    Protocol, Reach, ReachKind, RecoverReply, Service, ServiceAddReply, ServiceRemoveReply,
-    WhoisKind, WhoisReply,
-    words::{NAMES_NOT_RESOLVING, NAMES_WAYS_OUT, clock, count, date, milliseconds, took},
+use crate::{
+    api::{
+        ApiError, Code, Dns, DnsBackend, DnsQueryReply, DnsState, Door, DoorVerdict, InitReply,
+        InviteCancelReply, InviteListReply, InviteReply, JoinReply, Network, NetworkReply,
+        PolicyReply, Pong, Protocol, Reach, ReachKind, RecoverReply, Service, ServiceAddReply,
+        ServiceRemoveReply, WhoisKind, WhoisReply,
+        words::{NAMES_NOT_RESOLVING, clock, count, date, milliseconds, took},
+    },
+    host_dns::domains::Claim,
 };
 
 /// `init`'s answer.
@@ -63,8 +66,8 @@ fn resolver(dns: &Dns) -> String {
 }
 
 /// The line for a host on which nobody can send us our names.
-pub fn no_names(dns: &Dns) -> Option<String> {
-    let line = format!("{NAMES_NOT_RESOLVING}: {NAMES_WAYS_OUT}\n");
+pub fn no_names(dns: &Dns, ways_out: &str) -> Option<String> {
+    let line = format!("{NAMES_NOT_RESOLVING}: {ways_out}\n");
     (dns.state == DnsState::NotResolving).then_some(line)
 }
 
@@ -102,9 +105,11 @@ pub fn invite_talk(reply: &InviteReply, token: &str, now: u64) -> String {
         uses => format!("{uses} machines may"),
     };
     let (network, role, until) = (&reply.network, reply.role.word(), clock(reply.expires, now));
+    let warning = reply.warning.as_ref();
+    let warning = warning.map_or_else(String::new, |warning| format!("! {warning}\n"));
     format!(
         "{who} join {network} as {role} until {until}. There:  sudo webmesh join {token}\n\
-         Keep this machine on until then: it answers the invite.  Take it back: webmesh invite cancel {}\n",
+         Keep this machine on until then: it answers the invite.  Take it back: webmesh invite cancel {}\n{warning}",
         reply.id
     )
 }
@@ -173,6 +178,22 @@ pub fn joined(reply: &JoinReply) -> String {
     });
     text.push('\n');
     text
+}
+
+/// What `join` says of a domain that is more than the network's own name: whose names it takes along.
+pub fn domain_claimed(network: &Network, claim: Claim) -> Option<String> {
+    let Network { name, domain, .. } = network;
+    match claim {
+        Claim::Own => None,
+        Claim::Chosen => Some(format!(
+            "{name} calls its machines NAME.{domain}: all names under {domain} are asked of {name} here from now on.  Take \
+             that back: sudo webmesh leave {name}"
+        )),
+        Claim::InUse => Some(format!(
+            "{name} calls its machines NAME.{domain}, names that other programs use: here they stay with those.  To give them \
+             to {name}: echo {domain} | sudo tee -a /etc/webmesh/domains && sudo webmesh up"
+        )),
+    }
 }
 
 /// A service that a browser would find, as curl is asked for it.
@@ -263,14 +284,21 @@ fn short_names(dns: &Dns) -> Option<String> {
 fn summary(status: &DnsStatus, domain: &str) -> String {
     let dns = &status.dns;
     match (dns.state, dns.backend) {
+        // A network that is down has no resolver.
+        (DnsState::Off, _) if dns.servers.is_empty() => {
+            format!(
+                "Names under {domain} do not resolve here: the network is down: sudo webmesh up"
+            )
+        }
         (DnsState::Off, _) => format!(
-            "Names under {domain} do not resolve here: the network is down, or [dns] mode is off."
+            "Names under {domain} are left to you: [dns] mode is \"off\" in the configuration."
         ),
         (DnsState::SettingUp, _) => {
             "The host's resolver is being set up: ask again in a moment.".to_owned()
         }
         (DnsState::NotResolving, _) => format!(
-            "Names under {domain} do not resolve here yet: sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover"
+            "Names under {domain} do not resolve here yet: {}",
+            status.ways_out
         ),
         (DnsState::Resolving, backend) => match sender(backend) {
             Some(sender) => format!(
@@ -441,17 +469,25 @@ pub fn door(door: &Door) -> String {
 
 /// Who drops it, and what lets it in.
 fn dropped(firewall: Option<&str>, device: &str, port: u16) -> String {
-    let remedy = match firewall {
-        Some("ufw") => {
-            format!("There: sudo ufw allow in on {device} to any port {port} proto tcp")
-        }
-        Some("firewalld") => format!(
-            "There: sudo firewall-cmd --permanent --zone=trusted --add-interface={device} && sudo firewall-cmd --reload"
-        ),
-        Some(_) | None => format!("Let port {port} in on {device}"),
+    let remedy = match firewall.and_then(|firewall| let_in(firewall, device, port)) {
+        Some(command) => format!("There: {command}"),
+        None => format!("Let port {port} in on {device}"),
     };
     let whose = firewall.map_or_else(String::new, |name| format!(" ({name})"));
     format!("this machine drops it: its firewall{whose} blocks {device}. {remedy}")
+}
+
+/// What makes a firewall let in what comes to a port from the mesh.
+pub(super) fn let_in(firewall: &str, device: &str, port: u16) -> Option<String> {
+    match firewall {
+        "ufw" => Some(format!(
+            "sudo ufw allow in on {device} to any port {port} proto tcp"
+        )),
+        "firewalld" => Some(format!(
+            "sudo firewall-cmd --permanent --zone=trusted --add-interface={device} && sudo firewall-cmd --reload"
+        )),
+        _ => None,
+    }
 }
 
 /// `service rm`.

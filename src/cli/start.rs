@@ -71,12 +71,17 @@ impl Start {
     /// What `--check-config` says of a configuration that was read, and of the services that are defined beside it.
     ///
     /// # Errors
-    /// A definition cannot be used: the first of them.
-    pub fn verdict(&self) -> Result<String, ApiError> {
+    /// A definition cannot be used, or `judge`, which speaks for the agent, refuses something: the first of them.
+    pub fn verdict(
+        &self,
+        judge: impl FnOnce(&Source, &Definitions) -> Result<(), String>,
+    ) -> Result<String, ApiError> {
         let services = Definitions::read(&self.source.services());
-        if let Some((_, what)) = services.faults.into_iter().next() {
-            return Err(ApiError::bad_request(what).remedy(again(&self.source)));
-        }
+        let judged = match services.faults.first() {
+            Some((_, what)) => Err(what.clone()),
+            None => judge(&self.source, &services),
+        };
+        judged.map_err(|what| ApiError::bad_request(what).remedy(again(&self.source)))?;
         let file = self.source.file.display();
         let text = if self.source.file.exists() {
             format!("{file} is good")

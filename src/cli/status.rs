@@ -2,9 +2,9 @@
 
 use super::table::{Table, fold};
 use crate::api::{
-    Health, Instance, Nat, Network, Own, Path, PathKind, Peer, PeerDetails, PeersReply, Role,
-    Service, State, Status,
-    words::{bytes, date, milliseconds, span},
+    Cipher, Health, Instance, Nat, Network, Own, Path, PathKind, Peer, PeerDetails, PeersReply,
+    Role, Service, State, Status, USUAL_WEIGHT,
+    words::{ago, bytes, date, milliseconds, span},
 };
 
 /// What a machine in no network is told.
@@ -24,6 +24,10 @@ pub fn status(status: &Status, width: Option<usize>) -> String {
         return format!("{head}{}", health(&status.health));
     };
     let mut text = head(network, own, width);
+    if let Some(last) = status.dht.met.first() {
+        let when = ago(last.ago_s);
+        text.push_str(&format!("dht  met {} through the DHT {when}\n", last.peer));
+    }
     match status.state {
         State::None | State::Up => {
             if !status.peers.is_empty() {
@@ -59,13 +63,28 @@ fn head(network: &Network, own: &Own, width: Option<usize>) -> String {
 
 /// A table of peers.
 pub fn peers(peers: &[Peer], width: Option<usize>) -> String {
+    let with_hints = peer_table(peers, hint).render(None);
+    let fits = |width| with_hints.lines().all(|line| line.chars().count() <= width);
+    if width.is_none_or(fits) {
+        return with_hints;
+    }
+    peer_table(peers, |_| None).render(width)
+}
+
+/// Where to read why a path is not direct.
+fn hint(peer: &Peer) -> Option<String> {
+    let path = peer.path.as_ref()?;
+    (path.kind != PathKind::Direct).then(|| format!("→ webmesh why {}", peer.name))
+}
+
+fn peer_table(peers: &[Peer], hint: impl Fn(&Peer) -> Option<String>) -> Table {
     let mut table = Table::new(["PEER", "STATE", "PATH", "RTT", "RX", "TX", "LAST"], 2);
     for peer in peers {
         let carried = |amount: u64| match (amount, &peer.path) {
             (0, None) => NOTHING.to_owned(),
             _ => bytes(amount),
         };
-        table.row([
+        let cells = [
             peer.name.clone(),
             peer.state.word().to_owned(),
             peer.path.as_ref().map_or_else(|| NOTHING.to_owned(), path),
@@ -73,17 +92,24 @@ pub fn peers(peers: &[Peer], width: Option<usize>) -> String {
             carried(peer.rx_bytes),
             carried(peer.tx_bytes),
             last(peer.last_heard_s),
-        ]);
+        ];
+        table.row_of(cells.into_iter().chain(hint(peer)));
     }
-    table.render(width)
+    table
 }
 
 /// How packets reach a peer, in words.
 pub fn path(path: &Path) -> String {
     match path.kind {
         PathKind::Direct => format!("direct {}", path.endpoint.as_deref().unwrap_or(NOTHING)),
-        PathKind::Relay => format!("relay via {}", path.via.as_deref().unwrap_or(NOTHING)),
-        PathKind::Stream => format!("stream via {}", path.via.as_deref().unwrap_or(NOTHING)),
+        PathKind::Relay => match &path.via {
+            Some(via) => format!("relay via {via}"),
+            None => "relay (lost)".to_owned(),
+        },
+        PathKind::Stream => match &path.via {
+            Some(via) => format!("stream via {via}"),
+            None => "stream (TLS)".to_owned(),
+        },
     }
 }
 
@@ -124,21 +150,42 @@ pub fn service(service: &Service, width: Option<usize>) -> String {
     if service.instances.is_empty() {
         return text;
     }
-    let mut table = Table::new(["PEER", "STATE", "TARGET"], 2);
-    for instance in &service.instances {
-        table.row([
-            place(instance),
-            instance.state.word().to_owned(),
-            target(instance),
-        ]);
-    }
-    for line in table
+    for line in instances(&service.instances)
         .render(width.map(|width| width.saturating_sub(2)))
         .lines()
     {
         text.push_str(&format!("  {line}\n"));
     }
     text
+}
+
+/// Weight and tags stand there where one of them says something.
+fn instances(instances: &[Instance]) -> Table {
+    let is_usual = |instance: &Instance| {
+        instance.weight == u64::from(USUAL_WEIGHT) && instance.tags.is_empty()
+    };
+    if instances.iter().all(is_usual) {
+        let mut table = Table::new(["PEER", "STATE", "TARGET"], 2);
+        for one in instances {
+            table.row([place(one), one.state.word().to_owned(), target(one)]);
+        }
+        return table;
+    }
+    let mut table = Table::new(["PEER", "STATE", "WEIGHT", "TAGS", "TARGET"], 3);
+    for one in instances {
+        let tags = match &one.tags[..] {
+            [] => NOTHING.to_owned(),
+            tags => tags.join(", "),
+        };
+        table.row([
+            place(one),
+            one.state.word().to_owned(),
+            one.weight.to_string(),
+            tags,
+            target(one),
+        ]);
+    }
+    table
 }
 
 fn place(instance: &Instance) -> String {
@@ -205,6 +252,8 @@ fn peer_details(peer: Option<&Peer>, details: &PeerDetails) -> String {
         details.role.word(),
         date(details.admitted_at)
     );
+    let cipher = peer.and_then(|peer| peer.transport);
+    let sealed_by = cipher.map_or("", Cipher::word);
     let rows = [
         ("name", details.domain_name.clone()),
         ("addresses", addresses.join("  ")),
@@ -217,6 +266,7 @@ fn peer_details(peer: Option<&Peer>, details: &PeerDetails) -> String {
         ),
         ("version", details.version.clone().unwrap_or_default()),
         ("services", details.services.join(", ")),
+        ("sealed by", sealed_by.to_owned()),
         ("id", peer.map(|peer| peer.id.clone()).unwrap_or_default()),
     ];
     rows.iter()

@@ -21,7 +21,12 @@ impl Table {
 
     /// Adds a row.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.row_of(cells);
+    }
+
+    /// Adds a row that may be longer than the head.
+    pub(super) fn row_of(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
     }
 
     /// The lines, none longer than `width` if the elastic column can help it.

@@ -14,7 +14,7 @@ use std::{
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::line_of;
+use super::{line_of, plain};
 use crate::api::PortSpec;
 
 /// What a folder of definitions holds.
@@ -135,7 +135,7 @@ fn services_of(
     let read: File = toml::from_str(&text).map_err(|error| {
         at(
             error.span().map_or(0, |span| span.start),
-            error.message().lines().next().unwrap_or_default(),
+            &plain(error.message()),
         )
     })?;
     let mut services = Vec::new();

@@ -21,7 +21,7 @@ mod value;
 
 pub use definition::{Definition, Definitions};
 pub use source::Source;
-pub use value::{DnsMode, LinkPattern, Mtu, TunName};
+pub use value::{DnsMode, EntryPoint, LinkPattern, Mtu, Offload, Transport, TunName};
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/webmesh/config.toml";
@@ -31,6 +31,9 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/webmesh";
 
 /// The UDP port that is tried first. Nobody else's in the registry of ports; another one is drawn if it is busy.
 pub const DEFAULT_PORT: u16 = 41_820;
+
+/// Mbit/s carried for others: what an ordinary line has, so that it bounds a flood and nobody's film.
+const DEFAULT_RELAY_LIMIT: std::num::NonZeroU32 = std::num::NonZeroU32::new(1000).unwrap();
 
 /// All settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -42,6 +45,12 @@ pub struct Config {
     pub tun: Tun,
     /// Names.
     pub dns: Dns,
+    /// How packets are carried.
+    pub datapath: Datapath,
+    /// How peers find each other.
+    pub rendezvous: Rendezvous,
+    /// What this machine carries for others.
+    pub relay: Relay,
     /// The machine around the agent.
     pub host: Host,
     /// The agent's socket.
@@ -68,6 +77,20 @@ pub struct Tun {
     pub mtu: Mtu,
 }
 
+/// `[datapath]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Datapath {
+    /// `tun_offload`: whether programs' packets come from the host, and go to it, many as one. Default: `auto`.
+    pub tun_offload: Offload,
+    /// `udp_gso`: whether datagrams go to the network many as one. Default: `auto`.
+    pub udp_gso: Offload,
+    /// `udp_gro`: whether datagrams come from the network many as one. Default: `auto`.
+    pub udp_gro: Offload,
+    /// `transport`: what seals user data between members. Default: `auto`.
+    pub transport: Transport,
+}
+
 /// `[dns]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -83,6 +106,54 @@ impl Default for Dns {
         Self {
             mode: DnsMode::default(),
             search: true,
+        }
+    }
+}
+
+/// `[rendezvous]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rendezvous {
+    /// `lan`: whether this machine says on its LANs that it is there, and listens for others. Default: true.
+    pub lan: bool,
+    /// `port_mapping`: whether the router is asked to let others in to the UDP port. Default: true.
+    pub port_mapping: bool,
+    /// `dht`: whether the Mainline DHT may be used. Default: true.
+    pub dht: bool,
+    /// `dht_bootstrap`: the nodes of it that are asked first. Default: none, since no host of anybody is named in these
+    /// sources; without one the DHT is off. The shipped file names some.
+    pub dht_bootstrap: Vec<EntryPoint>,
+}
+
+impl Default for Rendezvous {
+    fn default() -> Self {
+        Self {
+            lan: true,
+            port_mapping: true,
+            dht: true,
+            dht_bootstrap: Vec::new(),
+        }
+    }
+}
+
+/// `[relay]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Relay {
+    /// `udp`: whether members that cannot reach each other may send through this machine. Default: true.
+    pub udp: bool,
+    /// `limit`: Mbit/s that this machine carries for others in all; one member sends at most half of it. Default: 1000.
+    pub limit: std::num::NonZeroU32,
+    /// `stream`: whether TLS on TCP of the agent's own port is taken, where others reach this machine. Default: `true`.
+    pub stream: bool,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        Self {
+            udp: true,
+            limit: DEFAULT_RELAY_LIMIT,
+            stream: true,
         }
     }
 }
@@ -177,6 +248,9 @@ impl Config {
             network,
             tun,
             dns: _,
+            datapath,
+            rendezvous,
+            relay,
             host,
             api: _,
             test,
@@ -184,6 +258,13 @@ impl Config {
         Self {
             network,
             tun,
+            datapath,
+            rendezvous: Rendezvous {
+                dht: fresh.rendezvous.dht,
+                dht_bootstrap: fresh.rendezvous.dht_bootstrap.clone(),
+                ..rendezvous
+            },
+            relay,
             host,
             dns: fresh.dns.clone(),
             api: fresh.api.clone(),
@@ -228,9 +309,37 @@ impl Config {
         toml::from_str(text).map_err(|error| ConfigError::Wrong {
             file: file.to_owned(),
             line: line_of(text, error.span().map_or(0, |span| span.start)),
-            what: error.message().to_owned(),
+            what: plain(error.message()),
         })
     }
+}
+
+/// What the reader of TOML says, without the words of programmers, and without the section that is for tests alone.
+fn plain(message: &str) -> String {
+    const WORDS: [(&str, &str); 8] = [
+        (
+            "expected a nonzero u16",
+            "expected a number from 1 to 65535",
+        ),
+        ("expected u16", "expected a number from 1 to 65535"),
+        ("expected u32", "expected a number, 0 or more"),
+        (
+            "expected a sequence",
+            "expected a list, such as [\"docker0\", \"br-*\"]",
+        ),
+        ("expected a boolean", "expected true or false"),
+        ("expected a string", "expected a text in quotes"),
+        ("expected a map", "expected a section, its name in [ ]"),
+        (", `test`", ""),
+    ];
+    let mut text = message.lines().next().unwrap_or_default().to_owned();
+    if let Some((head, _type)) = text.split_once("expected struct ") {
+        text = format!("{head}expected a section, its name in [ ]");
+    }
+    for (theirs, ours) in WORDS {
+        text = text.replace(theirs, ours);
+    }
+    text
 }
 
 /// Every key with its value, in the same order for every configuration.
@@ -276,12 +385,25 @@ mod tests {
     #[test]
     fn every_key_is_taken() {
         let text = "[network]\nport = 5000\n[tun]\nname = \"mesh\"\nmtu = 1280\n[dns]\nmode = \"off\"\nsearch = false\n\
-                    [host]\nguard = false\nguard_local = [\"br-*\", \"virbr0\"]\n\
+                    [datapath]\ntun_offload = \"off\"\nudp_gso = \"on\"\nudp_gro = \"auto\"\ntransport = \"wireguard\"\n\
+                    [rendezvous]\nlan = false\nport_mapping = false\n\
+                    [relay]\nstream = false\n[host]\nguard = false\nguard_local = [\"br-*\", \"virbr0\"]\n\
                     [api]\nread = \"group\"\n[test]\nlinks = 4\nidle_s = 5\n";
         let config = parse(text).unwrap();
         assert_eq!(config.network.port.map(|port| port.get()), Some(5000));
         assert_eq!(config.tun.name.as_str(), "mesh");
         assert_eq!((config.dns.mode, config.dns.search), (DnsMode::Off, false));
+        let Datapath {
+            tun_offload,
+            udp_gso,
+            udp_gro,
+            transport,
+        } = config.datapath;
+        assert_eq!(transport, Transport::WireGuard);
+        let offloads = (tun_offload, udp_gso, udp_gro);
+        assert_eq!(offloads, (Offload::Off, Offload::On, Offload::Auto));
+        let ways = &config.rendezvous;
+        assert_eq!((ways.lan, ways.port_mapping), (false, false));
         let local: Vec<&str> = config
             .host
             .guard_local
@@ -289,6 +411,7 @@ mod tests {
             .map(LinkPattern::as_str)
             .collect();
         assert_eq!((config.host.guard, local), (false, vec!["br-*", "virbr0"]));
+        assert!(!config.relay.stream);
         assert_eq!(config.api.read, ReadAccess::Group);
         assert_eq!((config.test.links, config.test.idle_s), (4, 5));
     }
@@ -310,15 +433,53 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_file_shows_what_holds_without_it() {
-        assert_eq!(
-            parse(include_str!("../../packaging/config.toml")).unwrap(),
-            Config::default()
-        );
+    fn the_shipped_file_shows_what_holds_without_it_and_names_entry_points_of_the_dht() {
+        let mut in_use = parse(include_str!("../../packaging/config.toml")).unwrap();
+        assert!(in_use.rendezvous.dht_bootstrap.len() >= 2);
+        in_use.rendezvous.dht_bootstrap.clear();
+        assert_eq!(in_use, Config::default());
         let mut shown = parse(&shipped()).unwrap();
         let port = shown.network.port.take();
         assert_eq!(port.map(|port| port.get()), Some(DEFAULT_PORT));
+        shown.rendezvous.dht_bootstrap.clear();
         assert_eq!(shown, Config::default());
+    }
+
+    #[test]
+    fn the_shipped_file_says_of_each_key_that_a_reload_keeps_that_it_needs_a_restart() {
+        let other = parse(
+            "[network]\nport = 5000\n[tun]\nname = \"mesh\"\nmtu = 1280\n[dns]\nmode = \"off\"\nsearch = false\n\
+             [datapath]\ntun_offload = \"off\"\nudp_gso = \"on\"\nudp_gro = \"off\"\ntransport = \"wireguard\"\n\
+             [rendezvous]\nlan = false\nport_mapping = false\ndht = false\ndht_bootstrap = [\"192.0.2.1:6881\"]\n\
+             [relay]\nudp = false\nlimit = 7\nstream = false\n[host]\nguard = false\nguard_local = [\"virbr0\"]\n\
+             [api]\nread = \"group\"\n",
+        )
+        .unwrap();
+        let runs = Config::default();
+        let kept = runs.reloaded(&other).differences(&other);
+        let mut said = Vec::new();
+        let mut all = Vec::new();
+        let (mut section, mut comment) = (String::new(), String::new());
+        for line in include_str!("../../packaging/config.toml").lines() {
+            let bare = line.trim_start_matches('#');
+            if let Some(name) = line.strip_prefix('[') {
+                section = name.trim_end_matches(']').to_owned();
+            } else if let Some(words) = line.strip_prefix("# ") {
+                comment.push_str(words);
+                comment.push(' ');
+            } else if let Some((key, _)) = bare.split_once(" = ") {
+                all.push(format!("{section}.{key}"));
+                if std::mem::take(&mut comment).contains("Needs a restart.") {
+                    said.push(format!("{section}.{key}"));
+                }
+            } else {
+                comment.clear();
+            }
+        }
+        all.sort();
+        said.sort();
+        assert_eq!(all, runs.differences(&other), "every key is another one");
+        assert_eq!(said, kept);
     }
 
     #[test]
@@ -361,9 +522,9 @@ mod tests {
             error.starts_with("config.toml:5: unknown field `prot`"),
             "{error}"
         );
-        let error = parse("\n[relay]\nudp = true\n").unwrap_err();
+        let error = parse("\n[relays]\nudp = true\n").unwrap_err();
         assert!(
-            error.starts_with("config.toml:2: unknown field `relay`"),
+            error.starts_with("config.toml:2: unknown field `relays`"),
             "{error}"
         );
     }
@@ -391,6 +552,10 @@ mod tests {
                 "[host]\nguard_local = [\"*\"]",
                 "config.toml:2: a device's name has 1 to 15 letters",
             ),
+            (
+                "[rendezvous]\ndht_bootstrap = [\"dht.example.org\"]",
+                "config.toml:2: an entry point of the DHT is HOST:PORT",
+            ),
             ("[network]\nport = 0", "config.toml:2: "),
             ("[network]\nport = 70000", "config.toml:2: "),
             ("[dns]\n\nmode = \"maybe\"", "config.toml:3: "),
@@ -404,6 +569,36 @@ mod tests {
                 "{text:?}: {error}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_words_of_programmers() {
+        for (text, part) in [
+            ("[network]\nport = 0", "expected a number from 1 to 65535"),
+            (
+                "[network]\nport = 70000",
+                "expected a number from 1 to 65535",
+            ),
+            (
+                "[network]\nport = \"x\"",
+                "expected a number from 1 to 65535",
+            ),
+            ("[host]\nguard_local = \"docker0\"", "expected a list"),
+            ("[host]\nguard = \"yes\"", "expected true or false"),
+            ("[tun]\nname = 3", "expected a text in quotes"),
+            ("tun = 3", "expected a section"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+            for word in ["u16", "u32", "sequence", "boolean", "struct", "a string,"] {
+                assert!(!error.contains(word), "{text:?}: {error}");
+            }
+        }
+        let error = parse("[relays]\nudp = true\n").unwrap_err();
+        assert!(
+            error.contains("`dns`") && !error.contains("`test`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -32,6 +32,40 @@ pub enum DnsMode {
     Off,
 }
 
+/// Whether a kind of work on many packets at once is left to the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Offload {
+    /// If a trial at the start finds that this kernel does it well.
+    #[default]
+    Auto,
+    /// Without a trial.
+    On,
+    /// No.
+    Off,
+}
+
+/// What seals user data between members.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Transports of our own, where both ends have them.
+    #[default]
+    Auto,
+    /// WireGuard alone.
+    WireGuard,
+}
+
+/// A node of the Mainline DHT: `host:port`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub struct EntryPoint(String);
+
+/// Not `host:port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an entry point of the DHT is HOST:PORT, a name or an IPv4 address and a port")]
+pub struct BadEntryPoint;
+
 /// A device cannot have this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a device's name has 1 to 15 letters, no space, no / and no :")]
@@ -105,6 +139,27 @@ impl TryFrom<String> for LinkPattern {
     fn try_from(text: String) -> Result<Self, BadTunName> {
         let beginning = text.strip_suffix('*').unwrap_or(&text);
         let _possible: TunName = beginning.parse()?;
+        Ok(Self(text))
+    }
+}
+
+impl EntryPoint {
+    /// As it was written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for EntryPoint {
+    type Error = BadEntryPoint;
+
+    fn try_from(text: String) -> Result<Self, BadEntryPoint> {
+        let (host, port) = text.rsplit_once(':').ok_or(BadEntryPoint)?;
+        let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+        let is_port = port.parse::<std::num::NonZeroU16>().is_ok();
+        if host.is_empty() || !host.bytes().all(is_letter) || !is_port {
+            return Err(BadEntryPoint);
+        }
         Ok(Self(text))
     }
 }

@@ -10,6 +10,8 @@ use super::{
     joining::Joining,
     kept_file::Identity as Seeds,
     network::{Device, Network},
+    ownership,
+    port_mapping::PortMapping,
     reload::Reloading,
     sealing,
     starting::{self, Before, Ground},
@@ -20,9 +22,9 @@ use super::{
 use crate::{
     api::{self, ApiError},
     config::{Config, DnsMode, Source},
-    ids::NetworkId,
+    ids::{Boot, NetworkId},
     node::{Ipv4Use, Restored, status::Snapshot},
-    platform::{clock, guard::Guard},
+    platform::{clock, guard::Guard, tun::Spare, udp::Held},
 };
 
 /// Everything the loop owns.
@@ -38,8 +40,11 @@ pub(super) struct Agent {
     pub(super) place: Place,
     /// A guard that stands, for the network that comes up next.
     guard: Option<Guard>,
+    /// A device that stands, for the same.
+    device: Option<Spare>,
     pub(super) host_names: HostNames,
     pub(super) supervisor: Supervisor,
+    pub(super) port_mapping: PortMapping,
     published: watch::Sender<Arc<Published>>,
 }
 
@@ -54,9 +59,12 @@ pub(super) enum Place {
     Up(Box<Network>),
     /// In one, and told to be down.
     Down(Box<Downed>),
-    /// In one whose files cannot be used; why.
-    Unusable(String),
+    /// In one whose files cannot be used; why, and what to do.
+    Unusable(ApiError),
 }
+
+/// Why a folder that opens is of no use.
+const NO_NETWORK_RECORD: &str = "its record log does not say which network it is";
 
 /// A network that is down.
 #[derive(Debug)]
@@ -81,8 +89,10 @@ impl Agent {
             state_dir,
             place: Place::Idle,
             guard: None,
+            device: None,
             host_names,
             supervisor: Supervisor::of_this_process(),
+            port_mapping: PortMapping::idle(),
             published,
         }
     }
@@ -113,8 +123,8 @@ impl Agent {
         };
         match NetworkFolder::open(path.clone()) {
             Ok((folder, found)) if found.kept.down => self.rest(folder, found),
-            Ok((folder, found)) => self.take_up(folder, found)?,
-            Err(error) => self.give_up(&format!("{:#}", anyhow::Error::from(error))),
+            Ok((folder, found)) => self.take_up(folder, found, None)?,
+            Err(error) => self.give_up(error.into()),
         }
         Ok(())
     }
@@ -140,15 +150,24 @@ impl Agent {
             Place::Unusable(why) => Published::nothing(vec![api::Health {
                 level: api::Level::Error,
                 code: "state_unusable".to_owned(),
-                message: format!("the network on this disk cannot be used: {why}"),
-                remedy: Some(
-                    "restore the state directory, or move the folder away and join anew".to_owned(),
-                ),
+                message: why.message.clone(),
+                remedy: why.remedy.clone(),
             }]),
         };
         published.status.health.extend(self.reloading.health());
         published.status.health.extend(self.defined.health());
         self.published.send_replace(Arc::new(published));
+    }
+
+    /// Asks the router while a network is up, and tells the network what the router said.
+    pub(super) fn tend_port_mapping(&mut self) {
+        let Place::Up(network) = &mut self.place else {
+            return self.port_mapping.want(None);
+        };
+        let is_wanted = self.config.rendezvous.port_mapping;
+        self.port_mapping
+            .want(Some(&network.mapping_wish).filter(|_| is_wanted));
+        network.take_finding(&self.port_mapping.finding());
     }
 
     /// What the host's resolver shall do for the network that is up.
@@ -171,7 +190,7 @@ impl Agent {
             Place::Up(network) => Ok(network),
             Place::Idle | Place::Joining(_) => Err(ApiError::no_network()),
             Place::Down(downed) => Err(ApiError::network_down(&downed.snapshot.name)),
-            Place::Unusable(why) => Err(ApiError::state_unusable(why)),
+            Place::Unusable(why) => Err(why.clone()),
         }
     }
 
@@ -194,7 +213,7 @@ impl Agent {
                 &network.node.status(clock::now()).name,
             )),
             Place::Down(downed) => Err(ApiError::already_in(&downed.snapshot.name)),
-            Place::Unusable(why) => Err(ApiError::state_unusable(why)),
+            Place::Unusable(why) => Err(why.clone()),
         }
     }
 
@@ -208,13 +227,15 @@ impl Agent {
         id: NetworkId,
         restored: Restored,
         ground: Ground,
+        boot: Boot,
     ) -> anyhow::Result<()> {
-        let identity = starting::identity_of(&folder.identity);
+        let identity = starting::identity_of(&folder.identity, boot);
         let before = Before {
             folder,
             restored,
             ground,
             guard: self.guard.take(),
+            device: self.device.take(),
         };
         let host = (&self.config, &mut self.supervisor);
         let network = starting::start(host, identity, id, before)
@@ -252,7 +273,9 @@ impl Agent {
         network.stop(Device::Gone)
     }
 
-    /// Makes the device anew after the own addresses changed. Sessions are made again, as after a restart.
+    /// The network comes up anew after the own addresses changed. Neither its device nor its UDP port is let go of: what
+    /// others were told of the device stays told, and connections whose addresses stay go on. Sessions are made again, as
+    /// after a restart.
     ///
     /// # Errors
     /// The network is not up any more, and cannot be brought up.
@@ -260,18 +283,32 @@ impl Agent {
         let Place::Up(mut network) = std::mem::replace(&mut self.place, Place::Idle) else {
             return Ok(());
         };
+        let id = network.node.network_id();
+        let sockets = network.data.sockets().try_clone()?;
         self.guard = network.guarding.hand_over();
-        self.supervisor.forget_network(network.node.network_id());
-        let path = network.stop(Device::Gone).path().to_owned();
+        self.device = network.spare_device();
+        let fate = match self.device {
+            Some(_) => Device::Left,
+            None => Device::Gone,
+        };
+        let path = network.stop(fate).path().to_owned();
+        if fate == Device::Gone {
+            self.supervisor.forget_network(id);
+        }
         let (folder, found) = NetworkFolder::open(path)?;
-        self.take_up(folder, found)
+        self.take_up(folder, found, Some(sockets))?;
+        if !matches!(self.place, Place::Up(_)) {
+            self.device = None;
+            self.supervisor.forget_network(id);
+        }
+        Ok(())
     }
 
     /// Looks at files that could not be taken up: the network stays, down until the next start or `up`.
     pub(super) fn look_at(&mut self, path: PathBuf) {
         match NetworkFolder::open(path) {
             Ok((folder, found)) => self.rest(folder, found),
-            Err(error) => self.give_up(&format!("{:#}", anyhow::Error::from(error))),
+            Err(error) => self.give_up(error.into()),
         }
     }
 
@@ -283,7 +320,7 @@ impl Agent {
         let (mut folder, mut found) = NetworkFolder::open(path)?;
         found.kept.down = false;
         let stored = folder.store_kept(&found.kept, "state");
-        self.take_up(folder, found)?;
+        self.take_up(folder, found, None)?;
         if let (Err(error), Place::Up(network)) = (stored, &mut self.place) {
             network.note_unsaved(&error);
         }
@@ -298,20 +335,29 @@ impl Agent {
         }
     }
 
-    fn take_up(&mut self, folder: NetworkFolder, found: Found) -> anyhow::Result<()> {
-        let Some(id) = starting::network_of(&found.records) else {
-            self.give_up("its record log does not say which network it is");
+    /// `sockets` are those that it has already.
+    fn take_up(
+        &mut self,
+        folder: NetworkFolder,
+        found: Found,
+        sockets: Option<Held>,
+    ) -> anyhow::Result<()> {
+        let Some(id) = found.network else {
+            self.give_up(anyhow::anyhow!(NO_NETWORK_RECORD));
             return Ok(());
         };
-        let ground = starting::break_ground(&self.config, &mut self.supervisor)?;
-        self.bring_up(folder, id, restored(found), ground)
+        let ground = match sockets {
+            Some(sockets) => starting::stay_on_ground(&self.config, &self.supervisor, sockets)?,
+            None => starting::break_ground(&self.config, &mut self.supervisor)?,
+        };
+        self.bring_up(folder, id, restored(found), ground, sealing::draw_boot())
     }
 
     fn rest(&mut self, folder: NetworkFolder, found: Found) {
-        let Some(id) = starting::network_of(&found.records) else {
-            return self.give_up("its record log does not say which network it is");
+        let Some(id) = found.network else {
+            return self.give_up(anyhow::anyhow!(NO_NETWORK_RECORD));
         };
-        let identity = starting::identity_of(&folder.identity);
+        let identity = starting::identity_of(&folder.identity, sealing::draw_boot());
         let (node, _) =
             starting::make_node(&self.config, &identity, id, &restored(found), Ipv4Use::On);
         self.place = Place::Down(Box::new(Downed {
@@ -320,12 +366,17 @@ impl Agent {
         }));
     }
 
-    fn give_up(&mut self, why: &str) {
+    fn give_up(&mut self, error: anyhow::Error) {
+        let why = format!("{error:#}");
         tracing::error!(
             why,
             "Network on the disk cannot be used; nothing of it was touched"
         );
-        self.place = Place::Unusable(why.to_owned());
+        self.place = Place::Unusable(if ownership::is_closed(error.as_ref()) {
+            ApiError::state_closed(&why, &self.state_dir.path().display().to_string())
+        } else {
+            ApiError::state_unusable(&why)
+        });
     }
 }
 

@@ -33,19 +33,6 @@ pub(super) struct FromAgent {
     state_dir: PathBuf,
 }
 
-/// Settings of the kernel on which packets to and from us hang.
-const SYSCTLS: &[&str] = &[
-    "net/ipv4/conf/all/rp_filter",
-    "net/ipv4/conf/default/rp_filter",
-    "net/ipv4/conf/all/arp_ignore",
-    "net/ipv4/ip_forward",
-    "net/ipv6/conf/all/disable_ipv6",
-    "net/ipv6/conf/all/forwarding",
-    "net/core/rmem_max",
-    "net/core/wmem_max",
-    "kernel/core_pattern",
-];
-
 /// Lines of `/proc/self/status` that matter.
 const PROCESS: &[&str] = &[
     "VmRSS",
@@ -198,17 +185,9 @@ fn veil_of(agent: &Agent, published: &Published) -> Veil {
 }
 
 fn host() -> BundlePart {
-    let sysctls: serde_json::Map<String, Value> = SYSCTLS
-        .iter()
-        .map(|name| {
-            let text = fs::read_to_string(Path::new("/proc/sys").join(name)).ok();
-            ((*name).to_owned(), json!(text.as_deref().map(str::trim)))
-        })
-        .collect();
     let facts = json!({
         "interfaces": or_why(interfaces()),
         "nft_tables": or_why(nftables::tables()),
-        "sysctl": sysctls,
         "process": process(),
     });
     part("host", facts)

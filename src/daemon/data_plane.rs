@@ -13,12 +13,14 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::sync::mpsc;
 
 use crate::{
+    config::{self, Config, Offload},
     datapath::{
         self, Handle, Teller,
         command::{Command, Event},
+        offloads::{Offloads, Why, Wish, Wishes},
     },
     ids::{JoinIx, SessionId},
-    platform::udp,
+    platform::udp::{self, Held},
     tables::{Names, Own, Tables},
     time::Moment,
 };
@@ -36,6 +38,7 @@ pub(super) struct DataPlane {
     handle: Handle,
     events: mpsc::Receiver<Event>,
     tables: Arc<ArcSwap<Tables>>,
+    sockets: Held,
 }
 
 impl DataPlane {
@@ -43,26 +46,34 @@ impl DataPlane {
     ///
     /// # Errors
     /// The sockets are closed then.
-    pub(super) fn start(sockets: udp::Pair, mtu: u16) -> io::Result<Self> {
+    pub(super) fn start(sockets: udp::Pair, config: &Config) -> io::Result<Self> {
         let (sender, events) = mpsc::channel(EVENTS);
         let tables = Arc::new(ArcSwap::from_pointee(nobody()));
+        let held = sockets.hold()?;
         let handle = datapath::start(datapath::Parts {
             tun: None,
             sockets,
             tables: Arc::clone(&tables),
             events: sender,
-            mtu,
+            mtu: config.tun.mtu.bytes(),
+            wishes: wishes(config.datapath),
         })?;
         Ok(Self {
             handle,
             events,
             tables,
+            sockets: held,
         })
     }
 
     /// What it reads; stored to, it reads the new ones from its next batch on.
     pub(super) fn tables(&self) -> &Arc<ArcSwap<Tables>> {
         &self.tables
+    }
+
+    /// The sockets it runs on.
+    pub(super) fn sockets(&self) -> &Held {
+        &self.sockets
     }
 
     /// Tells it something; it does things in order.
@@ -99,11 +110,34 @@ impl DataPlane {
             .collect()
     }
 
+    /// Each kind of work on many packets at once, by the key that decides on it, and why it is not left to the kernel.
+    pub(super) fn offloads(&self) -> [(&'static str, Option<Why>); 3] {
+        let Offloads { tun, gso, gro, .. } = self.handle.offloads();
+        [
+            ("tun_offload", tun.off()),
+            ("udp_gso", gso.off()),
+            ("udp_gro", gro.off()),
+        ]
+    }
+
     /// Lets it do what it was told so far, and ends it; sockets and device are closed when this returns.
     pub(super) fn stop(self) {
         // Nobody reads any more: the thread must not wait for room.
         drop(self.events);
         self.handle.stop();
+    }
+}
+
+fn wishes(config: config::Datapath) -> Wishes {
+    let wish = |offload| match offload {
+        Offload::Auto => Wish::Auto,
+        Offload::On => Wish::On,
+        Offload::Off => Wish::Off,
+    };
+    Wishes {
+        tun: wish(config.tun_offload),
+        gso: wish(config.udp_gso),
+        gro: wish(config.udp_gro),
     }
 }
 

@@ -3,14 +3,20 @@
 //!
 //! What a file defined stays while that file is bad: a slip of the pen takes no service down.
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    fs::Metadata,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use super::agent::{Agent, Place};
 use crate::{
-    api::{self, Protocol},
-    config::{Definition, Definitions},
-    node::{Node, ServiceWish},
-    platform::clock,
+    api::{self, ApiError, Protocol},
+    config::{Absence, Definition, Definitions, Source},
+    node::{Node, ServiceRefused, ServiceWish},
+    platform::{clock, credentials},
+    services::Published,
     tables::Transport,
 };
 
@@ -61,45 +67,119 @@ impl Agent {
         let Place::Up(network) = &mut self.place else {
             return;
         };
-        let now = clock::now();
-        let mut refused = Vec::new();
-        let mut stands = Vec::new();
+        let (mut places, mut wishes, mut refused) = (Vec::new(), Vec::new(), Vec::new());
         for definition in &self.defined.read.services {
             let at = format!("{}:{}", definition.file.display(), definition.line);
             let wish = wish(definition);
             let target = wish.target.map(|target| (wish.transport, target));
-            let outcome = match target {
+            match target {
                 Some((transport, target)) if network.is_own_socket(transport, target) => {
-                    Err("the agent itself listens at this target".to_owned())
+                    refused.push(format!("{at}: the agent itself listens at this target"));
                 }
-                Some((_, target)) if network.is_mesh(target.ip()) => Err(
-                    "a target lies outside the mesh; leave it out for a program that listens there"
-                        .to_owned(),
-                ),
-                Some(_) | None => network
-                    .node
-                    .service_add(now, wish)
-                    .map_err(|refused| refused.to_string()),
-            };
-            match outcome {
-                Ok(published) => stands.push((published.name, published.instance)),
-                Err(why) => {
-                    tracing::warn!(what = format!("{at}: {why}"), "A service is not published");
-                    refused.push(format!("{at}: {why}"));
+                Some((_, target)) if network.is_mesh(target.ip()) => refused.push(format!(
+                    "{at}: a target lies outside the mesh; leave it out for a program that listens there"
+                )),
+                Some(_) | None => {
+                    places.push(at);
+                    wishes.push(wish);
                 }
             }
         }
         let defined = &self.defined;
-        let _some_were_gone = network.node.services_remove(now, |service| {
-            let is_defined = |(name, instance): &(String, String)| {
-                service.name == *name && service.instance == *instance
-            };
-            match &service.defined_in {
-                Some(file) => !stands.iter().any(is_defined) && !defined.is_bad(file),
-                None => false,
+        let is_of_bad_file = |service: &Published| {
+            let file = service.defined_in.as_deref();
+            file.is_some_and(|file| defined.is_bad(file))
+        };
+        let node = &mut network.node;
+        let outcomes = node.services_define(clock::now(), wishes, is_of_bad_file);
+        for (at, outcome) in places.into_iter().zip(outcomes) {
+            if let Err(why) = outcome {
+                refused.push(format!("{at}: {}", said(&why)));
             }
-        });
+        }
+        for what in &refused {
+            tracing::warn!(what, "A service is not published");
+        }
         self.defined.refused = refused;
+    }
+}
+
+/// What the agent of the unit will say of these definitions and their files, as far as it can be told without a network.
+///
+/// # Errors
+/// The first that it will not take: `file:line: what`.
+pub fn judge(source: &Source, definitions: &Definitions) -> Result<(), String> {
+    if let (Absence::Defaults, 0, Some(agent)) = (
+        source.absence,
+        credentials::own_uid(),
+        credentials::user_named(AGENT),
+    ) {
+        must_be_readable(source, definitions, agent)?;
+    }
+    let mut ports: BTreeMap<(Transport, u16), &str> = BTreeMap::new();
+    for definition in &definitions.services {
+        let at = format!("{}:{}", definition.file.display(), definition.line);
+        let wish = wish(definition);
+        Node::judge_wish(&wish).map_err(|refused| format!("{at}: {}", said(&refused)))?;
+        if let Some(service) = ports.insert((wish.transport, wish.port), &definition.name) {
+            let refused = ServiceRefused::PortTaken {
+                port: wish.port,
+                service: service.to_owned(),
+            };
+            return Err(format!("{at}: {refused}"));
+        }
+    }
+    Ok(())
+}
+
+/// The user that the unit's agent runs as.
+const AGENT: &str = "webmesh";
+
+fn must_be_readable(
+    source: &Source,
+    definitions: &Definitions,
+    agent: (u32, u32),
+) -> Result<(), String> {
+    let folder = source.file.parent().map(Path::to_owned);
+    let files = definitions.services.iter().map(|service| &service.file);
+    let mut paths: Vec<PathBuf> = folder.into_iter().collect();
+    paths.extend([source.file.clone(), source.services()]);
+    paths.extend(files.cloned());
+    for path in paths {
+        // What is not there is not read either.
+        let Ok(facts) = std::fs::metadata(&path) else {
+            continue;
+        };
+        if !may_read(&facts, agent) {
+            let (file, way) = (path.display(), if facts.is_dir() { "a+rx" } else { "a+r" });
+            return Err(format!(
+                "{file}:1: the agent, which is the user {AGENT}, may not read it: sudo chmod {way} {file}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a user may read a file, or look into a folder, by its mode.
+fn may_read(facts: &Metadata, (uid, gid): (u32, u32)) -> bool {
+    let shift = match (facts.uid() == uid, facts.gid() == gid) {
+        (true, _) => 6,
+        (false, true) => 3,
+        (false, false) => 0,
+    };
+    let needed = if facts.is_dir() { 0o5 } else { 0o4 };
+    (facts.mode() >> shift) & needed == needed
+}
+
+/// Why a service is not published, in the words of `service add`.
+fn said(refused: &ServiceRefused) -> String {
+    match refused {
+        ServiceRefused::Name(name) => ApiError::bad_name("service", name).line(),
+        ServiceRefused::InstanceName(name) => ApiError::bad_name("instance", name).line(),
+        ServiceRefused::NoWeight
+        | ServiceRefused::PortTaken { .. }
+        | ServiceRefused::TooMany
+        | ServiceRefused::TooLong(_) => refused.to_string(),
     }
 }
 
@@ -125,5 +205,84 @@ fn wish(definition: &Definition) -> ServiceWish {
         tags: definition.tags.clone(),
         weight: definition.weight.unwrap_or(api::USUAL_WEIGHT),
         defined_in: Some(definition.file.display().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+    use crate::daemon::state_dir::tests::scratch;
+
+    fn judged(text: &str) -> Result<(), String> {
+        let folder = scratch("judge").join("services.d");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("a.toml"), text).unwrap();
+        for path in [folder.join("a.toml"), folder.clone()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let definitions = Definitions::read(&folder);
+        assert_eq!(definitions.faults, []);
+        let source = Source {
+            file: folder.with_file_name("config.toml"),
+            absence: Absence::Error,
+            tun: None,
+            port: None,
+        };
+        let place = format!("{}/", folder.display());
+        judge(&source, &definitions).map_err(|what| what.replace(&place, ""))
+    }
+
+    #[test]
+    fn what_the_agent_will_refuse_is_refused_before() {
+        if credentials::own_uid() != 0 {
+            return;
+        }
+        assert_eq!(judged("[service.web]\nport = 80\n"), Ok(()));
+        for (text, start) in [
+            (
+                "[service.Bad_name]\nport = 80\n",
+                "a.toml:1: \"Bad_name\" cannot be a service's name: ",
+            ),
+            (
+                "\n[service.dns]\nport = 80\n",
+                "a.toml:2: \"dns\" cannot be a service's name: ",
+            ),
+            (
+                "[service.web]\nport = 80\ninstance = \"A B\"\n",
+                "a.toml:1: \"A B\" cannot be an instance's name: ",
+            ),
+            (
+                "[service.a]\nport = 80\n[service.b]\nport = 80\n",
+                "a.toml:3: port 80 of this machine is a's already",
+            ),
+        ] {
+            let what = judged(text).unwrap_err();
+            assert!(what.starts_with(start), "{what}");
+        }
+    }
+
+    #[test]
+    fn whether_the_agent_may_read_is_told_by_owner_group_and_the_rest() {
+        let file = scratch("readable").join("config.toml");
+        fs::write(&file, "").unwrap();
+        let owner = fs::metadata(&file).unwrap();
+        let (owner, group, other) = (owner.uid(), owner.gid(), 4711);
+        for (mode, agent, may) in [
+            (0o600, (other, other), false),
+            (0o640, (other, other), false),
+            (0o640, (other, group), true),
+            (0o604, (other, other), true),
+            (0o400, (owner, other), true),
+        ] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let facts = fs::metadata(&file).unwrap();
+            assert_eq!(may_read(&facts, agent), may, "{mode:o}");
+        }
+        let folder = file.parent().unwrap();
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o744)).unwrap();
+        let facts = fs::metadata(folder).unwrap();
+        assert!(!may_read(&facts, (other, other)), "a folder needs x too");
     }
 }

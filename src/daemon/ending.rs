@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use zbus::zvariant::OwnedObjectPath;
-
 use crate::platform::service_manager;
 
 /// What comes after TERM.
@@ -25,7 +23,7 @@ pub(super) async fn ask() -> Ending {
     if !service_manager::is_present() {
         return Ending::Stop;
     }
-    match tokio::time::timeout(PATIENCE, job_type()).await {
+    match tokio::time::timeout(PATIENCE, service_manager::job_of_own_unit()).await {
         Ok(Ok(job)) => judge(job.as_deref()),
         Ok(Err(error)) => {
             tracing::info!(%error, "The system bus does not say why the agent is to stop");
@@ -46,46 +44,6 @@ fn judge(job: Option<&str>) -> Ending {
         Some(_) | None => Ending::Stop,
     }
 }
-
-async fn job_type() -> zbus::Result<Option<String>> {
-    let bus = zbus::Connection::system().await?;
-    let answer = bus
-        .call_method(
-            Some(SYSTEMD),
-            "/org/freedesktop/systemd1",
-            Some("org.freedesktop.systemd1.Manager"),
-            "GetUnitByPID",
-            &(std::process::id(),),
-        )
-        .await?;
-    let unit: OwnedObjectPath = answer.body().deserialize()?;
-    let job = property(&bus, &unit, ("org.freedesktop.systemd1.Unit", "Job")).await?;
-    let (number, job): (u32, OwnedObjectPath) = job.try_into()?;
-    if number == 0 {
-        return Ok(None);
-    }
-    let kind = property(&bus, &job, ("org.freedesktop.systemd1.Job", "JobType")).await?;
-    Ok(Some(kind.try_into()?))
-}
-
-async fn property(
-    bus: &zbus::Connection,
-    object: &OwnedObjectPath,
-    (interface, name): (&str, &str),
-) -> zbus::Result<zbus::zvariant::OwnedValue> {
-    let answer = bus
-        .call_method(
-            Some(SYSTEMD),
-            object,
-            Some("org.freedesktop.DBus.Properties"),
-            "Get",
-            &(interface, name),
-        )
-        .await?;
-    answer.body().deserialize()
-}
-
-const SYSTEMD: &str = "org.freedesktop.systemd1";
 
 #[cfg(test)]
 mod tests {

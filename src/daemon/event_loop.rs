@@ -18,22 +18,30 @@ use super::{
     ending::{self, Ending},
     host_names::HostNames,
     joining::{Admitted, Ended, Joined},
-    network::{Device, Drained},
+    lan::Said,
+    network::{Device, Drained, Network},
     notify::{self, StatusLine, Watchdog},
+    sleep::Sleep,
+    starting::Ground,
+    streams,
 };
 use crate::{
     api::{ApiError, Code},
     datapath::command::Event,
-    platform::{clock, monitor::Monitor},
+    platform::{clock, monitor::Monitor, service_manager},
+    rendezvous::Answer,
     time::Moment,
 };
 
 /// How long a look at the agent may be old while things change: what a person takes for at once.
 const FRESH: Duration = Duration::from_millis(20);
 
-/// Addresses and routes of this machine are read at most once in this time: a router has many, and each reading takes them
-/// all.
+/// Addresses and routes of this machine are read at most once in this time, but for some at once: a router has many, and
+/// each reading takes them all.
 const ADDRESSES_AGAIN: Duration = Duration::from_millis(900);
+
+/// How many changes are looked at when they come: a machine that moves loses an address, a route, and gets others.
+const ADDRESSES_AT_ONCE: u32 = 8;
 
 /// Peers above which looks are made once a second only: each costs some µs per peer.
 const MANY_PEERS: usize = 256;
@@ -47,10 +55,20 @@ enum Wake {
     Data(Event),
     /// The data thread is gone.
     DataGone,
+    /// Something happened on the TLS streams.
+    Stream(streams::News),
+    /// The DHT answered.
+    Dht(Answer),
+    /// A neighbour on a LAN said something.
+    Lan(Said),
     /// A person asks.
     Call(Call),
     /// Addresses or routes of this machine changed.
     AddressesChanged,
+    /// The router said something.
+    Mapped,
+    /// The host's resolver was started anew.
+    ResolverCame,
     /// A deadline of the node, or of a join, or of publishing, has come.
     Deadline,
     /// A second is over.
@@ -70,6 +88,7 @@ pub(super) struct EventLoop {
     calls: mpsc::Receiver<Call>,
     monitor: Monitor,
     addresses: Addresses,
+    sleep: Sleep,
     second: Interval,
     signals: Signals,
     watchdog: Watchdog,
@@ -80,11 +99,25 @@ pub(super) struct EventLoop {
     is_stale: bool,
 }
 
-/// Whether the addresses of this machine were read since they changed, and when last.
+/// Whether the addresses of this machine were read since they changed, and how often of late.
 #[derive(Debug, Default)]
 struct Addresses {
     are_stale: bool,
-    seen_at: Moment,
+    /// When what was read of late is paid for.
+    paid_at: Moment,
+}
+
+impl Addresses {
+    /// Whether they are to be read now; it is counted if so.
+    fn are_due(&mut self, now: Moment) -> bool {
+        let ahead = self.paid_at.since(now);
+        if !self.are_stale || ahead > ADDRESSES_AGAIN * (ADDRESSES_AT_ONCE - 1) {
+            return false;
+        }
+        self.are_stale = false;
+        self.paid_at = self.paid_at.max(now).after(ADDRESSES_AGAIN);
+        true
+    }
 }
 
 #[derive(Debug)]
@@ -112,6 +145,7 @@ impl EventLoop {
             calls,
             monitor: Monitor::open().context("cannot listen for changes of addresses")?,
             addresses: Addresses::default(),
+            sleep: Sleep::new(),
             second,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
@@ -130,15 +164,27 @@ impl EventLoop {
     /// unless the next run takes over.
     ///
     /// # Errors
-    /// The device is gone, or cannot be made again; a supervisor starts the agent anew.
-    pub(super) async fn run(mut self) -> anyhow::Result<Option<HostNames>> {
+    /// The device is gone, or cannot be made again; a service manager starts the agent anew, and then the host's resolver
+    /// stays as it is for the next run.
+    pub(super) async fn run(mut self) -> (Option<HostNames>, anyhow::Result<()>) {
+        if let Err(error) = self.turn_until_stopped().await {
+            let nobody_follows = !service_manager::is_present();
+            return (nobody_follows.then_some(self.agent.host_names), Err(error));
+        }
+        notify::stopping();
+        let ending = ending::ask().await;
+        if ending == Ending::Stop {
+            self.agent.port_mapping.end().await;
+        }
+        (self.shut_down(ending), Ok(()))
+    }
+
+    async fn turn_until_stopped(&mut self) -> anyhow::Result<()> {
         loop {
             self.settle()?;
             let wake = self.next_wake().await;
             if matches!(wake, Wake::Stop) {
-                notify::stopping();
-                let ending = ending::ask().await;
-                return Ok(self.shut_down(ending));
+                return Ok(());
             }
             self.apply(wake)?;
         }
@@ -165,7 +211,9 @@ impl EventLoop {
             () = until(deadline) => Wake::Deadline,
             Some(call) = calls.recv() => Wake::Call(call),
             _ = second.tick() => Wake::Second,
-            event = next_event(&mut agent.place) => event.map_or(Wake::DataGone, Wake::Data),
+            () = agent.host_names.coming() => Wake::ResolverCame,
+            () = agent.port_mapping.changed() => Wake::Mapped,
+            wake = next_of(&mut agent.place) => wake,
             _ = monitor.changed() => Wake::AddressesChanged,
         }
     }
@@ -176,7 +224,22 @@ impl EventLoop {
                 self.on_event(event)?;
                 self.take_more_events()?;
             }
+            Wake::Stream(news) => match &mut self.agent.place {
+                Place::Up(network) => network.on_stream_news(news),
+                Place::Joining(joining) => joining.on_stream_news(&news),
+                Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
+            },
+            Wake::Lan(said) => {
+                if let Place::Up(network) = &mut self.agent.place {
+                    network.on_lan(&said);
+                }
+            }
             Wake::DataGone => anyhow::bail!("the data thread has ended"),
+            Wake::Dht(answer) => match &mut self.agent.place {
+                Place::Up(network) => network.on_slot_answer(answer),
+                Place::Joining(joining) => joining.on_slot_answer(answer),
+                Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
+            },
             Wake::Call(call) => {
                 call(&mut self.agent);
                 // What it did is seen at once, unless looks are dear: anybody may ask.
@@ -188,6 +251,10 @@ impl EventLoop {
                 self.addresses.are_stale = true;
                 self.look_at_addresses();
             }
+            Wake::ResolverCame => {
+                self.agent.host_names.look_again();
+                self.published_at = Moment(0);
+            }
             Wake::Deadline => match &mut self.agent.place {
                 Place::Up(network) => network.on_deadline(),
                 Place::Joining(joining) => joining.on_deadline(),
@@ -198,7 +265,11 @@ impl EventLoop {
                 self.hang_if_wanted();
                 self.agent.look_at_file();
                 self.look_at_addresses();
+                let has_slept = self.sleep.is_over();
                 if let Place::Up(network) = &mut self.agent.place {
+                    if has_slept {
+                        network.on_woke();
+                    }
                     network.on_second();
                     self.agent.supervisor.keep_guard(network.guarding.news());
                 }
@@ -208,25 +279,22 @@ impl EventLoop {
                 self.agent.reload();
                 notify::ready();
             }
-            Wake::Stop => {}
+            // What it said is looked at after every wake.
+            Wake::Mapped | Wake::Stop => {}
         }
         self.is_stale = true;
         Ok(())
     }
 
-    /// The first change is looked at when it comes; where routes flap, what follows is looked at once a second.
+    /// The first changes are looked at when they come; where routes flap, what follows is looked at once a second.
     fn look_at_addresses(&mut self) {
-        let now = clock::moment();
-        if !self.addresses.are_stale || now.since(self.addresses.seen_at) < ADDRESSES_AGAIN {
+        if !self.addresses.are_due(clock::moment()) {
             return;
         }
-        self.addresses = Addresses {
-            are_stale: false,
-            seen_at: now,
-        };
         if let Place::Up(network) = &mut self.agent.place {
             network.on_addresses_changed();
         }
+        self.agent.port_mapping.look_again();
     }
 
     fn on_event(&mut self, event: Event) -> anyhow::Result<()> {
@@ -270,10 +338,11 @@ impl EventLoop {
             },
             other @ (Place::Idle | Place::Up(_) | Place::Down(_) | Place::Unusable(_)) => other,
         };
+        self.agent.tend_port_mapping();
         if let Place::Up(network) = &mut self.agent.place {
             self.is_behind = network.drain() == Drained::Part;
             if network.facts.is_moved {
-                tracing::info!("Own mesh addresses changed; the device is made anew");
+                tracing::info!("Own mesh addresses changed; the network comes up anew with others");
                 self.agent.restart_network()?;
                 self.is_behind = true;
             }
@@ -361,25 +430,36 @@ fn take_membership(agent: &mut Agent, admitted: Admitted) -> Place {
         network,
         issuer,
         endpoint,
+        host,
         mut folder,
         restored,
         ground,
         asker,
+        by_dht,
+        introducer,
+        boot,
     } = admitted;
     let settled = agent
         .state_dir
         .settle(&mut folder, network)
         .map_err(anyhow::Error::from);
     let path = folder.path().to_owned();
-    let started = settled.and_then(|()| agent.bring_up(folder, network, restored, ground));
+    let started = settled.and_then(|()| agent.bring_up(folder, network, restored, ground, boot));
     match started {
         Ok(()) => {
             if let Place::Up(network) = &mut agent.place {
                 tracing::info!("Joined");
                 network.facts.has_joiner = true;
-                network.node.meet(clock::now(), issuer, endpoint);
+                if by_dht {
+                    network.node.note_met_by_dht(clock::now(), issuer);
+                }
+                let (now, at) = (clock::now(), (endpoint, host));
+                match introducer {
+                    Some(by) => network.node.meet_through(now, by, at, issuer),
+                    None => network.node.meet(now, issuer, at),
+                }
             }
-            let _asker_gone = asker.outcome.send(Ok(Joined { issuer }));
+            let _asker_gone = asker.outcome.send(Ok(Joined { issuer, introducer }));
             std::mem::replace(&mut agent.place, Place::Idle)
         }
         Err(error) => {
@@ -401,10 +481,37 @@ fn turned(place: &Place) -> Option<Moment> {
     }
 }
 
-async fn next_event(place: &mut Place) -> Option<Event> {
+/// What comes next from a network or a join.
+async fn next_of(place: &mut Place) -> Wake {
+    let told = |event: Option<Event>| event.map_or(Wake::DataGone, Wake::Data);
     match place {
-        Place::Up(network) => network.data.event().await,
-        Place::Joining(joining) => joining.ground.data.event().await,
+        Place::Up(network) => {
+            let Network {
+                data,
+                streams,
+                dht,
+                lan,
+                ..
+            } = &mut **network;
+            tokio::select! {
+                biased;
+                event = data.event() => told(event),
+                news = streams.news() => Wake::Stream(news),
+                said = lan.heard() => Wake::Lan(said),
+                Some(answer) = dht.answer() => Wake::Dht(answer),
+            }
+        }
+        Place::Joining(joining) => {
+            let Ground {
+                data, dht, streams, ..
+            } = &mut joining.ground;
+            tokio::select! {
+                biased;
+                event = data.event() => told(event),
+                news = streams.news() => Wake::Stream(news),
+                Some(answer) = dht.answer() => Wake::Dht(answer),
+            }
+        }
         Place::Idle | Place::Down(_) | Place::Unusable(_) => std::future::pending().await,
     }
 }
@@ -419,3 +526,25 @@ async fn until(deadline: Option<Moment>) {
 
 /// What a reader of the newest look holds.
 pub(super) type Look = Arc<super::view::Published>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_changes_are_looked_at_when_they_come_and_then_one_a_second() {
+        let mut addresses = Addresses::default();
+        let looks = |addresses: &mut Addresses, from_ms: u64, to_ms: u64| {
+            let all = (from_ms..to_ms).step_by(10);
+            all.filter(|ms| {
+                addresses.are_stale = true;
+                addresses.are_due(Moment(1_000_000_000 + ms * 1000))
+            })
+            .count()
+        };
+        assert_eq!(looks(&mut addresses, 0, 80), 8);
+        assert_eq!(looks(&mut addresses, 80, 9_080), 10);
+        addresses.are_stale = false;
+        assert!(!addresses.are_due(Moment(9_000_000_000)), "nothing changed");
+    }
+}

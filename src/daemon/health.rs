@@ -1,9 +1,11 @@
 //! The lines of `health`: what is so, and what to do about it (design §4).
 
-use super::network::Facts;
+use super::{network::Facts, traffic::Plain};
 use crate::{
     api,
+    datapath::offloads::Why,
     node::status::{Health, Role, Snapshot},
+    transport::Failure,
 };
 
 fn line(
@@ -21,12 +23,12 @@ fn line(
 }
 
 /// Nobody on this host asks our resolver. The two ways out stand in the transcripts, word by word.
-pub(super) fn names_not_resolving() -> api::Health {
+pub(super) fn names_not_resolving(ways_out: &str) -> api::Health {
     line(
         api::Level::Warning,
         "names_not_resolving",
         api::words::NAMES_NOT_RESOLVING,
-        Some(api::words::NAMES_WAYS_OUT),
+        Some(ways_out),
     )
 }
 
@@ -54,9 +56,10 @@ fn in_words(health: &Health, snapshot: &Snapshot) -> (&'static str, String, &'st
         Health::OneAdmin { admin, .. } => (
             "one_admin",
             format!("{name} has one admin. If {admin}'s machine is lost nobody can be added"),
+            // An invite for an admin needs the root key too, and one more machine.
             match snapshot.own.role {
-                Role::Admin => "sudo webmesh invite --role admin",
-                Role::Member | Role::Leaf => "there: sudo webmesh invite --role admin",
+                Role::Admin => "on another machine of it, with the recovery code: sudo webmesh recover CODE",
+                Role::Member | Role::Leaf => "here, with the recovery code: sudo webmesh recover CODE",
             },
         ),
         Health::NoAdmin => (
@@ -105,6 +108,54 @@ fn in_words(health: &Health, snapshot: &Snapshot) -> (&'static str, String, &'st
     }
 }
 
+/// User data with a peer goes by WireGuard though both have transports.
+pub(super) fn transport_health(peer: &str, plain: Plain) -> api::Health {
+    let cause = plain
+        .why
+        .map_or_else(|| "there are no keys yet".to_owned(), |why| why.to_string());
+    let message = format!(
+        "what programs say to {peer} goes by WireGuard alone, and not post-quantum: {cause}"
+    );
+    let remedy = match plain.why {
+        None | Some(Failure::Silent | Failure::Unconfirmed) => {
+            format!("see what drops long datagrams on the way: webmesh why {peer}")
+        }
+        Some(Failure::Refused(_) | Failure::Suite | Failure::Keys | Failure::Confirm) => {
+            format!("run the same version here and on {peer}, and restart both agents")
+        }
+    };
+    line(
+        api::Level::Error,
+        "transport_failed",
+        message,
+        Some(&remedy),
+    )
+}
+
+/// What is done packet by packet, and why.
+pub(super) fn offload_health(offloads: &[(&str, Option<Why>)]) -> Vec<api::Health> {
+    let all = offloads.iter();
+    all.filter_map(|(key, off)| Some((key, (*off)?)))
+        .map(|(key, why)| {
+            let (level, cause) = match why {
+                Why::Asked => (api::Level::Info, "the configuration says so"),
+                Why::Refused => (api::Level::Warning, "this kernel refuses it"),
+                Why::Garbled => (
+                    api::Level::Warning,
+                    "this kernel changes what goes through it",
+                ),
+            };
+            let message =
+                format!("the tunnel is slower than it could be: {key} is off, since {cause}");
+            let remedy = match why {
+                Why::Asked => format!("set [datapath] {key} = \"auto\" and restart"),
+                Why::Refused | Why::Garbled => "use another kernel, 6.2 or later".to_owned(),
+            };
+            line(level, "offload_off", message, Some(&remedy))
+        })
+        .collect()
+}
+
 /// What the shell knows to be odd.
 pub(super) fn shell_health(facts: &Facts) -> Vec<api::Health> {
     use api::Level::{Error, Info, Warning};
@@ -130,6 +181,14 @@ pub(super) fn shell_health(facts: &Facts) -> Vec<api::Health> {
         );
         let remedy = why.remedy.as_deref();
         health.push(line(Warning, "guard_missing", message, remedy));
+    }
+    if let Some(why) = &facts.streams_missing {
+        let port = facts.port;
+        let message = format!(
+            "members whose UDP is blocked cannot come in here: TCP port {port} cannot be listened at: {why}"
+        );
+        let remedy = format!("see who has it: sudo ss -ltnp sport = :{port}");
+        health.push(line(Warning, "streams_missing", message, Some(&remedy)));
     }
     if let Some(why) = &facts.unsaved {
         let message = format!("state cannot be written: {why}");

@@ -6,15 +6,12 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::{Duration, SystemTime},
 };
 
 use futures_util::StreamExt as _;
 use ipnet::{Ipv4Net, Ipv6Net};
+use tokio::{sync::watch, time::sleep};
 
 use super::tasks::{self, Task};
 use crate::{
@@ -43,6 +40,9 @@ const RETRY_MOST: Duration = Duration::from_secs(64);
 /// How long after a change nothing is said of names while root has not reported: a unit has to be started for it.
 const SETTING_UP: Duration = Duration::from_secs(5);
 
+/// How long after it was not there the system bus is tried again; nothing tells when it comes.
+const BUS_AGAIN: Duration = Duration::from_secs(10);
+
 /// What a network asks of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
@@ -66,7 +66,7 @@ pub(super) struct HostNames {
     /// When the file began to say something else, or the host to be another.
     changed: Moment,
     /// Grows when a program that sends us names comes or goes.
-    comings: Arc<AtomicU64>,
+    comings: watch::Receiver<u64>,
     wake: Wake,
     _watch: Option<Task>,
 }
@@ -102,10 +102,10 @@ impl HostNames {
     /// For the agent with this socket.
     pub(super) fn beside(socket: &Path) -> Self {
         let place = Place::of_socket(socket);
-        let comings = Arc::new(AtomicU64::new(0));
+        let (tell, comings) = watch::channel(0);
         let watch = place
             .is_host
-            .then(|| tasks::spawn("host-names", watch(Arc::clone(&comings))));
+            .then(|| tasks::spawn("host-names", count_comings(tell)));
         Self {
             place,
             standing: Standing::Unknown,
@@ -164,6 +164,14 @@ impl HostNames {
         self.looked = Moment(0);
     }
 
+    /// Waits until a program that sends us names has come: it knows nothing yet.
+    pub(super) async fn coming(&mut self) {
+        if self.comings.changed().await.is_err() {
+            // Nobody listens to the bus.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What root did for the device that is up now.
     pub(super) fn report(&self) -> Option<&Report> {
         let Standing::Wish(wish) = &self.standing else {
@@ -191,12 +199,13 @@ impl HostNames {
         host_dns::resolv_conf::ResolvConf::parse(&text).asks(servers)
     }
 
-    /// The agent ends. Under systemd the file stays: the unit's folder goes with the unit, and stays over a restart.
+    /// The agent ends, and this is no restart. Under systemd the unit's last command finds no file then and puts the host
+    /// back, also when the machine goes down and nothing new is started.
     pub(super) async fn end(self) {
+        let _gone_already = file::remove(&self.place.run);
         if is_unit() {
             return;
         }
-        let _gone_already = file::remove(&self.place.run);
         if self.runs_helper()
             && let Err(error) = host_dns::revert(&self.place).await
         {
@@ -270,7 +279,7 @@ impl HostNames {
         };
         self.upstreams = takeover::upstreams(&self.place.etc, own);
         Host {
-            comings: self.comings.load(Ordering::Relaxed),
+            comings: *self.comings.borrow(),
             resolv_conf: std::fs::read_link(&file).ok(),
             changed_at: file
                 .metadata()
@@ -315,25 +324,41 @@ fn run_helper(place: Place) {
 }
 
 /// Counts whenever systemd-resolved or NetworkManager comes or goes: a new one knows nothing of what the old was told.
-async fn watch(comings: Arc<AtomicU64>) {
-    let Some(bus) = Bus::of_host().await else {
-        return;
-    };
-    let Ok(proxy) = zbus::fdo::DBusProxy::new(bus.connection()).await else {
-        return;
-    };
-    let Ok(mut changes) = proxy.receive_name_owner_changed().await else {
-        return;
-    };
+/// The bus may come later than the agent, and be started anew; whoever came meanwhile was not seen, so that counts too.
+async fn count_comings(tell: watch::Sender<u64>) {
+    let mut is_first = true;
+    loop {
+        match Bus::of_host().await {
+            Some(bus) => {
+                if !is_first {
+                    tell.send_modify(|comings| *comings += 1);
+                }
+                let _end = count_on(&bus, &tell).await;
+            }
+            None if is_first && is_unit() => tracing::warn!(
+                "No system bus: each restart of the unit counts as its end, which costs connections and tells the others"
+            ),
+            None => {}
+        }
+        is_first = false;
+        sleep(BUS_AGAIN).await;
+    }
+}
+
+/// Until the connection ends.
+async fn count_on(bus: &Bus, tell: &watch::Sender<u64>) -> zbus::Result<()> {
+    let proxy = zbus::fdo::DBusProxy::new(bus.connection()).await?;
+    let mut changes = proxy.receive_name_owner_changed().await?;
     while let Some(change) = changes.next().await {
         let Ok(change) = change.args() else {
             continue;
         };
         let is_one = [resolved::NAME, network_manager::NAME].contains(&change.name().as_str());
         if is_one && change.new_owner().is_some() {
-            comings.fetch_add(1, Ordering::Relaxed);
+            tell.send_modify(|comings| *comings += 1);
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]

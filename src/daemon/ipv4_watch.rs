@@ -4,9 +4,14 @@
 //! A rival's rule may drop what comes from 100.64.0.0/10 by any other interface than its own. Names would then resolve to
 //! addresses that nobody answers.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout_at},
@@ -17,8 +22,9 @@ use super::{
     tasks::{self, Task},
 };
 use crate::{
+    host_dns::takeover,
     platform::{firewall, link, monitor::Monitor},
-    tables::Own,
+    tables::{Own, Tables},
 };
 
 /// Why something is not as it should be, and what to do about it.
@@ -228,23 +234,128 @@ fn is_there(link: &str) -> bool {
     links.is_ok_and(|links| links.iter().any(|one| one.name == link))
 }
 
-/// Why this host cannot use the pool at all: a route past `device` lies in it (design §3).
-pub(super) fn route_conflict(pool4: Ipv4Net, device: &str) -> Option<Trouble> {
+/// Why this host cannot use the pool at all: a route past `device` lies in it, or it lies in one (design §3), or it asks
+/// somebody there who is no peer, by its default route.
+pub(super) fn conflict(tables: &Tables, device: &str) -> Option<Trouble> {
+    let routes = routes_past(device)?;
+    route_conflict(&routes, tables.own.pool4).or_else(|| {
+        let gateways = routes.iter().filter_map(|route| route.via);
+        let gateways = gateways.map(|gateway| ("gateway", gateway));
+        let servers = takeover::asked(Path::new("/etc"));
+        let servers = servers.into_iter().map(|server| ("DNS server", server));
+        stranger_in_pool(servers.chain(gateways), tables)
+    })
+}
+
+/// All tables count: what the guard would drop otherwise may be another overlay's peers, whose routes are seldom in the main
+/// one.
+fn routes_past(device: &str) -> Option<Vec<link::Route>> {
     let mut links = link::Links::open().ok()?;
     let own = links.list().ok()?;
     let own = own.iter().find(|link| link.name == device);
     let own = own.map(|link| link.index);
-    let overlaps = |route: &link::Route| match route.to {
-        ipnet::IpNet::V4(to) => {
-            to.prefix_len() != 0
-                && (pool4.contains(&to.network()) || to.contains(&pool4.network()))
-                && (own.is_none() || route.link != own)
-        }
-        ipnet::IpNet::V6(_) => false,
-    };
-    let route = links.routes().ok()?.into_iter().find(overlaps)?;
+    let mut routes = links.routes_of_all_tables().ok()?;
+    routes.retain(|route| own.is_none() || route.link != own);
+    Some(routes)
+}
+
+fn route_conflict(routes: &[link::Route], pool4: Ipv4Net) -> Option<Trouble> {
+    let overlap = routes.iter().find_map(|route| match route.to {
+        IpNet::V4(to) => overlaps(to, pool4).then_some(to),
+        IpNet::V6(_) => None,
+    })?;
     Some(Trouble {
-        cause: format!("a route of this host to {} overlaps {pool4}", route.to),
-        remedy: None,
+        cause: format!("a route of this host to {overlap} overlaps {pool4}"),
+        remedy: Some(
+            "IPv4 is used as soon as that route is gone; ip route show table all says whose it is"
+                .to_owned(),
+        ),
     })
+}
+
+/// Somebody whom this host needs would be cut off by our route and our guard, as a cloud's DNS server at 100.100.2.136 that is
+/// reached like everything else. A peer of this network there is where it should be.
+fn stranger_in_pool(
+    mut needed: impl Iterator<Item = (&'static str, IpAddr)>,
+    tables: &Tables,
+) -> Option<Trouble> {
+    let own = tables.own;
+    let is_stranger = |address: &Ipv4Addr| {
+        let is_ours = Some(*address) == own.v4 || *address == own.resolver4;
+        own.pool4.contains(address) && !is_ours && !tables.peers4.contains_key(address)
+    };
+    let (what, address) = needed.find_map(|(what, address)| match address {
+        IpAddr::V4(v4) => is_stranger(&v4).then_some((what, v4)),
+        IpAddr::V6(_) => None,
+    })?;
+    Some(Trouble {
+        cause: format!(
+            "{address}, a {what} of this host, lies in the network's {}",
+            own.pool4
+        ),
+        remedy: Some(
+            "have the host use another one; IPv4 is used from the next change of its addresses or routes on, or: \
+             sudo webmesh down && sudo webmesh up"
+                .to_owned(),
+        ),
+    })
+}
+
+/// Whether one lies in the other. Everything, whole or in the two halves by which VPNs outdo a default route, is where
+/// packets go that have no better way, and ours have one.
+fn overlaps(to: Ipv4Net, pool4: Ipv4Net) -> bool {
+    to.prefix_len() > 1 && (pool4.contains(&to.network()) || to.contains(&pool4.network()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::PeerIx;
+
+    #[test]
+    fn whom_the_host_needs_in_the_pool_counts_unless_it_is_a_peer_or_us() {
+        let mut tables = Tables::vacant();
+        tables.own.v4 = Some("100.100.7.7".parse().unwrap());
+        tables.own.resolver4 = "100.100.255.53".parse().unwrap();
+        tables.own.pool4 = "100.100.0.0/16".parse().unwrap();
+        let peer = "100.100.3.4".parse().unwrap();
+        tables.peers4.insert(peer, PeerIx(1));
+        let found = |address: &str, tables: &Tables| {
+            let needed = [("DNS server", address.parse().unwrap())];
+            stranger_in_pool(needed.into_iter(), tables).map(|trouble| trouble.cause)
+        };
+        let cloud = found("100.100.2.136", &tables).unwrap();
+        assert!(cloud.contains("100.100.2.136, a DNS server"), "{cloud}");
+        for harmless in [
+            "100.100.255.53",
+            "100.100.7.7",
+            "100.100.3.4",
+            "192.0.2.1",
+            "fd00::53",
+            "127.0.0.53",
+        ] {
+            assert_eq!(found(harmless, &tables), None, "{harmless}");
+        }
+    }
+
+    #[test]
+    fn a_route_counts_inside_the_pool_and_around_it_and_a_default_route_never() {
+        let overlaps = |to: &str| overlaps(to.parse().unwrap(), "100.71.0.0/16".parse().unwrap());
+        for to in [
+            "100.71.0.0/16",
+            "100.71.9.9/32",
+            "100.64.0.0/10",
+            "64.0.0.0/2",
+        ] {
+            assert!(overlaps(to), "{to}");
+        }
+        for to in [
+            "0.0.0.0/0",
+            "0.0.0.0/1",
+            "100.72.0.0/16",
+            "100.100.100.100/32",
+        ] {
+            assert!(!overlaps(to), "{to}");
+        }
+    }
 }

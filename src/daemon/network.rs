@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     sync::Arc,
 };
 
@@ -13,32 +14,39 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     data_plane::{DataPlane, JOINER},
+    dht::Dht,
     forwarder::{Asked, Datagrams, Forwarder, Upstreams},
     guarding::Guarding,
-    host_names::Wanted,
-    ipv4_watch::{Ipv4Watch, Trouble, route_conflict},
+    ipv4_watch::{Ipv4Watch, Trouble},
+    lan::Lan,
     mesh_socket::MeshSide,
     persist::{self, Urgency},
+    port_mapping::{Finding, Wish},
     resolver_tcp::ResolverTcp,
     sealing,
     splice::Splices,
     state_dir::NetworkFolder,
-    traffic::Traffic,
+    streams::{self, Streams, Whom},
+    traffic::{CarriedForOthers, Traffic},
 };
 use crate::{
-    addr::Underlay,
-    datapath::command::{Command, DoorVerdict, Event, SessionKeys},
-    dns,
-    host_dns::wish::search_list,
+    addr::Path,
+    datapath::command::{Command, DoorVerdict, Event, SessionKeys, Unheard},
     ids::{PeerIx, SessionId},
     node::{
-        Identity, Ipv4Use, Node,
+        Identity, Node,
         input::{Input, PersistOutcome, SessionEvent},
         output::{FirstContact, Notice, Output, Remote, Write},
     },
-    platform::{clock, monitor, service_manager, tun},
+    paths::distress::Cause,
+    platform::{
+        clock, service_manager,
+        tun::{self, Spare},
+    },
+    relay::{Order, quota::Limit},
     services::Splice,
     tables::{Tables, Transport},
+    telemetry::Private,
     time::{Moment, Now},
     wire::frame::{self, Content},
 };
@@ -52,19 +60,28 @@ pub(super) struct Network {
     pub(super) node: Node,
     pub(super) folder: NetworkFolder,
     pub(super) data: DataPlane,
+    pub(super) dht: Dht,
+    pub(super) lan: Lan,
     pub(super) side: MeshSide,
+    /// A second descriptor of the device, for a network that comes up anew.
+    device: OwnedFd,
     pub(super) tables: Arc<ArcSwap<Tables>>,
     pub(super) traffic: Traffic,
+    /// What this machine carries for others.
+    pub(super) carried: CarriedForOthers,
     pub(super) facts: Facts,
-    identity: Identity,
+    /// What is asked of the router for this network.
+    pub(super) mapping_wish: Wish,
+    pub(super) identity: Identity,
     splices: Splices,
     wanted_splices: Vec<Splice>,
     resolver: ResolverTcp,
     pub(super) guarding: Guarding,
-    ipv4: Ipv4Watch,
-    forwarder: Forwarder,
+    pub(super) ipv4: Ipv4Watch,
+    pub(super) streams: Streams,
+    pub(super) forwarder: Forwarder,
     datagrams: Datagrams,
-    upstreams: Option<Upstreams>,
+    pub(super) upstreams: Option<Upstreams>,
     pings: BTreeMap<u64, mpsc::Sender<Ponged>>,
     doors: BTreeMap<u64, oneshot::Sender<DoorAnswer>>,
     next_tag: u64,
@@ -83,6 +100,8 @@ pub(super) struct Facts {
     pub(super) ipv4_blocked: Option<Trouble>,
     /// Why the host is not guarded, though it should be.
     pub(super) guard_missing: Option<Trouble>,
+    /// Why no TLS streams are taken, though they should be.
+    pub(super) streams_missing: Option<String>,
     /// Why the last write failed.
     pub(super) unsaved: Option<String>,
     /// Splices that cannot be served.
@@ -91,8 +110,10 @@ pub(super) struct Facts {
     pub(super) counters: BTreeMap<&'static str, u64>,
     /// The join session by which this machine came in is open.
     pub(super) has_joiner: bool,
-    /// The own mesh addresses changed: the device must be made anew.
+    /// The own mesh addresses changed: the network must come up anew with them.
     pub(super) is_moved: bool,
+    /// What is known of a hole in the router.
+    pub(super) mapping: Finding,
 }
 
 /// The parts a network runs with.
@@ -102,19 +123,27 @@ pub(super) struct Parts {
     pub(super) identity: Identity,
     pub(super) folder: NetworkFolder,
     pub(super) data: DataPlane,
+    pub(super) dht: Dht,
+    pub(super) lan: Lan,
     pub(super) side: MeshSide,
+    pub(super) device: OwnedFd,
     pub(super) tables: Arc<ArcSwap<Tables>>,
     pub(super) resolver: ResolverTcp,
     pub(super) guarding: Guarding,
     pub(super) ipv4: Ipv4Watch,
     pub(super) forwarder: Forwarder,
+    pub(super) streams: Streams,
     pub(super) facts: Facts,
+    /// How much is carried for others.
+    pub(super) relay_limit: Limit,
 }
 
 /// The answer to a Ping that a person asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ponged {
-    pub(super) endpoint: Underlay,
+    pub(super) endpoint: Path,
+    /// The names of the relays on that path.
+    pub(super) via: Vec<String>,
     pub(super) rtt: std::time::Duration,
 }
 
@@ -130,7 +159,7 @@ pub(super) struct DoorAnswer {
 pub(super) enum Device {
     /// It goes, and its addresses and routes with it.
     Gone,
-    /// It stays for the next run, where the service manager keeps it.
+    /// It stays for who comes next, as long as somebody else has it open: the service manager, or this same run.
     Left,
 }
 
@@ -146,22 +175,33 @@ pub(super) enum Drained {
 impl Network {
     /// Takes the parts together. `first` are the outputs that making the node gave.
     pub(super) fn new(parts: Parts, first: Vec<Output>) -> Self {
+        let mapping_wish = Wish {
+            port: parts.facts.port,
+            nonce: sealing::mapping_nonce(&parts.identity),
+            device: parts.side.device.clone(),
+        };
         let mut network = Self {
+            mapping_wish,
             splices: Splices::new(parts.side.clone()),
             datagrams: parts.forwarder.serve_datagrams(parts.data.teller()),
             forwarder: parts.forwarder,
+            streams: parts.streams,
             upstreams: None,
             node: parts.node,
             identity: parts.identity,
             folder: parts.folder,
             data: parts.data,
+            dht: parts.dht,
+            lan: parts.lan,
             side: parts.side,
+            device: parts.device,
             tables: parts.tables,
             resolver: parts.resolver,
             guarding: parts.guarding,
             ipv4: parts.ipv4,
             facts: parts.facts,
             traffic: Traffic::default(),
+            carried: CarriedForOthers::default(),
             wanted_splices: Vec::new(),
             pings: BTreeMap::new(),
             doors: BTreeMap::new(),
@@ -169,11 +209,14 @@ impl Network {
             next_message: 0,
             has_unsynced: false,
         };
+        let limit = Order::Limit(parts.relay_limit);
+        network.data.tell(Command::Relay(limit));
         for output in first {
             network.carry_out(output);
         }
         network.tell_addresses();
         network.tend_guard();
+        network.tell_dht();
         network
     }
 
@@ -185,6 +228,12 @@ impl Network {
         let now = clock::now();
         match event {
             Event::Sealed { source, bytes } => self.on_sealed(now, source, &bytes),
+            Event::Handed { hand, bytes } => {
+                self.node.handle_input(now, Input::Handed { hand, bytes });
+            }
+            Event::Dht { source, bytes } => {
+                self.node.handle_input(now, Input::Dht { source, bytes });
+            }
             Event::Up {
                 session,
                 endpoint,
@@ -202,6 +251,7 @@ impl Network {
                 self.traffic.end(session);
                 self.on_session(now, session, SessionEvent::Down);
             }
+            Event::Transport { session, result } => self.on_keys(session, result),
             Event::NeedsKnock { session } => {
                 self.on_session(now, session, SessionEvent::NeedsKnock);
             }
@@ -215,15 +265,29 @@ impl Network {
                 self.node
                     .handle_input(now, Input::NewPath { session, source });
             }
+            Event::Leg { leg, event } => {
+                self.node.handle_input(now, Input::Leg { leg, event });
+            }
+            Event::Way { way, counters } => self.carried.begin(way, counters),
+            Event::WayOver { way } => {
+                self.carried.end(way);
+                self.node.handle_input(now, Input::WayOver { way });
+            }
+            Event::Elsewhere { session, source } => {
+                self.node
+                    .handle_input(now, Input::Elsewhere { session, source });
+            }
+            Event::Unheard { session, why } => {
+                let cause = cause_of(why);
+                self.node
+                    .handle_input(now, Input::Unheard { session, cause });
+            }
+            Event::Resent { session } => self.node.handle_input(now, Input::Resent { session }),
             Event::Door {
                 probe,
                 verdict,
                 took_us,
-            } => {
-                if let Some(asker) = self.doors.remove(&probe) {
-                    let _asker_gone = asker.send(DoorAnswer { verdict, took_us });
-                }
-            }
+            } => self.answer_door(probe, DoorAnswer { verdict, took_us }),
             Event::Foreign {
                 resolver,
                 asker,
@@ -243,6 +307,12 @@ impl Network {
         Ok(())
     }
 
+    fn answer_door(&mut self, probe: u64, answer: DoorAnswer) {
+        if let Some(asker) = self.doors.remove(&probe) {
+            let _asker_gone = asker.send(answer);
+        }
+    }
+
     /// Lets the node act on its deadlines.
     pub(super) fn on_deadline(&mut self) {
         self.node.handle_input(clock::now(), Input::Tick);
@@ -259,32 +329,10 @@ impl Network {
             self.serve_splices();
         }
         self.tend_guard();
+        self.tend_streams();
         self.take_ipv4_news(now);
         self.doors.retain(|_, asker| !asker.is_closed());
         self.pings.retain(|_, asker| !asker.is_closed());
-    }
-
-    /// Addresses, routes or links of this machine changed.
-    pub(super) fn on_addresses_changed(&mut self) {
-        self.tell_addresses();
-        self.ipv4.look_again();
-        // A route in the network's pool came or went: the device has to be made with IPv4 or without.
-        let has_ipv4 = self.side.v4.is_some();
-        let knew = !has_ipv4 && self.facts.ipv4_blocked.is_some();
-        if has_ipv4 || knew {
-            let conflict = route_conflict(self.tables.load().own.pool4, &self.side.device);
-            self.facts.is_moved |= conflict.is_some() != knew;
-        }
-    }
-
-    /// Tells the node where this machine is.
-    pub(super) fn tell_addresses(&mut self) {
-        match monitor::default_route_addresses(self.facts.port, Some(&self.side.device)) {
-            Ok(addresses) => self
-                .node
-                .handle_input(clock::now(), Input::Addresses(addresses)),
-            Err(error) => tracing::warn!(%error, "Own addresses cannot be read"),
-        }
     }
 
     /// When the node wants to be woken.
@@ -327,50 +375,6 @@ impl Network {
         is_listener && self.side.addresses().contains(&target.ip())
     }
 
-    /// Asks these servers for names of others from now on; None: such names are refused.
-    pub(super) fn forward_to(&mut self, servers: Option<&[SocketAddr]>) {
-        let own = self.tables.load().own;
-        let mesh = dns::ranges(own.pool4, own.prefix6);
-        let domain = self.node.domain().unwrap_or_default();
-        let upstreams = servers.map(|servers| Upstreams::new(servers, &mesh, domain));
-        if upstreams == self.upstreams {
-            return;
-        }
-        self.forwarder.ask_these(upstreams.clone());
-        self.data.tell(Command::Forward {
-            on: upstreams.is_some(),
-        });
-        self.upstreams = upstreams;
-    }
-
-    /// What this network asks of the host's resolver.
-    pub(super) fn wanted_names(&self, search: bool) -> Option<Wanted> {
-        let own = self.tables.load().own;
-        let pool4 = self.side.v4.map(|_| own.pool4);
-        let domain = self.node.domain()?.to_owned();
-        Some(Wanted {
-            device: self.side.device.clone(),
-            pool4,
-            prefix6: own.prefix6,
-            servers: self.node.dns_servers(),
-            search: if search {
-                search_list(&domain).to_vec()
-            } else {
-                Vec::new()
-            },
-            domain,
-        })
-    }
-
-    /// Whether an address lies inside the mesh.
-    pub(super) fn is_mesh(&self, address: IpAddr) -> bool {
-        let own = self.tables.load().own;
-        match address {
-            IpAddr::V4(v4) => own.pool4.contains(&v4),
-            IpAddr::V6(v6) => own.prefix6.contains(&v6),
-        }
-    }
-
     /// Carries out what the node wants, in its order, within the budget.
     pub(super) fn drain(&mut self) -> Drained {
         for _ in 0..BUDGET {
@@ -381,6 +385,12 @@ impl Network {
             self.carry_out(output);
         }
         Drained::Part
+    }
+
+    /// The device, for who comes up next on it; None: it is not what it was.
+    pub(super) fn spare_device(&self) -> Option<Spare> {
+        let copy = self.device.try_clone().ok()?;
+        Spare::adopt(copy, &self.side.device).ok()
     }
 
     /// Carries out everything the node wants, for the last time, and ends the data thread.
@@ -395,6 +405,10 @@ impl Network {
         self.folder
     }
 
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one arm for each output, none with a decision"
+    )]
     fn carry_out(&mut self, output: Output) {
         if !matches!(output, Output::Persist { .. }) {
             self.sync_records();
@@ -430,15 +444,71 @@ impl Network {
                 source,
                 admission,
             }),
+            Output::Beacon {
+                epoch,
+                secret,
+                stamp,
+            } => self.say_beacon(epoch, &secret, stamp),
+            Output::OpenStream {
+                peer,
+                to,
+                header,
+                secret,
+            } => self.streams.dial(streams::Dial {
+                whom: Whom::Peer(peer),
+                to,
+                header,
+                key: secret.stream_key(),
+            }),
+            Output::Take { source, bytes } => self.data.tell(Command::Take { source, bytes }),
             Output::SetPath { session, endpoint } => {
                 self.data.tell(Command::SetPath { session, endpoint });
             }
+            Output::Move {
+                session,
+                endpoint,
+                gap,
+            } => self.data.tell(Command::Move {
+                session,
+                endpoint,
+                gap,
+            }),
+            Output::Mirror { session, via } => self.data.tell(Command::Mirror { session, via }),
+            Output::Open {
+                session,
+                to,
+                sockets,
+                until,
+            } => self.data.tell(Command::Open {
+                session,
+                to,
+                sockets,
+                until,
+            }),
+            Output::Transport { session, other } => self.begin_transport(session, &other),
+            Output::Withdraw { session } => self.data.tell(Command::Withdraw { session }),
+            Output::SetRoom {
+                session,
+                endpoint,
+                room,
+            } => self.data.tell(Command::SetRoom {
+                session,
+                endpoint,
+                inner: room.inner,
+                in_fragments: room.in_fragments,
+            }),
             Output::Close { session } => {
                 self.traffic.end(session);
                 self.data.tell(Command::Close { session });
             }
             Output::Unreachable { peer, until } => {
                 self.data.tell(Command::Unreachable { peer, until });
+            }
+            Output::Relay(order) => {
+                if let Order::CloseWay(way) = &order {
+                    self.carried.end(*way);
+                }
+                self.data.tell(Command::Relay(order));
             }
             Output::Publish(tables) => self.publish(tables),
             Output::Splice(splices) => {
@@ -448,26 +518,26 @@ impl Network {
             Output::Persist { ticket, write } => self.persist(ticket, &write),
             Output::Ponged { tag, endpoint, rtt } => {
                 if let Some(asker) = self.pings.remove(&tag) {
-                    let _asker_gone = asker.try_send(Ponged { endpoint, rtt });
+                    let via = self.node.via(endpoint);
+                    let _asker_gone = asker.try_send(Ponged { endpoint, via, rtt });
                 }
+            }
+            Output::Slot(ask) => self.dht.ask(ask),
+            Output::Datagram { to, bytes } => self.data.tell(Command::Datagram { to, bytes }),
+            Output::Punch { to, invite, stamp } => {
+                let bytes = sealing::seal_punch(&invite, stamp);
+                let to = Path::Direct(to);
+                self.data.tell(Command::Datagram { to, bytes });
             }
             Output::Notice(notice) => log_notice(&notice),
         }
     }
 
-    fn dial(
-        &mut self,
-        session: SessionId,
-        remote: &Remote,
-        to: Vec<Underlay>,
-        first: &FirstContact,
-    ) {
+    fn dial(&mut self, session: SessionId, remote: &Remote, to: Vec<Path>, first: &FirstContact) {
         let network = self.node.network_id().0;
-        let sealed = |address| {
-            (
-                address,
-                sealing::seal_first(&self.identity, &network, first),
-            )
+        let sealed = |path| {
+            let first = first.by(path);
+            (path, sealing::seal_first(&self.identity, &network, &first))
         };
         self.data.tell(Command::Initiate {
             session,
@@ -483,22 +553,6 @@ impl Network {
 
     fn tend_guard(&mut self) {
         self.facts.guard_missing = self.guarding.tend();
-    }
-
-    fn take_ipv4_news(&mut self, now: Now) {
-        let Some(trouble) = self.ipv4.news() else {
-            return;
-        };
-        match &trouble {
-            Some(why) => tracing::warn!(why.cause, "IPv4 of the network does not come through"),
-            None => tracing::info!("IPv4 of the network comes through again"),
-        }
-        let ipv4 = match &trouble {
-            Some(_) => Ipv4Use::Blocked,
-            None => Ipv4Use::On,
-        };
-        self.facts.ipv4_blocked = trouble;
-        self.node.set_ipv4(now, ipv4);
     }
 
     fn serve_splices(&mut self) {
@@ -554,7 +608,7 @@ impl Network {
         self.facts.unsaved = Some(error.to_string());
     }
 
-    fn on_sealed(&mut self, now: Now, source: Underlay, bytes: &[u8]) {
+    fn on_sealed(&mut self, now: Now, source: Path, bytes: &[u8]) {
         match sealing::open(&self.node, &self.identity, now, (source, bytes)) {
             Ok(input) => self.node.handle_input(now, input),
             Err(silence) => self.count(silence.label()),
@@ -573,7 +627,7 @@ impl Network {
             .handle_input(now, Input::Session { session, event });
     }
 
-    fn on_frame(&mut self, now: Now, session: SessionId, source: Underlay, frame: &[u8]) {
+    fn on_frame(&mut self, now: Now, session: SessionId, source: Path, frame: &[u8]) {
         match frame::decode(frame) {
             Ok(frame) => match frame.content {
                 Content::Known(message) => self.node.handle_input(
@@ -590,7 +644,7 @@ impl Network {
         }
     }
 
-    fn count(&mut self, reason: &'static str) {
+    pub(super) fn count(&mut self, reason: &'static str) {
         *self.facts.counters.entry(reason).or_default() += 1;
     }
 
@@ -605,6 +659,16 @@ impl Network {
     }
 }
 
+/// What the data thread noticed, in the words of whoever looks for a way.
+fn cause_of(why: Unheard) -> Cause {
+    match why {
+        Unheard::Silent => Cause::Silent,
+        Unheard::Choked => Cause::Choked,
+        Unheard::Stale => Cause::Stale,
+        Unheard::Pathless => Cause::Gone,
+    }
+}
+
 /// The keys of a session with a remote.
 pub(super) fn session_keys(identity: &Identity, remote: &Remote) -> SessionKeys {
     SessionKeys {
@@ -616,9 +680,9 @@ pub(super) fn session_keys(identity: &Identity, remote: &Remote) -> SessionKeys 
 
 fn log_notice(notice: &Notice) {
     match notice {
-        Notice::Joined { name } => tracing::info!(name, "New member"),
+        Notice::Joined { name } => tracing::info!(member = %Private(name), "New member"),
         Notice::Cloned { node } => {
-            tracing::warn!(%node, "Two machines run with one key: a cloned disk");
+            tracing::warn!(node = %Private(node), "Two machines run with one key: a cloned disk");
         }
         Notice::Revoked => tracing::warn!("This machine was revoked"),
     }

@@ -15,6 +15,15 @@ pub(super) fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
+/// The agent cannot start, and why; it ends after `pause`, to be started again.
+pub(super) fn cannot_start(why: &str, pause: Duration) {
+    let line = format!(
+        "cannot start: {why}. Tried again every {} s",
+        pause.as_secs()
+    );
+    tell(&[NotifyState::Status(&line)]);
+}
+
 /// The settings are read again; [`ready`] ends it.
 pub(super) fn reloading() {
     // systemd orders this against its own request by the time, and without it takes the reload for failed.

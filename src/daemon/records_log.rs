@@ -1,7 +1,7 @@
 //! The file `records.log`: every record that was taken, in the order it was taken: u16 length ‖ record (design §11).
 //!
 //! The last entry of a slot counts. A damaged tail is cut; when more than half of a large file is dead it is written
-//! anew. Knows nothing of what records say: the caller gives each one's slot.
+//! anew. Knows nothing of what records say: the caller decodes them and gives each one's slot.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::failpoint;
+use super::{failpoint, ownership};
 use crate::ids::Slot;
 
 /// The longest record (protocol §7).
@@ -38,21 +38,27 @@ struct Place {
     bytes: u64,
 }
 
-impl RecordsLog {
-    /// Opens or makes the file, cuts a damaged tail, and gives the live records in the order they were taken.
-    /// `slot_of` says where a record belongs, or `None` if it is none; of each slot the last record that `is_good` counts.
+/// What stands in the file, read and decoded once; [`Entries::judged`] says what of it counts.
+#[derive(Debug)]
+pub(super) struct Entries<R> {
+    log: RecordsLog,
+    path: PathBuf,
+    /// In the order they were taken; None: no record.
+    all: Vec<(Place, Option<R>)>,
+    /// Bytes of the damaged tail.
+    tail: u64,
+}
+
+impl<R> Entries<R> {
+    /// Opens or makes the file and reads all of it. `decode` makes a record of an entry, or nothing.
     ///
     /// # Errors
     /// Nothing was changed.
-    pub(super) fn open(
-        folder: &Path,
-        slot_of: impl Fn(&[u8]) -> Option<Slot>,
-        is_good: impl Fn(&[u8]) -> bool,
-    ) -> io::Result<(Self, Vec<Vec<u8>>)> {
+    pub(super) fn read(folder: &Path, decode: impl Fn(&[u8]) -> Option<R>) -> io::Result<Self> {
         let path = folder.join("records.log");
         let file = open_log(&path)?;
         let bytes = std::fs::read(&path)?;
-        let mut log = Self {
+        let mut log = RecordsLog {
             folder: folder.to_owned(),
             file,
             live: BTreeMap::new(),
@@ -60,55 +66,71 @@ impl RecordsLog {
             end: 0,
             is_dirty: false,
         };
-        let mut entries = Vec::new();
-        while let Some(record) = entry_at(&bytes, log.end) {
-            let place = log.place_of(record);
+        let mut all = Vec::new();
+        while let Some(entry) = entry_at(&bytes, log.end) {
+            let place = log.place_of(entry);
             log.end += place.bytes;
-            entries.push((place, record));
+            all.push((place, decode(entry)));
         }
-        let (mut found, mut lost) = (BTreeMap::new(), 0_usize);
-        for (place, record) in entries.into_iter().rev() {
-            match slot_of(record) {
-                Some(slot) if log.live.contains_key(&slot) => {}
-                Some(slot) if is_good(record) => {
+        let tail = bytes.len() as u64 - log.end;
+        Ok(Self {
+            log,
+            path,
+            all,
+            tail,
+        })
+    }
+
+    /// All records, dead or alive, good or not.
+    pub(super) fn records(&self) -> impl Iterator<Item = &R> {
+        self.all.iter().filter_map(|(_, record)| record.as_ref())
+    }
+
+    /// Cuts a damaged tail, and gives the log and the live records in the order they were taken: of each slot the last
+    /// that `is_good`.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub(super) fn judged(
+        self,
+        slot_of: impl Fn(&R) -> Slot,
+        is_good: impl Fn(&R) -> bool,
+    ) -> io::Result<(RecordsLog, Vec<R>)> {
+        let Self {
+            mut log,
+            path,
+            all,
+            tail,
+        } = self;
+        let (mut found, mut lost) = (Vec::new(), 0_usize);
+        for (place, record) in all.into_iter().rev() {
+            let slot = record.as_ref().map(&slot_of);
+            match (slot, record) {
+                (Some(slot), _) if log.live.contains_key(&slot) => {}
+                (Some(slot), Some(record)) if is_good(&record) => {
                     log.set_live(slot, place);
-                    found.insert(place.offset, record.to_vec());
+                    found.push(record);
                 }
-                Some(_) | None => lost += 1,
+                _ => lost += 1,
             }
         }
-        let cut = bytes.len() as u64 - log.end;
-        if cut > 0 {
+        found.reverse();
+        if tail > 0 {
             log.file.set_len(log.end)?;
         }
-        if cut > 0 || lost > 0 {
+        if tail > 0 || lost > 0 {
             tracing::warn!(
                 file = %path.display(),
                 records = lost,
-                bytes_cut = cut,
+                bytes_cut = tail,
                 "The record log was damaged; what is lost is asked for again from peers"
             );
         }
-        Ok((log, found.into_values().collect()))
+        Ok((log, found))
     }
+}
 
-    /// All that stands in the file, dead or alive, good or not.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub(super) fn entries(folder: &Path) -> io::Result<Vec<Vec<u8>>> {
-        let bytes = match std::fs::read(folder.join("records.log")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            read => read?,
-        };
-        let (mut entries, mut offset) = (Vec::new(), 0);
-        while let Some(record) = entry_at(&bytes, offset) {
-            offset += 2 + record.len() as u64;
-            entries.push(record.to_vec());
-        }
-        Ok(entries)
-    }
-
+impl RecordsLog {
     /// Appends a record; it takes its slot. It outlives a crash of this process at once, a power cut after
     /// [`RecordsLog::sync`]. `point` names the write for tests that crash in it.
     ///
@@ -204,13 +226,17 @@ impl RecordsLog {
 }
 
 fn open_log(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(path)
+        .open(path)?;
+    if let Some(folder) = path.parent() {
+        ownership::follow(folder, path);
+    }
+    Ok(file)
 }
 
 fn entry_at(bytes: &[u8], offset: u64) -> Option<&[u8]> {
@@ -227,12 +253,15 @@ mod tests {
     use crate::daemon::state_dir::tests::scratch;
 
     /// In these tests a record's first byte is its slot; 0xee is no record.
-    fn slot_of(record: &[u8]) -> Option<Slot> {
-        (record[0] != 0xee).then(|| Slot([record[0]; 8]))
+    fn decode(record: &[u8]) -> Option<Vec<u8>> {
+        (record[0] != 0xee).then(|| record.to_vec())
     }
 
     fn open(folder: &Path) -> (RecordsLog, Vec<Vec<u8>>) {
-        RecordsLog::open(folder, slot_of, |record| record.last() != Some(&0xbb)).unwrap()
+        let entries = Entries::read(folder, decode).unwrap();
+        let slot_of = |record: &Vec<u8>| Slot([record[0]; 8]);
+        let is_good = |record: &Vec<u8>| record.last() != Some(&0xbb);
+        entries.judged(slot_of, is_good).unwrap()
     }
 
     fn append(log: &mut RecordsLog, record: &[u8]) {

@@ -5,7 +5,10 @@ use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use tokio::sync::watch;
 
-use super::{agent::Agent, defining::Defined};
+use super::{
+    agent::{Agent, Place},
+    defining::Defined,
+};
 use crate::{
     api,
     config::{Config, Source},
@@ -65,7 +68,10 @@ impl Reloading {
             ),
             Unused::Bad(why) => (
                 format!("the configuration on disk is not what runs: {why}"),
-                by_hand_or("reload", "mend it, then send the agent a HUP"),
+                format!(
+                    "mend it, then {}",
+                    by_hand_or("reload", "send the agent a HUP")
+                ),
             ),
             Unused::NeedsRestart(keys) => (
                 format!("{} in {file}: in use from the next start", keys.join(", ")),
@@ -135,6 +141,19 @@ impl Agent {
         self.config = self.reloading.read(&self.config);
         self.defined = Defined::read(&self.reloading.source.services());
         self.publish_defined();
+        self.tell_dht();
+    }
+
+    /// What was said of the DHT counts at once.
+    fn tell_dht(&mut self) {
+        match &mut self.place {
+            Place::Up(network) => {
+                network.dht.configure(&self.config.rendezvous);
+                network.tell_dht();
+            }
+            Place::Joining(joining) => joining.ground.dht.configure(&self.config.rendezvous),
+            Place::Idle | Place::Down(_) | Place::Unusable(_) => {}
+        }
     }
 
     /// Once a second: notices that the file was changed.
@@ -245,6 +264,8 @@ mod tests {
         let before = desk.agent.config.clone();
         fs::write(&desk.file, "[api]\nread = \"all\"\nred = 1\n").unwrap();
         desk.agent.reload();
+        let remedy = desk.agent.reloading.health().unwrap().remedy.unwrap();
+        assert!(remedy.starts_with("mend it, then "), "{remedy}");
         assert_eq!(
             (&desk.agent.config, desk.read()),
             (&before, ReadAccess::Group)

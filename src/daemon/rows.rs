@@ -11,6 +11,7 @@ use std::{
     path::Path,
 };
 
+use super::ownership;
 use crate::{
     hash::{Use, short},
     ids::{Boot, NodeId},
@@ -41,6 +42,7 @@ impl RowsFile {
             .truncate(false)
             .mode(0o600)
             .open(folder.join("rows"))?;
+        ownership::follow(folder, &folder.join("rows"));
         let bytes = std::fs::read(folder.join("rows"))?;
         let mut rows = Vec::new();
         let mut opened = Self {

@@ -6,12 +6,16 @@
 use rand_core::{OsRng, RngCore as _};
 
 use crate::{
-    addr::Underlay,
+    addr::Path,
+    hash::{Use, short},
     ids::{Boot, NodeId},
-    keys::{InviteSecret, Word, verify},
+    keys::{InviteSecret, NetSecret, Word, verify},
     node::{Identity, Node, SealedKey, input::Input, output::FirstContact},
     time::Now,
-    wire::sealed::{self, Header, Join, Kind, Knock, NotOpened, Opened, Sealed, SignedPart},
+    wire::sealed::{
+        self, Beacon, Header, Introduce, Join, Kind, Knock, NotOpened, Opened, Punch, Sealed,
+        SignedPart,
+    },
 };
 
 /// Why a sealed datagram told the node nothing. Each is a counter.
@@ -37,6 +41,16 @@ impl Silence {
             Self::BadSignature => "sealed_bad_signature",
         }
     }
+
+    /// The counter's name for what came to the LAN's port.
+    pub(super) fn label_on_lan(self) -> &'static str {
+        match self {
+            Self::Malformed => "lan_malformed",
+            Self::NotForUs => "lan_not_for_us",
+            Self::BadBody => "lan_bad_body",
+            Self::BadSignature => "lan_bad_signature",
+        }
+    }
 }
 
 /// Seals a Knock or a Join. The nonce is drawn here; two calls never give the same bytes.
@@ -49,11 +63,7 @@ pub(super) fn seal_first(identity: &Identity, network: &[u8; 32], first: &FirstC
             stamp,
             records,
         } => {
-            let header = Header {
-                kind: Kind::Knock,
-                epoch: u8::try_from(epoch % 256).expect("a remainder by 256 fits a byte"),
-                hint: [0; 8],
-            };
+            let header = network_header(Kind::Knock, *epoch);
             let knock = Knock {
                 node: identity.key.id(),
                 stamp: *stamp,
@@ -73,6 +83,49 @@ pub(super) fn seal_first(identity: &Identity, network: &[u8; 32], first: &FirstC
     }
 }
 
+/// What a Beacon says.
+#[derive(Clone, Debug)]
+pub(super) struct BeaconPart<'a> {
+    /// The epoch sealed with.
+    pub(super) epoch: u32,
+    /// Its secret.
+    pub(super) secret: &'a NetSecret,
+    /// Greater than all before.
+    pub(super) stamp: u64,
+    /// The UDP port of this machine.
+    pub(super) port: u16,
+}
+
+/// Seals a Beacon, which every member can open.
+pub(super) fn seal_beacon(
+    identity: &Identity,
+    network: &[u8; 32],
+    part: &BeaconPart<'_>,
+) -> Vec<u8> {
+    let header = network_header(Kind::Beacon, part.epoch);
+    let nonce = draw_nonce();
+    let mut beacon = Beacon {
+        node: identity.key.id(),
+        stamp: part.stamp,
+        port: part.port,
+        boot: identity.boot,
+        signature: [0; 64],
+    };
+    let signed = SignedPart::new(header, nonce, beacon.unsigned());
+    beacon.signature = identity.key.sign(Word::Beacon, network, &signed.parts(&[]));
+    let body = Sealed::Beacon(beacon).body();
+    sealed::seal(header, nonce, &part.secret.beacon_key(), &body)
+        .expect("a Beacon is far shorter than a datagram")
+}
+
+fn network_header(kind: Kind, epoch: u32) -> Header {
+    Header {
+        kind,
+        epoch: u8::try_from(epoch % 256).expect("a remainder by 256 fits a byte"),
+        hint: [0; 8],
+    }
+}
+
 /// Opens a sealed datagram with the keys that the node has for it, and checks its signature.
 ///
 /// # Errors
@@ -81,7 +134,7 @@ pub(super) fn open(
     node: &Node,
     identity: &Identity,
     now: Now,
-    (source, datagram): (Underlay, &[u8]),
+    (source, datagram): (Path, &[u8]),
 ) -> Result<Input, Silence> {
     let header = sealed::parse_header(datagram).map_err(|_malformed| Silence::Malformed)?;
     for key in node.sealed_keys(now, &header) {
@@ -95,7 +148,7 @@ pub(super) fn open(
         }
         let epoch = match key {
             SealedKey::Epoch { epoch, .. } => epoch,
-            SealedKey::Invite { .. } => 0,
+            SealedKey::Invite { .. } | SealedKey::Introduction { .. } => 0,
         };
         return Ok(Input::Sealed {
             source,
@@ -124,13 +177,21 @@ fn is_signed(node: &Node, identity: &Identity, key: &SealedKey, opened: &Opened)
             &signed.parts(&identity.tunnel.x25519_public()),
             &join.signature,
         ),
+        (Sealed::Beacon(beacon), SealedKey::Epoch { .. }) => verify(
+            beacon.node,
+            Word::Beacon,
+            &node.network_id().0,
+            &signed.parts(&[]),
+            &beacon.signature,
+        ),
+        (Sealed::Introduce(_), SealedKey::Introduction { .. }) => true,
         (
             Sealed::Knock(_)
             | Sealed::Join(_)
             | Sealed::Introduce(_)
             | Sealed::Beacon(_)
             | Sealed::Punch(_),
-            SealedKey::Epoch { .. } | SealedKey::Invite { .. },
+            SealedKey::Epoch { .. } | SealedKey::Invite { .. } | SealedKey::Introduction { .. },
         ) => false,
     }
 }
@@ -184,6 +245,36 @@ fn seal_join(identity: &Identity, invite: &InviteSecret, issuer: &[u8; 32], stam
     .expect("a Join is far shorter than a datagram")
 }
 
+/// Seals a Punch.
+pub(super) fn seal_punch(invite: &InviteSecret, stamp: u64) -> Vec<u8> {
+    let header = Header {
+        kind: Kind::Punch,
+        epoch: 0,
+        hint: invite.join_id().0,
+    };
+    let body = Sealed::Punch(Punch { stamp }).body();
+    sealed::seal(header, draw_nonce(), &invite.punch_key(), &body)
+        .expect("a Punch is far shorter than a datagram")
+}
+
+/// Wraps a datagram for an issuer that a member of its network is to introduce this joiner to.
+pub(super) fn seal_introduce(invite: &InviteSecret, datagram: Vec<u8>) -> Option<Vec<u8>> {
+    let header = Header {
+        kind: Kind::Introduce,
+        epoch: 0,
+        hint: invite.join_id().0,
+    };
+    let body = Sealed::Introduce(Introduce { datagram }).body();
+    sealed::seal(header, draw_nonce(), &invite.introduce_key(), &body).ok()
+}
+
+/// Whether a sealed datagram is a Punch by this invite.
+pub(super) fn is_punch(invite: &InviteSecret, datagram: &[u8]) -> bool {
+    let is_ours = |header: Header| header.kind == Kind::Punch && header.hint == invite.join_id().0;
+    sealed::parse_header(datagram).is_ok_and(is_ours)
+        && sealed::open(datagram, &invite.punch_key()).is_ok()
+}
+
 fn draw_nonce() -> [u8; 24] {
     draw()
 }
@@ -193,6 +284,14 @@ pub(super) fn draw<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     OsRng.fill_bytes(&mut bytes);
     bytes
+}
+
+/// What tells a router that we are who we were, and that nobody in the LAN can guess: else he could close our port.
+pub(super) fn mapping_nonce(identity: &Identity) -> [u32; 3] {
+    let secret = identity.tunnel.x25519_secret();
+    let bytes: [u8; 12] = short(Use::Mapping, &[secret.as_bytes()]);
+    let part = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+    [part(0), part(4), part(8)]
 }
 
 /// The id of this run.
@@ -294,6 +393,52 @@ mod tests {
             &parts,
             &join.signature
         ));
+    }
+
+    #[test]
+    fn a_beacon_opens_for_every_member_and_is_signed_for_nobody_in_particular() {
+        let secret = NetSecret([4; 32]);
+        let part = BeaconPart {
+            epoch: 258,
+            secret: &secret,
+            stamp: 7,
+            port: 41820,
+        };
+        let datagram = seal_beacon(&alice(), &NETWORK, &part);
+        let opened = sealed::open(&datagram, &secret.beacon_key()).unwrap();
+        let Sealed::Beacon(beacon) = &opened.body else {
+            panic!("a Beacon was sealed")
+        };
+        assert_eq!((opened.header.epoch, beacon.port), (2, 41820));
+        let holds = |network: &[u8; 32]| {
+            let parts = opened.signed.parts(&[]);
+            verify(
+                beacon.node,
+                Word::Beacon,
+                network,
+                &parts,
+                &beacon.signature,
+            )
+        };
+        assert!(holds(&NETWORK) && !holds(&[8; 32]));
+    }
+
+    #[test]
+    fn a_punch_is_one_of_its_own_invite_and_no_longer_than_a_join() {
+        let (invite, other) = (InviteSecret([6; 16]), InviteSecret([7; 16]));
+        let punch = seal_punch(&invite, 7);
+        assert!(is_punch(&invite, &punch) && !is_punch(&other, &punch));
+        let first = FirstContact::Join {
+            invite: invite.clone(),
+            issuer: [8; 32],
+            stamp: 7,
+        };
+        let join = seal_first(&alice(), &NETWORK, &first);
+        assert!(punch.len() <= join.len() && !is_punch(&invite, &join));
+        assert!(!is_punch(&invite, &punch[1..]) && !is_punch(&invite, &knock(Vec::new())));
+        let mut touched = punch;
+        touched[100] ^= 1;
+        assert!(!is_punch(&invite, &touched));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
-use super::failpoint;
+use super::{failpoint, ownership};
 use crate::hash::{Use, hash};
 
 /// The version of the bodies this build writes. A slot of a greater one is left alone.
@@ -139,6 +139,7 @@ impl SlotFile {
             .truncate(true)
             .mode(0o600)
             .open(&fresh)?;
+        ownership::follow(&self.folder, &fresh);
         let (head, tail) = bytes.split_at(bytes.len() / 2);
         file.write_all(head)?;
         failpoint::reach(&format!("{point}.torn"));

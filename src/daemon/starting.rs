@@ -1,33 +1,30 @@
 //! A network comes up: sockets, node, device, resolver, data thread, in this order; on any failure nothing is left.
 //! Sockets and device are those of the run before, where the service manager kept them and they fit.
 
-use std::{
-    num::NonZeroU16,
-    os::fd::{AsFd as _, OwnedFd},
-    sync::Arc,
-    time::Duration,
-};
+use std::{num::NonZeroU16, os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
 use super::{
     data_plane::DataPlane,
+    dht::Dht,
     forwarder::Forwarder,
     guarding::Guarding,
-    ipv4_watch::{Ipv4Watch, route_conflict},
+    ipv4_watch::{self, Ipv4Watch},
     kept_file::Identity as Seeds,
+    lan::Lan,
     mesh_socket::MeshSide,
     network::{Facts, Network, Parts},
     resolver_tcp::ResolverTcp,
     sealing,
     state_dir::NetworkFolder,
+    streams::Streams,
     supervisor::{self, Supervisor},
 };
 use crate::{
-    config::{Config, DEFAULT_PORT},
+    config::{Config, DEFAULT_PORT, Offload, Transport},
     datapath::command::Command,
-    hash::{Use, hash},
-    ids::NetworkId,
+    ids::{Boot, NetworkId},
     keys::{NodeKey, TunnelKey},
     node::{Identity, Ipv4Use, Node, Restored, Settings, output::Output},
     overlay::Limits,
@@ -36,20 +33,22 @@ use crate::{
         guard::Guard,
         service_manager,
         tun::{self, Shape, Spare, Tun},
-        udp,
+        udp::{self, Held},
     },
+    relay::{grants::Willing, quota::Limit},
     tables::{Own, Tables},
-    wire::record::{Kind, Record},
 };
 
 /// The data thread on the underlay's sockets, and whether they are where they were wished.
 #[derive(Debug)]
 pub(super) struct Ground {
     pub(super) data: DataPlane,
+    pub(super) lan: Lan,
     pub(super) port: u16,
     pub(super) changed: bool,
-    /// Copies of the sockets, for the service manager to keep once the network is up.
-    to_keep: Vec<(&'static str, OwnedFd)>,
+    /// The way to the DHT.
+    pub(super) dht: Dht,
+    pub(super) streams: Streams,
 }
 
 /// What is there before a network comes up.
@@ -60,28 +59,22 @@ pub(super) struct Before {
     pub(super) ground: Ground,
     /// A guard that still stands.
     pub(super) guard: Option<Guard>,
+    /// The device of a network that only comes up anew.
+    pub(super) device: Option<Spare>,
 }
 
 /// How often a port is tried again that the service manager is about to let go of, and how long after each try. Nothing
-/// tells when another process has closed something.
+/// tells when another process has closed something. No network is up meanwhile: one that only comes up anew keeps its port.
 const PORT_TRIES: u32 = 20;
 const PORT_PAUSE: Duration = Duration::from_millis(10);
 
-/// The keys of this run.
-pub(super) fn identity_of(seeds: &Seeds) -> Identity {
+/// The keys, and the run that they are used in.
+pub(super) fn identity_of(seeds: &Seeds, boot: Boot) -> Identity {
     Identity {
         key: NodeKey::from_seed(seeds.node_seed),
         tunnel: TunnelKey::from_seed(seeds.tunnel_seed),
-        boot: sealing::draw_boot(),
+        boot,
     }
-}
-
-/// The network whose records these are, by its Network record.
-pub(super) fn network_of(records: &[Record]) -> Option<NetworkId> {
-    let record = records
-        .iter()
-        .find(|record| record.kind() == Kind::Network)?;
-    Some(NetworkId(hash(Use::Network, &[&record.subject()])))
 }
 
 /// Takes the underlay's port: the one that was asked for, or the default one, or another if that is busy.
@@ -90,6 +83,23 @@ pub(super) fn network_of(records: &[Record]) -> Option<NetworkId> {
 /// A port that was asked for is busy, or no socket can be had.
 pub(super) fn break_ground(config: &Config, supervisor: &mut Supervisor) -> anyhow::Result<Ground> {
     let pair = take_port(config.network.port, stored_sockets(supervisor))?;
+    ground(config, supervisor, pair)
+}
+
+/// Stays on the sockets of a network that comes up anew in this same run: what others send meanwhile waits in them.
+///
+/// # Errors
+/// They cannot be used any more; they are closed.
+pub(super) fn stay_on_ground(
+    config: &Config,
+    supervisor: &Supervisor,
+    sockets: Held,
+) -> anyhow::Result<Ground> {
+    let pair = udp::Pair::adopt(sockets).context("cannot use the own UDP sockets again")?;
+    ground(config, supervisor, pair)
+}
+
+fn ground(config: &Config, supervisor: &Supervisor, pair: udp::Pair) -> anyhow::Result<Ground> {
     let port = pair.port().context("cannot read the UDP port")?;
     let changed = config.network.port.is_none() && port != DEFAULT_PORT;
     if changed {
@@ -99,10 +109,17 @@ pub(super) fn break_ground(config: &Config, supervisor: &mut Supervisor) -> anyh
             "Default port is busy; another is used"
         );
     }
+    let lan = match config.rendezvous.lan {
+        true => Lan::of(&pair),
+        false => Lan::silent(),
+    };
+    let data = DataPlane::start(pair, config).context("cannot start the data thread")?;
     Ok(Ground {
-        to_keep: copies(&pair).context("cannot copy the UDP sockets")?,
-        data: DataPlane::start(pair, config.tun.mtu.bytes())
-            .context("cannot start the data thread")?,
+        lan,
+        streams: Streams::new(data.teller(), supervisor.listeners())
+            .context("cannot prepare TLS")?,
+        data,
+        dht: Dht::start(&config.rendezvous),
         port,
         changed,
     })
@@ -147,7 +164,7 @@ fn stored_sockets(supervisor: &mut Supervisor) -> Option<udp::Pair> {
         }
         return None;
     };
-    match udp::Pair::adopt(udp4, udp6) {
+    match udp::Pair::adopt(Held { udp4, udp6 }) {
         Ok(pair) => Some(pair),
         Err(misfit) => {
             tracing::info!(%misfit, "The UDP sockets of the run before are not used");
@@ -172,17 +189,6 @@ fn bind_patiently(port: u16) -> Result<udp::Pair, udp::BindError> {
     }
 }
 
-fn copies(pair: &udp::Pair) -> std::io::Result<Vec<(&'static str, OwnedFd)>> {
-    if !service_manager::is_present() {
-        return Ok(Vec::new());
-    }
-    let mut copies = vec![(supervisor::UDP4, pair.udp4.as_fd().try_clone_to_owned()?)];
-    if let Some(udp6) = &pair.udp6 {
-        copies.push((supervisor::UDP6, udp6.as_fd().try_clone_to_owned()?));
-    }
-    Ok(copies)
-}
-
 /// Brings a network up.
 ///
 /// # Errors
@@ -198,28 +204,35 @@ pub(super) fn start(
         restored,
         ground,
         guard,
+        device,
     } = before;
     let mut facts = Facts {
         port: ground.port,
         port_changed: ground.changed,
         ..Facts::default()
     };
+    // First of all: where the device is to have another name now, the routes of the old one are no conflict.
+    let had = device.or_else(|| stored_device(config, supervisor, network));
     let (mut node, mut first) = make_node(config, &identity, network, &restored, Ipv4Use::On);
-    let mut own = published(&first)?.own;
+    let tables = published(&first)?;
+    let mut own = tables.own;
     let conflict = own
         .v4
-        .and_then(|_| route_conflict(own.pool4, config.tun.name.as_str()));
+        .and_then(|_| ipv4_watch::conflict(tables, config.tun.name.as_str()));
     if let Some(why) = conflict {
         tracing::warn!(why.cause, "IPv4 of the network is not used on this host");
         facts.ipv4_blocked = Some(why);
         (node, first) = make_node(config, &identity, network, &restored, Ipv4Use::Off);
         own = published(&first)?.own;
     }
+    let shape = shape(config, &own);
+    if let Some(Err(error)) = had.as_ref().map(|had| had.withdraw(&shape)) {
+        tracing::debug!(%error, "Old addresses stay until the device has its new ones");
+    }
     // Before the device: its addresses are never there without the guard.
     let guard = guard.or_else(|| stored_guard(config, supervisor));
     let mut guarding = Guarding::start(&config.host, config.tun.name.as_str(), &own, guard);
-    let shape = shape(config, &own);
-    let tun = match reshaped(config, supervisor, (network, &shape)) {
+    let tun = match had.and_then(|had| reshaped(had, supervisor, (network, &shape))) {
         Some(tun) => tun,
         None => Tun::open(&shape)?,
     };
@@ -228,7 +241,7 @@ pub(super) fn start(
         v6: own.v6,
         device: tun.name().context("the device has no name")?,
     };
-    let data = ground.data;
+    let (data, dht) = (ground.data, ground.dht);
     let tables = Arc::clone(data.tables());
     tables.store(Arc::clone(published(&first)?));
     let forwarder = Forwarder::new();
@@ -236,9 +249,9 @@ pub(super) fn start(
         ResolverTcp::start(&side, &tables, &forwarder).context("cannot answer DNS over TCP")?;
     node.set_dns_tcp_port(clock::now(), resolver.port());
     supervisor.keep(&supervisor::tun_of(network), tun.as_fd());
-    for (name, socket) in ground.to_keep {
-        supervisor.keep(name, socket.as_fd());
-    }
+    let device = tun.as_fd().try_clone_to_owned();
+    let device = device.context("cannot open the device twice")?;
+    supervisor.keep_sockets(data.sockets());
     supervisor.keep_guard(guarding.news());
     data.tell(Command::Attach { tun: Some(tun) });
     let ipv4 = Ipv4Watch::start(&side, &own);
@@ -247,13 +260,18 @@ pub(super) fn start(
         identity,
         folder,
         data,
+        dht,
+        lan: ground.lan,
         side,
+        device,
         tables,
         resolver,
         guarding,
         ipv4,
         forwarder,
+        streams: ground.streams,
         facts,
+        relay_limit: Limit::of_megabits(config.relay.limit.get()),
     };
     Ok(Network::new(parts, first))
 }
@@ -273,7 +291,14 @@ pub(super) fn make_node(
             ..Limits::EVERYONE.with_links(config.test.links)
         },
         ipv4,
+        streams: config.relay.stream,
         dns_tcp_port: 0,
+        relay: if config.relay.udp {
+            Willing::Yes
+        } else {
+            Willing::No
+        },
+        transports: config.datapath.transport == Transport::Auto,
         built_s: built_s(),
     };
     let mut node = Node::new(
@@ -283,6 +308,7 @@ pub(super) fn make_node(
         settings,
         restored.clone(),
     );
+    node.set_mtu(config.tun.mtu.bytes());
     let mut first = Vec::new();
     while let Some(output) = node.poll_output() {
         first.push(output);
@@ -296,12 +322,25 @@ fn published(outputs: &[Output]) -> anyhow::Result<&Arc<Tables>> {
         Output::Send { .. }
         | Output::Dial { .. }
         | Output::Admit { .. }
+        | Output::Beacon { .. }
+        | Output::Take { .. }
+        | Output::OpenStream { .. }
         | Output::SetPath { .. }
+        | Output::Move { .. }
+        | Output::Mirror { .. }
+        | Output::Open { .. }
+        | Output::Transport { .. }
+        | Output::Withdraw { .. }
+        | Output::SetRoom { .. }
         | Output::Close { .. }
         | Output::Unreachable { .. }
+        | Output::Relay(_)
         | Output::Splice(_)
         | Output::Persist { .. }
         | Output::Ponged { .. }
+        | Output::Slot(_)
+        | Output::Datagram { .. }
+        | Output::Punch { .. }
         | Output::Notice(_) => None,
     });
     tables.context("the records of this network do not say what its addresses are")
@@ -313,17 +352,17 @@ fn shape(config: &Config, own: &Own) -> Shape {
         mtu: config.tun.mtu.bytes(),
         v4: own.v4.map(|v4| (v4, own.pool4)),
         v6: (own.v6, own.prefix6),
+        long_packets: config.datapath.tun_offload != Offload::Off,
     }
 }
 
 /// The device of the run before, with the addresses it is to have now. One that cannot be had like this is gone when this
 /// returns, and another takes its place.
 fn reshaped(
-    config: &Config,
-    supervisor: &mut Supervisor,
+    had: Spare,
+    supervisor: &Supervisor,
     (network, shape): (NetworkId, &Shape),
 ) -> Option<Tun> {
-    let had = stored_device(config, supervisor, network)?;
     had.shape(shape)
         .inspect_err(|error| {
             tracing::warn!(%error, "The device of the run before is made anew");

@@ -18,15 +18,15 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use super::{
     failpoint,
     kept_file::{Identity, Unreadable, decode_kept, encode_kept},
-    records_log::RecordsLog,
+    ownership,
+    records_log::{Entries, RecordsLog},
     rows::RowsFile,
     slot_file::{LoadSlotError, SlotFile},
 };
 use crate::{
     hash::{Use, hash},
     ids::{JoinId, NetworkId},
-    keys::{Word, verify},
-    node::{input::Row, kept::Kept},
+    node::{input::Row, is_signed, kept::Kept},
     platform::credentials,
     wire::record::{Kind, Record},
 };
@@ -47,6 +47,11 @@ pub enum OpenStateDirError {
     /// Everybody may write there: it is no folder for keys, and not this agent's to close.
     #[error("everybody may write in {0}: give the agent a folder of its own with --state-dir")]
     Open(PathBuf),
+    /// It is this agent's, and what lies in it is not.
+    #[error(
+        "files in {0} belong to another user: sudo chown -R --reference={0} {0}, then start the agent again"
+    )]
+    Closed(PathBuf),
     /// Another agent holds its lock.
     #[error("another agent runs on {0}: stop it, or give this one another --state-dir")]
     Held(PathBuf),
@@ -65,6 +70,8 @@ pub(super) struct NetworkFolder {
 /// What was found in a network's folder.
 #[derive(Debug, Default)]
 pub(super) struct Found {
+    /// Which network it is; None where no record says so.
+    pub(super) network: Option<NetworkId>,
     pub(super) kept: Kept,
     pub(super) records: Vec<Record>,
     pub(super) rows: Vec<Row>,
@@ -107,14 +114,22 @@ impl StateDir {
             return Err(OpenStateDirError::Open(path.to_owned()));
         }
         narrow(path, &facts).map_err(unusable)?;
+        let lock = path.join("lock");
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .custom_flags(OFlag::O_NOFOLLOW.bits())
-            .open(path.join("lock"))
-            .map_err(unusable)?;
+            .open(&lock)
+            .map_err(|error| {
+                if ownership::is_closed(&error) && facts.uid() == credentials::own_uid() {
+                    OpenStateDirError::Closed(path.to_owned())
+                } else {
+                    unusable(error)
+                }
+            })?;
+        ownership::follow(path, &lock);
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Self {
                 path: path.to_owned(),
@@ -252,23 +267,18 @@ impl NetworkFolder {
             let path = path.join(name);
             move |error| OpenNetworkError::Open(path, error)
         };
-        let entries = RecordsLog::entries(&path).map_err(unopened("records.log"))?;
-        let network = network_of(&entries);
+        let decode = |bytes: &[u8]| Record::decode(bytes).ok();
+        let entries = Entries::read(&path, decode).map_err(unopened("records.log"))?;
+        let network = network_of(entries.records());
         // A disk that flips a bit must not change what somebody signed.
-        let is_signed = |bytes: &[u8]| {
-            let record = decode_record(bytes);
-            record.is_some_and(|record| network.is_some_and(|network| is_signed(&record, network)))
-        };
-        let slot_of = |bytes: &[u8]| decode_record(bytes).map(|record| record.slot());
-        let (records, found) =
-            RecordsLog::open(&path, slot_of, is_signed).map_err(unopened("records.log"))?;
+        let is_good = |record: &Record| network.is_some_and(|network| is_signed(record, network));
+        let judged = entries.judged(Record::slot, is_good);
+        let (records, found_records) = judged.map_err(unopened("records.log"))?;
         let (rows, found_rows) = RowsFile::open(&path).map_err(unopened("rows"))?;
         let found = Found {
+            network,
             kept,
-            records: found
-                .iter()
-                .filter_map(|bytes| decode_record(bytes))
-                .collect(),
+            records: found_records,
             rows: found_rows,
         };
         let folder = Self {
@@ -296,6 +306,9 @@ impl NetworkFolder {
 
     fn create(path: PathBuf, identity: Identity, point: &str) -> anyhow::Result<Self> {
         DirBuilder::new().mode(0o700).create(&path)?;
+        if let Some(parent) = path.parent() {
+            ownership::follow(parent, &path);
+        }
         let (mut file, _) = SlotFile::load(&path, "identity")?;
         file.store(&identity.encode(), point)?;
         if let Some(parent) = path.parent() {
@@ -331,6 +344,9 @@ fn keep_private(folder: &Path) -> Result<(), OpenNetworkError> {
         if !owners.contains(&facts.uid()) {
             return Err(OpenNetworkError::Strange(path, "belongs to another user"));
         }
+        if let Some(parent) = path.parent() {
+            ownership::follow(parent, &path);
+        }
         narrow(&path, &facts).map_err(unopened)?;
     }
     Ok(())
@@ -350,27 +366,12 @@ fn narrow(path: &Path, facts: &std::fs::Metadata) -> io::Result<()> {
     std::fs::set_permissions(path, narrow)
 }
 
-fn decode_record(bytes: &[u8]) -> Option<Record> {
-    Record::decode(bytes).ok()
-}
-
 /// The network whose root signed one of these.
-fn network_of(entries: &[Vec<u8>]) -> Option<NetworkId> {
-    let mut records = entries.iter().filter_map(|bytes| decode_record(bytes));
+fn network_of<'a>(mut records: impl Iterator<Item = &'a Record>) -> Option<NetworkId> {
     records.find_map(|record| {
         let id = NetworkId(hash(Use::Network, &[&record.subject()]));
-        (record.kind() == Kind::Network && is_signed(&record, id)).then_some(id)
+        (record.kind() == Kind::Network && is_signed(record, id)).then_some(id)
     })
-}
-
-fn is_signed(record: &Record, network: NetworkId) -> bool {
-    verify(
-        record.signer(),
-        Word::Record,
-        &network.0,
-        &[record.signed_bytes()],
-        &record.signature(),
-    )
 }
 
 fn short_name(network: NetworkId) -> String {
@@ -402,6 +403,52 @@ pub(super) mod tests {
             node_seed: [5; 32],
             tunnel_seed: [6; 32],
         }
+    }
+
+    #[test]
+    fn what_root_writes_belongs_to_the_directorys_owner_and_so_does_what_root_left() {
+        if credentials::own_uid() != 0 {
+            return;
+        }
+        let path = scratch("dir").join("state");
+        let id = NetworkId([1; 32]);
+        let files = |path: &Path| -> Vec<PathBuf> {
+            let entries = std::fs::read_dir(path).unwrap();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        let owner = |path: &Path| {
+            let facts = std::fs::symlink_metadata(path).unwrap();
+            (facts.uid(), facts.gid())
+        };
+        std::fs::create_dir(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(4711), Some(4712)).unwrap();
+        let dir = StateDir::open(&path).unwrap();
+        let mut folder = dir.found(id, identity()).unwrap();
+        folder.store_kept(&Kept::default(), "test").unwrap();
+        folder.records.compact().unwrap();
+        dir.settle(&mut folder, id).unwrap();
+        let all = || [files(&path), files(&folder.path)].concat();
+        assert!(all().len() >= 6, "{:?}", all());
+        for file in all() {
+            assert_eq!(owner(&file), (4711, 4712), "{}", file.display());
+        }
+        // An earlier version left these.
+        for file in all() {
+            std::os::unix::fs::chown(&file, Some(0), Some(0)).unwrap();
+        }
+        NetworkFolder::open(folder.path.clone()).unwrap();
+        for file in files(&folder.path) {
+            assert_eq!(owner(&file), (4711, 4712), "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_told_from_what_is_damaged() {
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        let path = PathBuf::from("state.a");
+        let closed = OpenNetworkError::Slot(LoadSlotError::Read(path.clone(), denied));
+        assert!(ownership::is_closed(&closed));
+        assert!(!ownership::is_closed(&LoadSlotError::Damaged(path)));
     }
 
     fn mode(path: &Path) -> u32 {

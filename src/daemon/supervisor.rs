@@ -1,23 +1,25 @@
 //! What the service manager keeps for the next run of the agent, so that a restart costs no connection: the device with
-//! its addresses and routes, the UDP sockets with their port and what waits in them, the guard.
+//! its addresses and routes, the UDP sockets with their port and what waits in them, the guard. And what it opens for the
+//! agent: port 443, if its owner wants that.
 //!
 //! Knows the names under which they are kept, and that what does not fit is thrown away. Refuses to know what fits: who
 //! takes a thing back looks at it.
 
 use std::{
     collections::BTreeMap,
-    os::fd::{BorrowedFd, OwnedFd},
+    net::TcpListener,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use super::guarding::News;
 use crate::{
     ids::NetworkId,
-    platform::{service_manager, tun},
+    platform::{service_manager, tcp, tun, udp::Held},
 };
 
 /// The version of everything that is kept: what a device's packets look like, which options its sockets have. It is the
 /// head of each name; what another version kept is thrown away.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// The IPv4 socket of the underlay.
 pub(super) const UDP4: &str = "udp4";
@@ -27,6 +29,9 @@ pub(super) const UDP6: &str = "udp6";
 
 /// The netlink socket that owns the guard's table.
 pub(super) const GUARD: &str = "guard";
+
+/// The name that `webmesh-stream.socket` gives to what it opens.
+const STREAM: &str = "stream";
 
 /// The name under which a network's device is kept. Not `tun:`, as one would expect: systemd parts names by colons.
 pub(super) fn tun_of(network: NetworkId) -> String {
@@ -39,6 +44,8 @@ pub(super) fn tun_of(network: NetworkId) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Supervisor {
     stored: BTreeMap<String, OwnedFd>,
+    /// Opened for TLS streams. They stay open as long as the process runs: no second start would bring them again.
+    listeners: Vec<TcpListener>,
 }
 
 impl Supervisor {
@@ -50,6 +57,10 @@ impl Supervisor {
             Vec::new()
         });
         for (label, fd) in handed {
+            if label == STREAM {
+                supervisor.take_listener(fd);
+                continue;
+            }
             let is_ours = plain(&label).is_some() && !supervisor.stored.contains_key(&label);
             if is_ours {
                 supervisor.stored.insert(label, fd);
@@ -58,6 +69,26 @@ impl Supervisor {
             }
         }
         supervisor
+    }
+
+    fn take_listener(&mut self, fd: OwnedFd) {
+        match tcp::handed(fd) {
+            Ok(listener) => self.listeners.push(listener),
+            Err(error) => {
+                tracing::warn!(%error, "What webmesh-stream.socket opens is not for TCP; it is not used");
+            }
+        }
+    }
+
+    /// What was opened for TLS streams, for one network to listen at.
+    pub(super) fn listeners(&self) -> Vec<TcpListener> {
+        let copies = self.listeners.iter().map(TcpListener::try_clone);
+        copies
+            .filter_map(|copy| {
+                copy.inspect_err(|error| tracing::warn!(%error, "Port 443 cannot be used"))
+                    .ok()
+            })
+            .collect()
     }
 
     /// What was kept under a name; who asks either uses it or gives it to [`Supervisor::throw_away`].
@@ -70,6 +101,14 @@ impl Supervisor {
         self.forget(name);
         if let Err(error) = service_manager::store(&label(name), fd) {
             tracing::warn!(name, %error, "A restart will not find this again");
+        }
+    }
+
+    /// Has the underlay's sockets kept.
+    pub(super) fn keep_sockets(&self, sockets: &Held) {
+        self.keep(UDP4, sockets.udp4.as_fd());
+        if let Some(udp6) = &sockets.udp6 {
+            self.keep(UDP6, udp6.as_fd());
         }
     }
 
@@ -135,7 +174,7 @@ mod tests {
     #[test]
     fn labels_of_another_version_are_not_ours() {
         assert_eq!(plain(&label(UDP4)), Some(UDP4));
-        for other in ["2.udp4", "11.udp4", "udp4", "stored", ""] {
+        for other in ["1.udp4", "22.udp4", "udp4", "stored", ""] {
             assert_eq!(plain(other), None, "{other}");
         }
     }

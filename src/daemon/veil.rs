@@ -33,6 +33,10 @@ const ID_LEAST: usize = 16;
 /// How a token begins.
 const TOKEN: &str = "wm1-";
 
+/// Hexadecimal digits of a hardware address. systemd calls interfaces `enx…`, `wlx…` and so on by theirs, and `x` is no such
+/// digit.
+const MAC: usize = 12;
+
 /// Letters from which on a word can only be a secret or an id.
 const LONGEST_WORD: usize = 40;
 
@@ -132,7 +136,7 @@ impl Veil {
         Some(format!("{}/{}", self.address(net.addr()), net.prefix_len()))
     }
 
-    fn pieces(&self, word: &str, separators: &[char]) -> String {
+    fn pieces(&mut self, word: &str, separators: &[char]) -> String {
         let mut veiled = String::new();
         for piece in word.split_inclusive(separators) {
             let name = piece.trim_end_matches(separators);
@@ -142,7 +146,7 @@ impl Veil {
         veiled
     }
 
-    fn label(&self, word: &str) -> String {
+    fn label(&mut self, word: &str) -> String {
         if let Some(known) = self.names.get(&word.to_lowercase()) {
             return known.clone();
         }
@@ -151,6 +155,11 @@ impl Veil {
         }
         if word.contains('-') {
             return self.pieces(word, &['-']);
+        }
+        if let Some(kind) = named_by_mac(word) {
+            let veiled = format!("{kind}-{}", self.next("mac"));
+            self.names.insert(word.to_lowercase(), veiled.clone());
+            return veiled;
         }
         let is_hex = word.bytes().all(|byte| byte.is_ascii_hexdigit());
         if is_hex && word.len() >= ID_LEAST {
@@ -186,6 +195,13 @@ impl Veil {
         *count += 1;
         format!("{kind}{count}")
     }
+}
+
+/// What stands before the hardware address in the name of an interface that has one.
+fn named_by_mac(word: &str) -> Option<&str> {
+    let (kind, mac) = word.split_at_checked(word.len().checked_sub(MAC)?)?;
+    let is_mac = mac.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_mac && kind.len() == 3 && kind.ends_with('x')).then_some(kind)
 }
 
 fn class4(ip: Ipv4Addr) -> &'static str {
@@ -275,6 +291,15 @@ mod tests {
         );
         let token = format!("wm1-{}", "a2b".repeat(50));
         assert_eq!(veil.text(&token), "wm1-…");
+    }
+
+    #[test]
+    fn an_interface_that_is_named_by_its_hardware_address_keeps_its_kind_alone() {
+        let mut veil = veil();
+        let text =
+            "enx001122aabbcc up, wlxDEADBEEF0001, fe80::1%enx001122aabbcc; enp3s0f0 vethb0a1c2d3";
+        let veiled = "enx-mac1 up, wlx-mac2, link6-1%enx-mac1; enp3s0f0 vethb0a1c2d3";
+        assert_eq!(veil.text(text), veiled);
     }
 
     #[test]

@@ -3,19 +3,29 @@
 use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
 
 use super::{
-    health::{names_not_resolving, node_health, shell_health},
+    dht::DhtState,
+    health::{names_not_resolving, node_health, offload_health, shell_health, transport_health},
     host_names::HostNames,
     network::Network,
+    port_mapping::Finding,
+    reasons,
 };
 use crate::{
+    addr::{Path, Underlay},
     api,
     config::{Config, DEFAULT_PORT, DnsMode},
+    datapath::offloads::Why,
+    host_dns,
+    ids::NodeId,
     node::{
         Node,
         status::{InstanceView, OwnView, PeerState, PeerView, Role, ServiceView, Snapshot, Whois},
     },
+    paths::nat::Nat,
+    rendezvous::Mapping,
     tables::Transport,
     time::{Moment, Now},
+    transport::suite::Suite,
 };
 
 /// What one look at the agent shows; readers get it whole and never wait for the loop.
@@ -54,7 +64,13 @@ impl Published {
                     backend: api::DnsBackend::None,
                     state: api::DnsState::Off,
                 },
+                dht: api::Dht {
+                    state: api::DhtState::Off,
+                    why: None,
+                    met: Vec::new(),
+                },
                 drops: BTreeMap::new(),
+                relay: None,
                 offloads: BTreeMap::new(),
                 health,
             },
@@ -77,11 +93,12 @@ impl Published {
             config.network.port.map_or(DEFAULT_PORT, NonZeroU16::get),
         ));
         status.dns.domain = Some(snapshot.domain.clone());
-        status.peers = snapshot.peers.iter().map(idle_peer).collect();
+        status.peers = snapshot.peers.iter().map(unmet).collect();
         status.services = snapshot
             .services
             .iter()
-            .map(|view| service(snapshot, view))
+            .filter_map(of_others)
+            .map(|view| unreached(service(snapshot, &view)))
             .collect();
         published.peers = details(snapshot);
         published
@@ -101,16 +118,25 @@ impl Published {
             .map(|line| node_health(line, &snapshot))
             .collect();
         health.extend(shell_health(&network_up.facts));
+        health.extend(offload_health(&network_up.data.offloads()));
+        health.extend(snapshot.peers.iter().filter_map(|view| {
+            let plain = network_up.traffic.plain(now.at, view.peer)?;
+            Some(transport_health(&view.name, plain))
+        }));
         let dns = dns((now.at, network_up), &snapshot, config, host_names);
         if dns.state == api::DnsState::NotResolving {
-            health.push(names_not_resolving());
+            let ways_out = host_dns::look::ways_out(std::path::Path::new("/etc"));
+            health.push(names_not_resolving(&ways_out));
         }
         let status = api::Status {
             api: api::VERSION,
             version: VERSION.to_owned(),
             state: api::State::Up,
             network: Some(network(&snapshot)),
-            own: Some(own(&snapshot.own, network_up.facts.port)),
+            own: Some(api::Own {
+                nat: nat(&snapshot),
+                ..own(&snapshot.own, network_up.facts.port)
+            }),
             peers: snapshot
                 .peers
                 .iter()
@@ -122,14 +148,16 @@ impl Published {
                 .map(|view| service(&snapshot, view))
                 .collect(),
             dns,
+            dht: dht(now, network_up, &snapshot),
             drops: drops(network_up, &snapshot),
-            offloads: BTreeMap::new(),
+            relay: config.relay.udp.then(|| relayed(network_up)),
+            offloads: offloads(network_up),
             health,
         };
         Self {
             status,
             peers: details(&snapshot),
-            reach: reach(&snapshot.own),
+            reach: reach(&snapshot.own, &network_up.facts.mapping),
             own_since: since(&network_up.node, now, &snapshot.own),
             is_settled: network_up.node.is_settled(now),
             is_joining: false,
@@ -138,6 +166,13 @@ impl Published {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn offloads(network: &Network) -> BTreeMap<String, String> {
+    let word = |off: Option<Why>| if off.is_none() { "on" } else { "off" };
+    let all = network.data.offloads().into_iter();
+    all.map(|(key, off)| (key.to_owned(), word(off).to_owned()))
+        .collect()
+}
 
 const UNREACHED: api::Reach = api::Reach {
     kind: api::ReachKind::Untried,
@@ -172,8 +207,25 @@ fn since(node: &Node, now: Now, own: &OwnView) -> u64 {
     }
 }
 
-/// Nobody has been asked to dial back yet, so what can be said is where this machine is.
-fn reach(view: &OwnView) -> api::Reach {
+/// What is known of how others reach this machine: that somebody did, a mapping by the router's word, a NAT by what others see.
+fn reach(view: &OwnView, mapping: &Finding) -> api::Reach {
+    if let Some(proven) = view.proven.first() {
+        return api::Reach {
+            kind: api::ReachKind::Reached,
+            address: Some(proven.to_string()),
+        };
+    }
+    let behind = |kind, address: Underlay| api::Reach {
+        kind,
+        address: Some(address.ip().to_string()),
+    };
+    if let Some(mapped) = mapping.usable() {
+        return behind(api::ReachKind::NatMapped, mapped);
+    }
+    let is_translated = view.facts.nat != Nat::None;
+    if let Some(seen) = view.facts.outside.first().filter(|_| is_translated) {
+        return behind(api::ReachKind::Nat, *seen);
+    }
     api::Reach {
         kind: api::ReachKind::Untried,
         address: view.addresses.first().map(ToString::to_string),
@@ -206,17 +258,41 @@ fn idle_peer(view: &PeerView) -> api::Peer {
     }
 }
 
-fn peer(now: Now, network: &Network, view: &PeerView) -> api::Peer {
+/// A peer as it was when the network went down: no session stands any more.
+fn unmet(view: &PeerView) -> api::Peer {
+    let state = match view.state {
+        PeerState::Up | PeerState::Idle => PeerState::Idle,
+        ended @ (PeerState::Away | PeerState::Revoked) => ended,
+    };
+    api::Peer {
+        state: peer_state(state),
+        ..idle_peer(view)
+    }
+}
+
+/// A service while the network is down: nothing of it can be reached from here, and nothing is heard of it.
+fn unreached(mut service: api::Service) -> api::Service {
+    service.up = 0;
+    for instance in &mut service.instances {
+        instance.state = api::InstanceState::Unknown;
+    }
+    service
+}
+
+/// A peer of a network that is up.
+pub(super) fn peer(now: Now, network: &Network, view: &PeerView) -> api::Peer {
     let carried = network.carried_with(view.peer);
     let ago = |at: Option<Moment>| at.map(|at| now.at.since(at).as_secs_f64());
     let before = u64::from(view.last_session_s);
     let in_earlier_run = (before != 0).then(|| now.unix_s().saturating_sub(before) as f64);
     let is_up = view.state == PeerState::Up;
-    let path = view.endpoint.filter(|_| is_up).map(|endpoint| api::Path {
-        kind: api::PathKind::Direct,
-        endpoint: Some(endpoint.to_string()),
-        via: None,
-        why: None,
+    let path = view.endpoint.filter(|_| is_up);
+    let path = path.map(|endpoint| api::Path {
+        why: match endpoint {
+            Path::Direct(_) => None,
+            Path::Relay(_) | Path::Stream(_) | Path::Handed(_) => reasons::code(now, network, view),
+        },
+        ..path_of(endpoint, &view.via)
     });
     api::Peer {
         path,
@@ -225,8 +301,32 @@ fn peer(now: Now, network: &Network, view: &PeerView) -> api::Peer {
         rx_bytes: carried.rx_bytes,
         last_handshake_s: ago(carried.handshake),
         last_heard_s: ago(carried.heard.max(view.heard)).or(in_earlier_run),
-        transport: is_up.then_some(api::Cipher::WireGuard),
+        transport: is_up.then(|| cipher(carried.suite)),
         ..idle_peer(view)
+    }
+}
+
+/// What seals user data, as the API names it.
+fn cipher(suite: Option<Suite>) -> api::Cipher {
+    match suite {
+        None => api::Cipher::WireGuard,
+        Some(Suite::Aes256Gcm) => api::Cipher::Aes256Gcm,
+        Some(Suite::ChaCha20Poly1305) => api::Cipher::ChaCha20Poly1305,
+    }
+}
+
+/// How a session goes; `via`: the names of the relays on its path.
+pub(super) fn path_of(path: Path, via: &[String]) -> api::Path {
+    let kind = match path {
+        Path::Direct(_) | Path::Handed(_) => api::PathKind::Direct,
+        Path::Relay(_) => api::PathKind::Relay,
+        Path::Stream(_) => api::PathKind::Stream,
+    };
+    api::Path {
+        kind,
+        endpoint: path.direct().map(|address| address.to_string()),
+        via: Some(via.join(", ")).filter(|via| !via.is_empty()),
+        why: None,
     }
 }
 
@@ -248,6 +348,8 @@ fn service(snapshot: &Snapshot, view: &ServiceView) -> api::Service {
             instance: instance.instance.clone(),
             state: instance_state(snapshot, instance),
             target: instance.target.clone(),
+            tags: instance.tags.clone(),
+            weight: instance.weight,
         })
         .collect();
     let up = instances
@@ -262,6 +364,13 @@ fn service(snapshot: &Snapshot, view: &ServiceView) -> api::Service {
         up: u32::try_from(up).unwrap_or(u32::MAX),
         instances,
     }
+}
+
+/// A service without what this machine serves of it; None where nobody else does.
+fn of_others(view: &ServiceView) -> Option<ServiceView> {
+    let mut view = view.clone();
+    view.instances.retain(|instance| !instance.own);
+    (!view.instances.is_empty()).then_some(view)
 }
 
 /// Until health is checked, an instance is up while its peer says that it is there.
@@ -363,6 +472,55 @@ fn who_asks_us(host_names: &HostNames, servers: &[IpAddr]) -> (api::DnsBackend, 
     }
 }
 
+fn relayed(network: &Network) -> api::Relayed {
+    let total = network.carried.total();
+    api::Relayed {
+        ways: u64::try_from(network.carried.ways()).unwrap_or(u64::MAX),
+        packets: total.packets,
+        bytes: total.bytes,
+    }
+}
+
+/// What members see of this machine tells what its NAT does; where too few have looked, what two nodes of the DHT saw.
+pub(super) fn nat(snapshot: &Snapshot) -> api::Nat {
+    let meeting = &snapshot.meeting;
+    match snapshot.own.facts.nat {
+        Nat::None => return api::Nat::None,
+        Nat::Easy => return api::Nat::Easy,
+        Nat::Hard => return api::Nat::Hard,
+        Nat::Unknown => {}
+    }
+    match meeting.seen.as_ref().map(|seen| seen.mapping) {
+        Some(Mapping::One) if meeting.is_bare => api::Nat::None,
+        Some(Mapping::One) => api::Nat::Easy,
+        Some(Mapping::PerDestination) => api::Nat::Hard,
+        Some(Mapping::Unknown) | None => api::Nat::Unknown,
+    }
+}
+
+/// How the DHT stands, and whom it has found.
+pub(super) fn dht(now: Now, network: &Network, snapshot: &Snapshot) -> api::Dht {
+    let (state, why) = match network.dht.state() {
+        DhtState::Off(why) => (api::DhtState::Off, Some(why.to_owned())),
+        DhtState::Idle => (api::DhtState::Idle, None),
+        DhtState::InUse => (api::DhtState::InUse, None),
+        DhtState::Unreachable(why) => (api::DhtState::Unreachable, Some(why)),
+    };
+    let name_of = |node: &NodeId| {
+        let peer = snapshot.peers.iter().find(|peer| peer.id == *node)?;
+        Some(peer.name.clone())
+    };
+    let met = snapshot.meeting.met.iter().filter_map(|(node, at)| {
+        Some(api::Met {
+            peer: name_of(node)?,
+            ago_s: now.unix_s().saturating_sub(*at),
+        })
+    });
+    let mut met: Vec<api::Met> = met.collect();
+    met.sort_by_key(|met| met.ago_s);
+    api::Dht { state, why, met }
+}
+
 fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
     let shell = network
         .facts
@@ -377,4 +535,61 @@ fn drops(network: &Network, snapshot: &Snapshot) -> BTreeMap<String, u64> {
         *drops.entry(reason.to_owned()).or_default() += count;
     }
     drops
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{NodeId, PeerIx};
+
+    #[test]
+    fn while_the_network_is_down_nobody_is_up() {
+        let view = |state| PeerView {
+            peer: PeerIx(1),
+            id: NodeId([1; 32]),
+            name: "anna".to_owned(),
+            role: Role::Admin,
+            ipv4: None,
+            ipv6: "fd00::1".parse().unwrap(),
+            state,
+            endpoint: None,
+            via: Vec::new(),
+            rtt: None,
+            last_session_s: 0,
+            heard: None,
+            addresses: Vec::new(),
+            admitted_at: 0,
+            certificate_until: 0,
+            groups: Vec::new(),
+            wire: None,
+        };
+        for (was, is) in [
+            (PeerState::Up, api::PeerState::Idle),
+            (PeerState::Idle, api::PeerState::Idle),
+            (PeerState::Away, api::PeerState::Away),
+            (PeerState::Revoked, api::PeerState::Revoked),
+        ] {
+            assert_eq!(unmet(&view(was)).state, is);
+        }
+        let instance = api::Instance {
+            peer: "anna".to_owned(),
+            instance: "anna".to_owned(),
+            state: api::InstanceState::Up,
+            target: None,
+            tags: Vec::new(),
+            weight: 100,
+        };
+        let web = unreached(api::Service {
+            name: "web".to_owned(),
+            domain_name: "web.svc.home.internal".to_owned(),
+            protocol: api::Protocol::Tcp,
+            port: 80,
+            up: 1,
+            instances: vec![instance],
+        });
+        assert_eq!(
+            (web.up, web.instances[0].state),
+            (0, api::InstanceState::Unknown)
+        );
+    }
 }

@@ -1,10 +1,15 @@
 //! Buffers for what goes out: filled in place by sealing and opening, sent many at a time, never freed.
 
+use crate::wire::datagram::RELAY_HEAD;
+
 /// Bytes of one buffer: a datagram as long as the socket takes in, so that opening one always has room.
 pub(super) const CAPACITY: usize = crate::platform::udp::DATAGRAM_MAX;
 
 /// How many buffers there may be. A turn needs 64; a burst of timers or queues needs more, and beyond this it drops.
 const BUFFERS_MAX: usize = 1024;
+
+/// Room before the bytes of a buffer: the frames of two relays (protocol §1), written without moving what is behind.
+const HEADROOM: usize = crate::relay::DEPTH_MAX * RELAY_HEAD;
 
 /// Datagrams or packets on their way out, each with where it goes.
 #[derive(Debug)]
@@ -15,8 +20,9 @@ pub(super) struct Batch<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    bytes: Box<[u8; CAPACITY]>,
-    len: usize,
+    bytes: Box<[u8; HEADROOM + CAPACITY]>,
+    start: usize,
+    end: usize,
     to: Option<T>,
 }
 
@@ -39,16 +45,28 @@ impl<T: Copy> Batch<T> {
             self.grow();
         }
         let slot = self.slots.get_mut(self.used)?;
-        Some(&mut slot.bytes[..])
+        Some(&mut slot.bytes[HEADROOM..])
     }
 
     /// Adds the first `len` bytes of the next free buffer to the batch.
     pub(super) fn commit(&mut self, len: usize, to: T) {
+        self.commit_framed(len, &[], to);
+    }
+
+    /// The same with these frames before them, the innermost first; at most as many as there is room for.
+    pub(super) fn commit_framed(&mut self, len: usize, heads: &[[u8; RELAY_HEAD]], to: T) {
         if let Some(slot) = self.slots.get_mut(self.used) {
-            slot.len = len.min(CAPACITY);
+            slot.frame(len, heads);
             slot.to = Some(to);
             self.used += 1;
         }
+    }
+
+    /// The first `len` bytes of the next free buffer behind these frames, to be sent otherwise. The buffer stays free.
+    pub(super) fn framed(&mut self, len: usize, heads: &[[u8; RELAY_HEAD]]) -> Option<&[u8]> {
+        let slot = self.slots.get_mut(self.used)?;
+        slot.frame(len, heads);
+        Some(&slot.bytes[slot.start..slot.end])
     }
 
     /// Copies bytes into the batch; false when there is no buffer.
@@ -63,10 +81,15 @@ impl<T: Copy> Batch<T> {
     }
 
     /// All that was added, in order.
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (T, &[u8])> {
-        self.slots[..self.used]
-            .iter()
-            .filter_map(|slot| Some((slot.to?, &slot.bytes[..slot.len])))
+        (0..self.used).filter_map(|number| self.get(number))
+    }
+
+    /// What was added as the one with this number.
+    pub(super) fn get(&self, number: usize) -> Option<(T, &[u8])> {
+        let slot = self.slots[..self.used].get(number)?;
+        Some((slot.to?, &slot.bytes[slot.start..slot.end]))
     }
 
     /// How many were added.
@@ -86,10 +109,22 @@ impl<T: Copy> Batch<T> {
 
     fn grow(&mut self) {
         self.slots.push(Slot {
-            bytes: Box::new([0; CAPACITY]),
-            len: 0,
+            bytes: Box::new([0; HEADROOM + CAPACITY]),
+            start: HEADROOM,
+            end: HEADROOM,
             to: None,
         });
+    }
+}
+
+impl<T> Slot<T> {
+    fn frame(&mut self, len: usize, heads: &[[u8; RELAY_HEAD]]) {
+        self.start = HEADROOM;
+        for head in heads.iter().take(crate::relay::DEPTH_MAX) {
+            self.start -= RELAY_HEAD;
+            self.bytes[self.start..self.start + RELAY_HEAD].copy_from_slice(head);
+        }
+        self.end = HEADROOM + len.min(CAPACITY);
     }
 }
 

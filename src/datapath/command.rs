@@ -4,16 +4,21 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use crate::{
-    addr::Underlay,
-    ids::{PeerIx, SessionId},
+    addr::{Path, Underlay},
+    ids::{HandIx, LegIx, NetworkId, PeerIx, SessionId, StreamIx},
+    relay::{LegEvent, Order, ways::WayCounters},
     tables::Admission,
     time::Moment,
+    transport::{Failure, Terms, schedule::End, suite::Suite},
 };
+
+use super::streams::StreamQueue;
 
 /// The keys of one WireGuard state. Both sides of a pair have the same preshared key.
 #[derive(Clone)]
@@ -32,6 +37,27 @@ impl std::fmt::Debug for SessionKeys {
     }
 }
 
+/// What makes the transports of a pair (protocol §6).
+#[derive(Clone)]
+pub struct TransportParts {
+    /// In which network.
+    pub network: NetworkId,
+    /// This end.
+    pub local: End,
+    /// The other.
+    pub remote: End,
+    /// The pair's preshared key.
+    pub psk: [u8; 32],
+    /// What this machine brings.
+    pub terms: Terms,
+}
+
+impl std::fmt::Debug for TransportParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TransportParts({:?}, …)", self.remote.node)
+    }
+}
+
 /// What the control plane asks of a data thread. Carried out in order.
 #[derive(Debug)]
 pub enum Command {
@@ -43,7 +69,7 @@ pub enum Command {
         /// Used when the state is made.
         keys: SessionKeys,
         /// Where to, with the Knock or Join for it.
-        to: Vec<(Underlay, Vec<u8>)>,
+        to: Vec<(Path, Vec<u8>)>,
     },
     /// A good Knock or Join came from `source`: its initiation, parked or still to come within 10 s, goes into this
     /// state.
@@ -53,7 +79,7 @@ pub enum Command {
         /// Used when the state is made.
         keys: SessionKeys,
         /// Where it came from.
-        source: Underlay,
+        source: Path,
         /// What becomes of an older state.
         admission: Admission,
     },
@@ -64,14 +90,66 @@ pub enum Command {
         /// The frame.
         frame: Vec<u8>,
         /// Where to, if not to the session's endpoint.
-        via: Option<Underlay>,
+        via: Option<Path>,
+    },
+    /// Both ends of a session have transports: its user data goes by them from now on. Said once while it stands.
+    Transport {
+        /// Whose.
+        session: SessionId,
+        /// What they are made of.
+        parts: Box<TransportParts>,
     },
     /// Moves a session's data to an address that a Pong has proven.
     SetPath {
         /// Whose.
         session: SessionId,
         /// Where to.
-        endpoint: Underlay,
+        endpoint: Path,
+    },
+    /// Moves a session's data to a proven path by which packets arrive sooner, when nothing was sent for `gap` or after
+    /// 2 s, so that none overtakes another.
+    Move {
+        /// Whose.
+        session: SessionId,
+        /// Where to.
+        endpoint: Path,
+        /// How much sooner they arrive.
+        gap: Duration,
+    },
+    /// Sends a session's packets by this path too, those first that were not answered; none: no longer.
+    Mirror {
+        /// Whose.
+        session: SessionId,
+        /// By which.
+        via: Option<Path>,
+    },
+    /// Packets of a session may be so long: longer ones are answered by ICMP.
+    SetRoom {
+        /// Whose.
+        session: SessionId,
+        /// By which path.
+        endpoint: Path,
+        /// How long.
+        inner: u16,
+        /// Whether what goes by its path is to be sent so that routers may cut it.
+        in_fragments: bool,
+    },
+    /// Opens sockets beside the main ones, each of which sends a keepalive of the session there. The first that something
+    /// authentic comes back through is kept for that address.
+    Open {
+        /// Whose.
+        session: SessionId,
+        /// Where to.
+        to: Underlay,
+        /// How many.
+        sockets: usize,
+        /// When those that were not hit are closed.
+        until: Moment,
+    },
+    /// No path of a session is known to work: its packets wait until [`Command::SetPath`].
+    Withdraw {
+        /// Whose.
+        session: SessionId,
     },
     /// Forgets a state. Its packets waiting in the queue are dropped and counted.
     Close {
@@ -85,13 +163,43 @@ pub enum Command {
         /// Until when further packets are answered at once.
         until: Moment,
     },
-    /// Sends a datagram as it is from the main socket.
+    /// A TLS stream stands.
+    OpenStream {
+        /// Its number.
+        stream: StreamIx,
+        /// Where to put what goes on it.
+        queue: StreamQueue,
+    },
+    /// A TLS stream is over.
+    CloseStream {
+        /// Its number.
+        stream: StreamIx,
+    },
+    /// Takes in what came on a stream.
+    FromStream {
+        /// On which.
+        stream: StreamIx,
+        /// Whole datagrams, each behind its length ([`crate::wire::stream::take`]).
+        datagrams: Vec<u8>,
+        /// Given back when they were taken in: so many wait at one time, and no more are read from the stream.
+        permit: tokio::sync::OwnedSemaphorePermit,
+    },
+    /// Takes in a datagram that came by another way than the main socket.
+    Take {
+        /// By which.
+        source: Path,
+        /// The datagram.
+        bytes: Vec<u8>,
+    },
+    /// Sends a datagram as it is, by the main socket or on a stream.
     Datagram {
         /// Where to.
-        to: Underlay,
+        to: Path,
         /// What.
         bytes: Vec<u8>,
     },
+    /// About relays: what this machine carries, and its own ways through others.
+    Relay(Order),
     /// Writes a SYN from the mesh side to an own port and tells what came of it (design §10).
     ProbeDoor {
         /// Comes back in [`Event::Door`].
@@ -135,16 +243,30 @@ pub enum Event {
     /// A sealed datagram (`30 01 …`) came. Nothing was opened.
     Sealed {
         /// From where.
+        source: Path,
+        /// Whole.
+        bytes: Vec<u8>,
+    },
+    /// A reply of the DHT (`d …`) came. Nothing was read.
+    Dht {
+        /// From where.
         source: Underlay,
         /// Whole.
+        bytes: Vec<u8>,
+    },
+    /// A handshake is to be handed on by a third peer.
+    Handed {
+        /// By which way.
+        hand: HandIx,
+        /// The datagram.
         bytes: Vec<u8>,
     },
     /// A session stands: the response was taken (initiator), or the first packet opened (responder).
     Up {
         /// Whose.
         session: SessionId,
-        /// Where it is.
-        endpoint: Underlay,
+        /// Where it is; by hand: not known yet, and its data waits.
+        endpoint: Path,
         /// Counters the data thread writes and everybody reads.
         counters: Arc<SessionCounters>,
     },
@@ -153,12 +275,19 @@ pub enum Event {
         /// Whose.
         session: SessionId,
     },
+    /// Both ends have new keys of a transport, or an attempt at them came to nothing.
+    Transport {
+        /// Whose.
+        session: SessionId,
+        /// By what they seal, or why there are none.
+        result: Result<Suite, Failure>,
+    },
     /// A control frame was opened.
     Control {
         /// Whose.
         session: SessionId,
         /// From where its datagram came.
-        source: Underlay,
+        source: Path,
         /// Kind, length and body as in protocol §4, without the 20 bytes before it.
         frame: Vec<u8>,
     },
@@ -172,13 +301,51 @@ pub enum Event {
         /// Whose.
         session: SessionId,
         /// From where.
-        source: Underlay,
+        source: Path,
+    },
+    /// User data of a peer came by another path than ours goes: it may know that ours does not reach it.
+    Elsewhere {
+        /// Whose.
+        session: SessionId,
+        /// By which.
+        source: Path,
+    },
+    /// User data of a session goes out and nothing authenticated comes back.
+    Unheard {
+        /// Whose.
+        session: SessionId,
+        /// What is the matter.
+        why: Unheard,
+    },
+    /// A program sends long packets again, though something is heard: they may not fit where short ones do.
+    Resent {
+        /// In which session.
+        session: SessionId,
     },
     /// WireGuard wants a new handshake that is unanswered for 1 s or goes to a peer unheard for 60 s (protocol §2):
     /// it is to be sent again behind a Knock.
     NeedsKnock {
         /// Whose.
         session: SessionId,
+    },
+    /// A leg of this machine is bound, or its relay is silent.
+    Leg {
+        /// Which.
+        leg: LegIx,
+        /// What became of it.
+        event: LegEvent,
+    },
+    /// This machine carries a way for others from now on.
+    Way {
+        /// One of its ends.
+        way: [u8; 4],
+        /// Counters the data thread writes and everybody reads.
+        counters: Arc<WayCounters>,
+    },
+    /// It carries it no more: nobody used it, or its ends did not bind.
+    WayOver {
+        /// One of its ends.
+        way: [u8; 4],
     },
     /// What came of a door probe; silence is the asker's to notice after 300 ms.
     Door {
@@ -205,6 +372,46 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether the control plane would be wrong about its sessions without it.
+    pub(super) fn must_arrive(&self) -> bool {
+        match self {
+            Self::Up { .. }
+            | Self::Down { .. }
+            | Self::Leg { .. }
+            | Self::Way { .. }
+            | Self::WayOver { .. }
+            | Self::Transport { .. }
+            | Self::TunLost { .. } => true,
+            Self::Sealed { .. }
+            | Self::Dht { .. }
+            | Self::Handed { .. }
+            | Self::Control { .. }
+            | Self::Wanted { .. }
+            | Self::NewPath { .. }
+            | Self::Elsewhere { .. }
+            | Self::Unheard { .. }
+            | Self::Resent { .. }
+            | Self::NeedsKnock { .. }
+            | Self::Foreign { .. }
+            | Self::Door { .. } => false,
+        }
+    }
+}
+
+/// Why a session's path is in doubt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unheard {
+    /// Nothing was heard since user data went out, for half a second.
+    Silent,
+    /// The same, and there were long packets in it.
+    Choked,
+    /// User data goes out where nothing was heard for 20 s: a NAT may have forgotten the way.
+    Stale,
+    /// User data waits, and there is no path.
+    Pathless,
+}
+
 /// What the host said to a SYN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DoorVerdict {
@@ -227,14 +434,57 @@ pub struct SessionCounters {
     pub user: AtomicU64,
     /// [`Moment`] of the last completed handshake, 0: none.
     pub handshake: AtomicU64,
+    /// What seals user packets: the bit of a [`Suite`], 0: WireGuard.
+    pub suite: AtomicU8,
+    /// [`Moment`] since when user data goes by WireGuard though both ends have transports, 0: it does not.
+    pub plain_since: AtomicU64,
 }
+
+/// User data that pauses for so long begins anew.
+const PAUSED: Duration = Duration::from_mins(1);
 
 impl SessionCounters {
     /// When the last packet that authenticated came.
     pub fn heard(&self) -> Option<Moment> {
-        match self.heard.load(Ordering::Relaxed) {
-            0 => None,
-            at => Some(Moment(at)),
+        moment(&self.heard)
+    }
+
+    /// When the last IP packet went either way.
+    pub fn user(&self) -> Option<Moment> {
+        moment(&self.user)
+    }
+
+    /// By what user packets are sealed; none: by WireGuard.
+    pub fn suite(&self) -> Option<Suite> {
+        Suite::from_bit(self.suite.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_suite(&self, suite: Option<Suite>) {
+        let bit = suite.map_or(0, Suite::bit);
+        self.suite.store(bit, Ordering::Relaxed);
+        self.plain_since.store(0, Ordering::Relaxed);
+    }
+
+    /// For how long user data has been going by WireGuard though both ends have transports; none where it does not, or has
+    /// paused.
+    pub fn plain_for(&self, now: Moment) -> Option<Duration> {
+        let since = moment(&self.plain_since)?;
+        let last = self.user().filter(|last| now.since(*last) < PAUSED)?;
+        Some(last.since(since))
+    }
+
+    /// Notes user data that goes by WireGuard though both ends have transports, before it is noted as user data.
+    pub(super) fn note_plain(&self, now: Moment) {
+        let has_paused = self.user().is_none_or(|last| now.since(last) >= PAUSED);
+        if has_paused || moment(&self.plain_since).is_none() {
+            self.plain_since.store(now.0, Ordering::Relaxed);
         }
+    }
+}
+
+fn moment(counter: &AtomicU64) -> Option<Moment> {
+    match counter.load(Ordering::Relaxed) {
+        0 => None,
+        at => Some(Moment(at)),
     }
 }

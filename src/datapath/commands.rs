@@ -3,16 +3,21 @@
 use std::net::IpAddr;
 
 use crate::{
-    addr::Underlay,
-    ids::SessionId,
+    addr::Path,
+    ids::{SessionId, StreamIx},
     tables::Admission,
     time::{Moment, Now},
+    wire::{
+        datagram::{Datagram, classify},
+        stream::take,
+    },
 };
 
 use super::{
     command::{Command, SessionKeys},
     drops::DropReason,
     inbound::peer_of,
+    openings::Order,
     shard::Shard,
 };
 
@@ -23,6 +28,8 @@ pub(super) enum After {
     Continue,
     /// It takes this device as its own.
     Attach(Option<crate::platform::tun::Tun>),
+    /// It opens these sockets.
+    Open(Order),
     /// It ends.
     Stop,
 }
@@ -47,19 +54,50 @@ impl Shard {
                     self.drops.count(reason);
                 }
             }
-            Command::SetPath { session, endpoint } => {
-                let place = self.sessions.place(session);
-                if let Some(state) = place.and_then(|place| self.sessions.at(place)) {
-                    state.prove(endpoint);
+            Command::Transport { session, parts } => self.begin_transport(now.at, session, *parts),
+            Command::SetPath { session, endpoint } => self.set_path(now.at, session, endpoint),
+            Command::OpenStream { stream, queue } => self.out.streams.open(stream, queue),
+            Command::CloseStream { stream } => self.out.streams.close(stream),
+            Command::FromStream {
+                stream, datagrams, ..
+            } => self.take_from_stream(now.at, stream, &datagrams),
+            Command::Move {
+                session,
+                endpoint,
+                gap,
+            } => self.plan_move(now.at, session, (endpoint, gap)),
+            Command::Mirror { session, via } => self.mirror(now.at, session, via),
+            Command::SetRoom {
+                session,
+                endpoint,
+                inner,
+                in_fragments,
+            } => self.set_room((session, endpoint), (inner, in_fragments)),
+            Command::Withdraw { session } => self.withdraw(session),
+            Command::Open {
+                session,
+                to,
+                sockets,
+                until,
+            } => {
+                if let Some(bytes) = self.seal_keepalive(session) {
+                    return After::Open(Order {
+                        to,
+                        bytes,
+                        sockets,
+                        until,
+                    });
                 }
             }
-            Command::Close { session } => self.close(session),
+            Command::Take { source, bytes } => self.handle_datagram(now.at, source, &bytes),
+            Command::Close { session } => self.close(now.at, session),
             Command::Unreachable { peer, until } => {
                 for packet in self.waiting.block(peer, until) {
                     self.on_waited_in_vain(&packet);
                 }
             }
-            Command::Datagram { to, bytes } => self.push_datagram(&bytes, to),
+            Command::Datagram { to, bytes } => self.send_bare(now.at, to, &bytes),
+            Command::Relay(order) => self.carry_out_relay(now.at, order),
             Command::ProbeDoor {
                 probe,
                 address,
@@ -81,13 +119,28 @@ impl Shard {
         After::Continue
     }
 
+    fn take_from_stream(&mut self, now: Moment, stream: StreamIx, datagrams: &[u8]) {
+        let mut rest = datagrams;
+        while let Ok(Some(datagram)) = take(&mut rest) {
+            self.handle_datagram(now, Path::Stream(stream), datagram);
+        }
+    }
+
+    /// A datagram of no session. Who is asked by the DHT may answer.
+    fn send_bare(&mut self, now: Moment, to: Path, bytes: &[u8]) {
+        if let (Ok(Datagram::Dht(_)), Some(to)) = (classify(bytes), to.direct()) {
+            self.questions.note(now, to);
+        }
+        self.push_datagram(bytes, to);
+    }
+
     /// One initiation goes to every address, each behind its own sealed datagram: the receiver takes the first.
     fn initiate(
         &mut self,
         now: Now,
         session: SessionId,
         keys: &SessionKeys,
-        to: &[(Underlay, Vec<u8>)],
+        to: &[(Path, Vec<u8>)],
     ) {
         let Some(place) = self
             .sessions
@@ -115,10 +168,10 @@ impl Shard {
         now: Now,
         session: SessionId,
         keys: &SessionKeys,
-        (source, admission): (Underlay, Admission),
+        (source, admission): (Path, Admission),
     ) {
         if admission == Admission::Replace && !self.is_overtaken(now.at, session, source) {
-            self.sessions.remove(session);
+            self.remove(now.at, session);
         }
         if self.sessions.place(session).is_none() && self.make_state(now, session, keys).is_none() {
             return;
@@ -133,7 +186,7 @@ impl Shard {
 
     /// Whether the initiation behind a Knock came before it and went into the older state: its sender has the answer, so
     /// that state is the one that stands on both sides.
-    fn is_overtaken(&mut self, now: Moment, session: SessionId, source: Underlay) -> bool {
+    fn is_overtaken(&mut self, now: Moment, session: SessionId, source: Path) -> bool {
         let place = self.sessions.place(session);
         let Some(state) = place.and_then(|place| self.sessions.at(place)) else {
             return false;
@@ -141,16 +194,16 @@ impl Shard {
         !self.handshakes.is_parked(source) && state.is_overtaken(now, source)
     }
 
-    fn close(&mut self, session: SessionId) {
-        self.sessions.remove(session);
+    fn close(&mut self, now: Moment, session: SessionId) {
+        self.remove(now, session);
         let packets = peer_of(session).map_or(0, |peer| self.waiting.take(peer).len());
         let packets = u64::try_from(packets).unwrap_or(u64::MAX);
         self.drops.add(DropReason::OutQueueEnded, packets);
     }
 
-    fn push_datagram(&mut self, bytes: &[u8], to: Underlay) {
-        if !self.out.datagrams.push(bytes, to) {
-            self.drops.count(DropReason::NoBuffer);
+    pub(super) fn push_datagram(&mut self, bytes: &[u8], to: Path) {
+        if let Err(reason) = self.out.send(bytes, to) {
+            self.drops.count(reason);
         }
     }
 

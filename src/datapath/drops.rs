@@ -61,6 +61,8 @@ drop_reasons! {
     InTruncated = "in_truncated",
     /// From the network: more sealed datagrams than are looked at.
     InSealedRate = "in_sealed_rate",
+    /// From the network: a datagram of the DHT from a node that was not asked, or more of them than are looked at.
+    InDhtUnasked = "in_dht_unasked",
     /// From the network: an initiation from where nobody knocked.
     InUnexpectedInitiation = "in_unexpected_initiation",
     /// From the network: an initiation that waited for the verdict on its Knock and gave way to a newer one.
@@ -79,8 +81,12 @@ drop_reasons! {
     InReplay = "in_replay",
     /// From the network: data that does not authenticate.
     InTag = "in_tag",
-    /// From the network: a counter of 2⁶³ or more.
+    /// From the network: a counter of 2⁶³ or more, or in a transport of 2³² or more.
     InCounter = "in_counter",
+    /// From a peer: under keys of a transport that have come to their end.
+    InStopped = "in_stopped",
+    /// From a peer: a message of the transport exchange that answers nothing, or that is wrong.
+    InExchange = "in_exchange",
     /// From a peer: no IP packet.
     InNotIp = "in_not_ip",
     /// From a peer: an IP packet in a join session.
@@ -97,8 +103,22 @@ drop_reasons! {
     InListenerPort = "in_listener_port",
     /// From a peer: a first fragment too short for its ports.
     InTinyFragment = "in_tiny_fragment",
+    /// From a peer: a router met congestion on its way, and its sender notices that by losses only.
+    InCongested = "in_congested",
     /// From a peer: more control frames in its session than are taken in.
     SessionFlooding = "session_flooding",
+    /// From the network: a frame or a binding of a relay from where nobody was let in, or with a wrong mac.
+    InRelayStranger = "in_relay_stranger",
+    /// Carried for others: the other end has not said where it is, or not lately.
+    RelayOtherAway = "relay_other_away",
+    /// Carried for others: more than two relays would lie one behind the other.
+    RelayTooDeep = "relay_too_deep",
+    /// Carried for others: more than `[relay] limit` lets through.
+    RelayQuota = "relay_quota",
+    /// A datagram for a relay or a stream that is no more.
+    NoSuchPath = "no_such_path",
+    /// A datagram for a stream whose queue is full.
+    StreamFull = "stream_full",
     /// A control frame for a peer with which no session stands.
     NoSession = "no_session",
     /// A control frame too long to be sealed.

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::{addr::Underlay, ids::SessionId, time::Moment, wireguard::session::INITIATION};
+use crate::{addr::Path, ids::SessionId, time::Moment, wireguard::session::INITIATION};
 
 use super::{
     drops::DropReason,
@@ -53,8 +53,8 @@ const SEALED_ALL: Rate = Rate {
 /// The gate before handshakes.
 #[derive(Debug)]
 pub(super) struct Handshakes {
-    admitted: HashMap<Underlay, (SessionId, Moment)>,
-    judged: HashMap<Underlay, Moment>,
+    admitted: HashMap<Path, (SessionId, Moment)>,
+    judged: HashMap<Path, Moment>,
     parked: Vec<Parked>,
     sources: Sources,
     all: Meter,
@@ -66,7 +66,7 @@ pub(super) struct Handshakes {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parked {
     /// From where.
-    pub(super) source: Underlay,
+    pub(super) source: Path,
     /// The initiation.
     pub(super) bytes: [u8; INITIATION],
     since: Moment,
@@ -86,9 +86,9 @@ impl Handshakes {
     }
 
     /// Whether a sealed datagram from here is looked at; what comes from here next waits for its verdict.
-    pub(super) fn try_sealed(&mut self, now: Moment, source: Underlay) -> Result<(), DropReason> {
-        let fits =
-            self.sealed_sources.take(now, source.ip()) && self.sealed_all.take(now, SEALED_ALL);
+    pub(super) fn try_sealed(&mut self, now: Moment, source: Path) -> Result<(), DropReason> {
+        let fits = self.sealed_sources.take(now, source.meter_ip())
+            && self.sealed_all.take(now, SEALED_ALL);
         if !fits {
             return Err(DropReason::InSealedRate);
         }
@@ -100,7 +100,7 @@ impl Handshakes {
     }
 
     /// Whether a sealed datagram from here waits for its verdict.
-    pub(super) fn is_being_judged(&self, now: Moment, source: Underlay) -> bool {
+    pub(super) fn is_being_judged(&self, now: Moment, source: Path) -> bool {
         self.judged
             .get(&source)
             .is_some_and(|since| now.since(*since) < PARKED)
@@ -113,7 +113,7 @@ impl Handshakes {
     pub(super) fn park(
         &mut self,
         now: Moment,
-        source: Underlay,
+        source: Path,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         let Some(bytes) = bytes.first_chunk::<INITIATION>() else {
@@ -141,7 +141,7 @@ impl Handshakes {
     pub(super) fn admit(
         &mut self,
         now: Moment,
-        source: Underlay,
+        source: Path,
         session: SessionId,
     ) -> Option<Parked> {
         make_room(&mut self.admitted, ADMISSIONS_MAX, |(_, since)| {
@@ -157,18 +157,14 @@ impl Handshakes {
     }
 
     /// Which state an initiation from here was admitted to in the last 10 s.
-    pub(super) fn admission(&self, now: Moment, source: Underlay) -> Option<SessionId> {
+    pub(super) fn admission(&self, now: Moment, source: Path) -> Option<SessionId> {
         let (session, since) = self.admitted.get(&source)?;
         (now.since(*since) < ADMISSION).then_some(*session)
     }
 
     /// Whether one more handshake from here may be computed.
-    pub(super) fn try_handshake(
-        &mut self,
-        now: Moment,
-        source: Underlay,
-    ) -> Result<(), DropReason> {
-        if !self.sources.take(now, source.ip()) {
+    pub(super) fn try_handshake(&mut self, now: Moment, source: Path) -> Result<(), DropReason> {
+        if !self.sources.take(now, source.meter_ip()) {
             return Err(DropReason::InHandshakeRate);
         }
         if !self.all.take(now, ALL) {
@@ -184,7 +180,7 @@ impl Handshakes {
     }
 
     /// Whether an initiation from here waits.
-    pub(super) fn is_parked(&self, source: Underlay) -> bool {
+    pub(super) fn is_parked(&self, source: Path) -> bool {
         self.parked.iter().any(|parked| parked.source == source)
     }
 
@@ -195,7 +191,7 @@ impl Handshakes {
 }
 
 /// Makes sure that one more fits: what is stale goes; if nothing is, everything does, which is what a flood costs.
-fn make_room<V>(table: &mut HashMap<Underlay, V>, limit: usize, is_fresh: impl Fn(&V) -> bool) {
+fn make_room<V>(table: &mut HashMap<Path, V>, limit: usize, is_fresh: impl Fn(&V) -> bool) {
     if table.len() < limit {
         return;
     }
@@ -208,10 +204,10 @@ fn make_room<V>(table: &mut HashMap<Underlay, V>, limit: usize, is_fresh: impl F
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::PeerIx;
+    use crate::{addr::Underlay, ids::PeerIx};
 
-    fn source(port: u16) -> Underlay {
-        Underlay::new(([192, 0, 2, 1], port).into())
+    fn source(port: u16) -> Path {
+        Path::Direct(Underlay::new(([192, 0, 2, 1], port).into()))
     }
 
     const NOW: Moment = Moment(1_000_000_000);
@@ -273,7 +269,7 @@ mod tests {
             .filter(|i| {
                 let at = NOW.after(Duration::from_micros(u64::from(*i) * 50));
                 let ip = std::net::Ipv4Addr::from_bits(0x0b00_0000 + i);
-                gate.try_handshake(at, Underlay::new((ip, 9).into()))
+                gate.try_handshake(at, Path::Direct(Underlay::new((ip, 9).into())))
                     .is_ok()
             })
             .count();

@@ -2,16 +2,19 @@
 //! is, and whether what is inside may be delivered. Packets and control frames take two ways that never meet.
 
 use crate::{
-    addr::Underlay,
+    addr::Path,
     ids::{PeerIx, SessionId},
     packet::{
+        ecn::Ecn,
         ip::{Header, Ports},
+        tcp,
         turn::{self, Turn},
     },
     time::Moment,
+    transport::{self, Carrier, NotOpened, Order},
     wire::{
         datagram::{Datagram, classify},
-        frame,
+        exchange, frame,
     },
     wireguard::session::{self, Refused, Step},
 };
@@ -32,23 +35,69 @@ enum Content {
     Inner(usize),
 }
 
+/// The same of a transport's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Sealed {
+    Keepalive,
+    Frame(Vec<u8>),
+    Packet(usize),
+}
+
+/// How a datagram came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    pub(super) path: Path,
+    /// What routers wrote on it.
+    pub(super) ecn: Ecn,
+}
+
+impl From<Path> for Source {
+    /// Nothing is written on it.
+    fn from(path: Path) -> Self {
+        let ecn = Ecn::Deaf;
+        Self { path, ecn }
+    }
+}
+
 impl Shard {
     /// Takes in one datagram.
-    pub(super) fn handle_datagram(&mut self, now: Moment, source: Underlay, bytes: &[u8]) {
-        if let Err(reason) = self.try_datagram(now, source, bytes) {
+    pub(super) fn handle_datagram(&mut self, now: Moment, source: impl Into<Source>, bytes: &[u8]) {
+        if let Err(reason) = self.try_datagram(now, source.into(), bytes) {
             self.drops.count(reason);
         }
     }
 
-    fn try_datagram(
+    /// The same; whether it was authentic data of a session.
+    pub(super) fn take_data(
         &mut self,
         now: Moment,
-        source: Underlay,
+        source: impl Into<Source>,
+        bytes: &[u8],
+    ) -> bool {
+        let is_data = matches!(
+            classify(bytes),
+            Ok(Datagram::Data(_) | Datagram::Transport(_))
+        );
+        match self.try_datagram(now, source.into(), bytes) {
+            Ok(()) => is_data,
+            Err(reason) => {
+                self.drops.count(reason);
+                false
+            }
+        }
+    }
+
+    /// What a frame of a relay holds comes here again, at most twice: nothing nests deeper.
+    pub(super) fn try_datagram(
+        &mut self,
+        now: Moment,
+        from: Source,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
+        let source = from.path;
         let datagram = classify(bytes).map_err(|_unclassified| DropReason::InUnknownDatagram)?;
         match datagram {
-            Datagram::Data(data) => self.on_data(now, source, (data.receiver, data.bytes)),
+            Datagram::Data(data) => self.on_data(now, from, (data.receiver, data.bytes)),
             Datagram::Initiation(bytes) => self.on_initiation(now, source, bytes),
             Datagram::Response(message) | Datagram::Cookie(message) => {
                 self.on_answer(now, source, (message.receiver, message.bytes))
@@ -61,21 +110,27 @@ impl Shard {
                 });
                 Ok(())
             }
-            Datagram::Transport(_)
-            | Datagram::Relayed(_)
-            | Datagram::RelayBinding(_)
-            | Datagram::Dht(_) => Err(DropReason::InUnsupported),
+            Datagram::Dht(bytes) => self.on_dht(now, source, bytes),
+            Datagram::Relayed(relayed) => self.on_relayed(now, from, (relayed, bytes)),
+            Datagram::RelayBinding(binding) => self.on_binding(now, source, &binding),
+            Datagram::Transport(data) => self.on_transport(now, from, (data.receiver, data.bytes)),
         }
+    }
+
+    /// A reply of the DHT to a question that the control plane asked: it comes from whom was asked, or it is none.
+    fn on_dht(&mut self, now: Moment, source: Path, bytes: &[u8]) -> Result<(), DropReason> {
+        let source = source.direct().ok_or(DropReason::InUnsupported)?;
+        if !self.questions.takes_answer(now, source) {
+            return Err(DropReason::InDhtUnasked);
+        }
+        let bytes = bytes.to_vec();
+        self.out.events.push_back(Event::Dht { source, bytes });
+        Ok(())
     }
 
     /// An initiation goes to what the newest good Knock or Join from its source asked for; while one is being judged,
     /// it waits.
-    fn on_initiation(
-        &mut self,
-        now: Moment,
-        source: Underlay,
-        bytes: &[u8],
-    ) -> Result<(), DropReason> {
+    fn on_initiation(&mut self, now: Moment, source: Path, bytes: &[u8]) -> Result<(), DropReason> {
         if self.handshakes.is_being_judged(now, source) {
             return self.handshakes.park(now, source, bytes);
         }
@@ -93,7 +148,7 @@ impl Shard {
     pub(super) fn feed_initiation(
         &mut self,
         now: Moment,
-        source: Underlay,
+        source: Path,
         bytes: &[u8],
     ) -> Result<(), DropReason> {
         let admission = self.handshakes.admission(now, source);
@@ -101,7 +156,8 @@ impl Shard {
             Some(session) => self.sessions.place(session),
             None => self.sessions.place_of_endpoint(source),
         };
-        let state = place.and_then(|place| self.sessions.at(place));
+        let place = place.ok_or(DropReason::InUnexpectedInitiation)?;
+        let state = self.sessions.at(place);
         let state = state.ok_or(DropReason::InUnexpectedInitiation)?;
         // A state that never took an initiation knows no time stamp: it would answer a recorded one.
         if admission.is_none() && !state.has_answered() {
@@ -111,7 +167,7 @@ impl Shard {
             return Err(DropReason::InMac);
         }
         self.handshakes.try_handshake(now, source)?;
-        let room = self.out.datagrams.room().ok_or(DropReason::NoBuffer)?;
+        let room = self.out.room()?;
         let step = state.session.decapsulate(bytes, room).map_err(refusal)?;
         let Step::Response(response) = step else {
             return Err(DropReason::InHandshake);
@@ -120,15 +176,28 @@ impl Shard {
         if let Some(index) = index_at(response, 4) {
             state.note_answered(now, index, source);
         }
-        self.out.datagrams.commit(len, source);
-        Ok(())
+        self.note_other_end(now, place, bytes);
+        self.out.commit(len, source)
+    }
+
+    /// A handshake message of the other end was proven. Where it made its state anew, the keys of a transport that this end
+    /// still has are nobody's: what they would seal is lost.
+    fn note_other_end(&mut self, now: Moment, place: usize, message: &[u8]) {
+        let state = self.sessions.at(place);
+        let index = index_at(message, 4);
+        if state
+            .zip(index)
+            .is_some_and(|(state, index)| state.is_with_another(index))
+        {
+            self.drop_keys(now, place);
+        }
     }
 
     /// A response or a cookie.
     fn on_answer(
         &mut self,
         now: Moment,
-        source: Underlay,
+        source: Path,
         (receiver, bytes): (u32, &[u8]),
     ) -> Result<(), DropReason> {
         let (place, state) = self.sessions.receiver(receiver)?;
@@ -137,7 +206,7 @@ impl Shard {
         }
         self.handshakes.try_handshake(now, source)?;
         let was_standing = state.is_standing();
-        let room = self.out.datagrams.room().ok_or(DropReason::NoBuffer)?;
+        let room = self.out.room()?;
         let len = match state.session.decapsulate(bytes, room).map_err(refusal)? {
             Step::Confirmation(confirmation) => confirmation.len(),
             Step::Cookie => return Ok(()),
@@ -147,7 +216,9 @@ impl Shard {
         };
         state.rekey = None;
         state.note_handshake(now);
-        self.out.datagrams.commit(len, source);
+        state.watch.note_heard(now, state.endpoint == Some(source));
+        self.note_other_end(now, place, bytes);
+        self.out.commit(len, source)?;
         if !was_standing {
             self.on_standing(now, place, source);
         }
@@ -157,7 +228,7 @@ impl Shard {
     fn on_data(
         &mut self,
         now: Moment,
-        source: Underlay,
+        source: Source,
         (receiver, bytes): (u32, &[u8]),
     ) -> Result<(), DropReason> {
         let (place, state) = self.sessions.receiver(receiver)?;
@@ -171,11 +242,12 @@ impl Shard {
                 return Err(DropReason::InHandshake);
             }
         };
-        self.on_authentic(now, place, source, (receiver, bytes), was_standing);
+        let came = (receiver, bytes);
+        let heard = self.on_authentic(now, place, source.path, came, was_standing);
         match content {
             Content::Keepalive => Ok(()),
             Content::NotIp => Err(DropReason::InNotIp),
-            Content::Inner(len) => self.on_inner(now, place, source, len),
+            Content::Inner(len) => self.on_inner(now, place, (source, heard), len),
         }
     }
 
@@ -184,35 +256,147 @@ impl Shard {
         &mut self,
         now: Moment,
         place: usize,
-        source: Underlay,
+        source: Path,
         (receiver, bytes): (u32, &[u8]),
         was_standing: bool,
+    ) -> Heard {
+        let Some(state) = self.sessions.at(place) else {
+            return Heard::Old;
+        };
+        let counter = session::counter(bytes).unwrap_or(0);
+        let heard = state.note_heard(now, receiver, counter);
+        let is_back = state.watch.note_heard(now, state.endpoint == Some(source));
+        let is_new_run = state.takes_over(receiver);
+        if is_new_run || !was_standing {
+            let endpoint = state.answered(receiver).unwrap_or(source);
+            if is_new_run {
+                // The run before it took its keys with it.
+                self.end_transport(now, place);
+            }
+            self.on_standing(now, place, endpoint);
+        }
+        self.tell_path(now, place, source, (heard, is_back));
+        heard
+    }
+
+    /// Says that a peer talks from another path than data goes by, or by that one again.
+    fn tell_path(
+        &mut self,
+        now: Moment,
+        place: usize,
+        source: Path,
+        (heard, is_back): (Heard, bool),
     ) {
         let Some(state) = self.sessions.at(place) else {
             return;
         };
-        let counter = session::counter(bytes).unwrap_or(0);
-        let heard = state.note_heard(now, receiver, counter);
-        let session = state.id;
-        if state.takes_over(receiver) || !was_standing {
-            let endpoint = state.answered(receiver).unwrap_or(source);
-            self.on_standing(now, place, endpoint);
-        }
-        let Some(state) = self.sessions.at(place) else {
-            return;
-        };
-        if heard != Heard::Old && state.is_new_path(now, source) {
+        if heard != Heard::Old && (is_back || state.is_new_path(now, source)) {
+            let session = state.id;
             self.out
                 .events
                 .push_back(Event::NewPath { session, source });
         }
     }
 
+    /// Data of a transport. It is opened straight into the buffer from which the TUN gets it.
+    fn on_transport(
+        &mut self,
+        now: Moment,
+        source: Source,
+        (receiver, bytes): (u32, &[u8]),
+    ) -> Result<(), DropReason> {
+        let place = self.indexes.place(receiver);
+        let place = place.ok_or(DropReason::InUnknownIndex)?;
+        let state = self.sessions.at(place);
+        let state = state.ok_or(DropReason::InUnknownIndex)?;
+        let transport = state.transport.as_deref_mut();
+        let opening = transport.and_then(|transport| transport.opening(receiver));
+        let opening = opening.ok_or(DropReason::InUnknownIndex)?;
+        let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
+        let opened = opening.open(now, bytes, room).map_err(not_opened)?;
+        let content = match opened.content {
+            transport::Content::Packet(packet) => Ok(Sealed::Packet(packet.len())),
+            transport::Content::Frame(_) if !state.takes_frame(now) => {
+                Err(DropReason::SessionFlooding)
+            }
+            transport::Content::Frame(frame) => Ok(Sealed::Frame(frame.to_vec())),
+            transport::Content::Keepalive => Ok(Sealed::Keepalive),
+            transport::Content::Other => Err(DropReason::InNotIp),
+        };
+        let heard = match opened.order {
+            Order::First => Heard::NewKeys,
+            Order::Newest => Heard::Newest,
+            Order::Older => Heard::Old,
+        };
+        state.note_heard_sealed(now);
+        let is_back = state
+            .watch
+            .note_heard(now, state.endpoint == Some(source.path));
+        self.tell_path(now, place, source.path, (heard, is_back));
+        if heard == Heard::NewKeys {
+            self.on_first(now, place, receiver);
+        }
+        match content? {
+            Sealed::Keepalive => Ok(()),
+            Sealed::Packet(len) => self.on_packet(now, place, (source, heard), len),
+            Sealed::Frame(frame) => {
+                let carrier = Carrier::Transport(receiver);
+                self.on_frame(now, place, (source.path, carrier), frame)
+            }
+        }
+    }
+
+    /// What WireGuard opened: a control frame behind the bytes that no host can emit, or a packet.
     fn on_inner(
         &mut self,
         now: Moment,
         place: usize,
-        source: Underlay,
+        (source, heard): (Source, Heard),
+        len: usize,
+    ) -> Result<(), DropReason> {
+        let Some(state) = self.sessions.at(place) else {
+            return Ok(());
+        };
+        let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
+        let inner = room.get(..len).ok_or(DropReason::InNotIp)?;
+        let Some(frame) = frame::unshape(inner) else {
+            return self.on_packet(now, place, (source, heard), len);
+        };
+        if !state.takes_frame(now) {
+            return Err(DropReason::SessionFlooding);
+        }
+        let frame = frame.to_vec();
+        self.on_frame(now, place, (source.path, Carrier::WireGuard), frame)
+    }
+
+    /// A control frame: of the exchange of keys, or the control plane's.
+    fn on_frame(
+        &mut self,
+        now: Moment,
+        place: usize,
+        (source, carrier): (Path, Carrier),
+        frame: Vec<u8>,
+    ) -> Result<(), DropReason> {
+        if exchange::is_exchange(&frame) {
+            return self.on_exchange(now, place, carrier, &frame);
+        }
+        if let Some(state) = self.sessions.at(place) {
+            let session = state.id;
+            self.out.events.push_back(Event::Control {
+                session,
+                source,
+                frame,
+            });
+        }
+        Ok(())
+    }
+
+    /// A packet of a program of the peer stands in the next free buffer for the TUN.
+    fn on_packet(
+        &mut self,
+        now: Moment,
+        place: usize,
+        (source, heard): (Source, Heard),
         len: usize,
     ) -> Result<(), DropReason> {
         let Some(state) = self.sessions.at(place) else {
@@ -220,25 +404,29 @@ impl Shard {
         };
         let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
         let inner = room.get_mut(..len).ok_or(DropReason::InNotIp)?;
-        if let Some(frame) = frame::unshape(inner) {
-            if !state.takes_frame(now) {
-                return Err(DropReason::SessionFlooding);
-            }
-            self.out.events.push_back(Event::Control {
-                session: state.id,
-                source,
-                frame: frame.to_vec(),
-            });
-            return Ok(());
-        }
         let SessionId::Pair(peer) = state.id else {
             return Err(DropReason::InJoinPacket);
         };
+        let marked = source.ecn.write_into(inner);
+        marked.map_err(|_congested| DropReason::InCongested)?;
         let header = Header::parse(inner).map_err(|_malformed| DropReason::InNotIp)?;
         if let Some(port) = self.view.inbound(peer, &header, inner)? {
             rewrite_destination_port(inner, &header, port)?;
         }
+        if state.room < self.mtu {
+            tcp::clamp(inner, &header, state.room);
+        }
         state.count_received(now, header.len);
+        state.watch.note_taken_in();
+        if let Some(transport) = state.transport.as_deref_mut() {
+            transport.note_user_data(now);
+        }
+        let source = source.path;
+        if heard != Heard::Old && state.is_elsewhere(now, source) {
+            let session = state.id;
+            let event = Event::Elsewhere { session, source };
+            self.out.events.push_back(event);
+        }
         self.out.packets.commit(header.len, ());
         Ok(())
     }
@@ -248,7 +436,7 @@ impl Shard {
         &mut self,
         session: SessionId,
         frame: &[u8],
-        via: Option<Underlay>,
+        via: Option<Path>,
     ) -> Result<(), DropReason> {
         let place = self.sessions.place(session).ok_or(DropReason::NoSession)?;
         let state = self.sessions.at(place).ok_or(DropReason::NoSession)?;
@@ -264,12 +452,9 @@ impl Shard {
         if Some(to) == state.endpoint && !state.try_spend(self.scratch.len(), Purpose::Control) {
             return Err(DropReason::OutUnproven);
         }
-        let room = self.out.datagrams.room().ok_or(DropReason::NoBuffer)?;
+        let room = self.out.room()?;
         let sealed = state.session.encapsulate(&self.scratch, room);
-        self.out
-            .datagrams
-            .commit(sealed.ok_or(DropReason::FrameTooLong)?, to);
-        Ok(())
+        self.out.commit(sealed.ok_or(DropReason::FrameTooLong)?, to)
     }
 }
 
@@ -311,5 +496,16 @@ fn refusal(refused: Refused) -> DropReason {
         Refused::Index => DropReason::InUnknownIndex,
         Refused::Counter => DropReason::InCounter,
         Refused::Unexpected => DropReason::InHandshake,
+    }
+}
+
+fn not_opened(why: NotOpened) -> DropReason {
+    match why {
+        NotOpened::CutShort => DropReason::InUnknownDatagram,
+        NotOpened::Counter => DropReason::InCounter,
+        NotOpened::Replay(_) => DropReason::InReplay,
+        NotOpened::Room => DropReason::NoBuffer,
+        NotOpened::Tag => DropReason::InTag,
+        NotOpened::Stopped => DropReason::InStopped,
     }
 }

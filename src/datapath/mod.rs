@@ -4,25 +4,43 @@
 //! [`command::Command`]s, tells [`command::Event`]s, and counts what it drops. No lock, no allocation and no await of
 //! ours per packet.
 //!
-//! The way out: [`thread`] reads the TUN → `outbound` judges the source → `turnaround` says where it goes → `sessions`
-//! seals, or `queue` keeps it. The way in: [`thread`] reads the sockets → `inbound` says what a datagram is →
-//! `handshakes` says whether it may cost anything → the session opens it → `turnaround` judges what was inside.
+//! The way out: [`thread`] reads the TUN → `outbound` judges the source → `turnaround` says where it goes → a long packet is
+//! cut, and `sending` seals each segment where it stands, or `queue` keeps it → `departing` sends trains of datagrams. The
+//! way in: [`thread`] reads trains from the sockets → `inbound` says what a datagram is → `handshakes` says whether it may
+//! cost anything → the session opens it → `turnaround` judges what was inside → `writing` joins what continues each other.
+//!
+//! Sealing and opening is WireGuard's until both ends of a pair have the keys of a transport: `transports` carries out what
+//! their exchange wants, and from then on user packets go by it.
 
 mod batch;
 pub mod command;
 mod commands;
+mod departing;
 mod door;
 pub mod drops;
 mod handshakes;
 mod inbound;
+mod jumps;
+mod long;
 mod meter;
+pub mod offloads;
+mod openings;
 mod outbound;
+mod outbox;
+mod questions;
 mod queue;
+mod relayed;
+mod room;
+mod sending;
 mod sessions;
 mod shard;
+pub mod streams;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+mod transports;
 mod turnaround;
+mod watch;
+mod writing;
 
 pub use thread::{Handle, Parts, Teller, start};

@@ -7,9 +7,11 @@ use crate::{
     packet::{
         icmp::Unreachable,
         ip::{Header, Ports, TCP},
+        split::{self, Segments},
         tcp::Segment,
         turn::{self, CannotTurn, Turn},
         udp,
+        vnet::Undone,
     },
     time::Moment,
     wire::frame,
@@ -21,14 +23,26 @@ use super::{command::Event, drops::DropReason, shard::Shard, turnaround::Route};
 const ANSWER_MAX: usize = 1232;
 
 impl Shard {
-    /// Takes in one packet of `len` bytes that a program of this host wrote; `buffer` has at least 16 bytes more.
-    pub(super) fn handle_packet(&mut self, now: Moment, buffer: &mut [u8], len: usize) {
-        if let Err(reason) = self.try_packet(now, buffer, len) {
+    /// Takes in one packet of `len` bytes that a program of this host wrote, with what is left to be done to it; `buffer`
+    /// has at least 16 bytes more.
+    pub(super) fn handle_packet(
+        &mut self,
+        now: Moment,
+        buffer: &mut [u8],
+        (len, undone): (usize, Undone),
+    ) {
+        if let Err(reason) = self.try_packet(now, buffer, (len, undone)) {
             self.drops.count(reason);
         }
     }
 
-    fn try_packet(&mut self, now: Moment, buffer: &mut [u8], len: usize) -> Result<(), DropReason> {
+    /// A packet that is to be cut is judged and rewritten once, before it is: every segment has its headers.
+    fn try_packet(
+        &mut self,
+        now: Moment,
+        buffer: &mut [u8],
+        (len, undone): (usize, Undone),
+    ) -> Result<(), DropReason> {
         let packet = buffer.get_mut(..len).ok_or(DropReason::OutTooLong)?;
         if frame::is_control_shape(packet) {
             return Err(DropReason::OutForgedControl);
@@ -37,20 +51,27 @@ impl Shard {
         if !self.view.is_own(header.source) {
             return Err(DropReason::OutForeignSource);
         }
-        if header.len > self.mtu {
-            return Err(DropReason::OutTooLong);
-        }
+        let undone = split::finish(packet, undone).map_err(|_misfit| DropReason::OutNotIp)?;
         if self.is_door_answer(now, &header, packet) {
             return Ok(());
         }
         match self.view.outbound(&header, packet) {
-            Route::Peer(peer, None) => self.carry(now, peer, buffer, header.len),
-            Route::Peer(peer, Some(port)) => {
-                rewrite_source_port(packet, &header, port)?;
-                self.carry(now, peer, buffer, header.len);
+            Route::Peer(peer, port) => {
+                if let Some(port) = port {
+                    rewrite_source_port(packet, &header, port)?;
+                }
+                let segments = self.segments(packet, &header, undone)?;
+                self.carry(now, peer, buffer, segments);
             }
-            Route::Turn(turn) => self.turn_around(packet, &header, turn)?,
-            Route::Query => self.answer_query(&header, packet)?,
+            Route::Turn(to) => {
+                turn::turn(packet, &header, to).map_err(cannot_turn)?;
+                let segments = self.segments(packet, &header, undone)?;
+                self.turn_around(packet, segments)?;
+            }
+            Route::Query => {
+                let segments = self.segments(packet, &header, undone)?;
+                self.answer_queries(packet, segments);
+            }
             Route::Closed => {
                 self.refuse(&header, packet);
                 return Err(DropReason::OutRefusedPort);
@@ -64,31 +85,81 @@ impl Shard {
         Ok(())
     }
 
-    fn carry(&mut self, now: Moment, peer: PeerIx, buffer: &mut [u8], len: usize) {
+    fn segments(
+        &self,
+        packet: &mut [u8],
+        header: &Header,
+        undone: Undone,
+    ) -> Result<Segments, DropReason> {
+        let segments = Segments::of(packet, header, undone);
+        let segments = segments.map_err(|_misfit| DropReason::OutNotIp)?;
+        match segments.longest() > self.mtu {
+            true => Err(DropReason::OutTooLong),
+            false => Ok(segments),
+        }
+    }
+
+    fn carry(&mut self, now: Moment, peer: PeerIx, buffer: &mut [u8], mut segments: Segments) {
         let place = self.sessions.place(SessionId::Pair(peer));
         let standing = place.filter(|place| {
             self.sessions
                 .at(*place)
-                .is_some_and(|state| state.is_standing())
+                .is_some_and(|state| state.may_send(&self.out.legs))
         });
-        match standing {
-            Some(place) => self.seal_packet(now, place, buffer, len),
-            None => self.enqueue(now, peer, &buffer[..len]),
+        if let Some(place) = standing {
+            return self.carry_to(now, place, buffer, segments);
+        }
+        while let Some(at) = segments.next(buffer) {
+            // Where there is no room for one, there is none for those behind it.
+            if !self.enqueue(now, peer, &buffer[at]) {
+                return;
+            }
         }
     }
 
-    fn turn_around(
-        &mut self,
-        packet: &mut [u8],
-        header: &Header,
-        to: Turn,
-    ) -> Result<(), DropReason> {
-        turn::turn(packet, header, to).map_err(cannot_turn)?;
-        let whole = packet.get(..header.len).ok_or(DropReason::OutNotIp)?;
-        if self.out.packets.push(whole, ()) {
-            Ok(())
-        } else {
-            Err(DropReason::NoBuffer)
+    fn carry_to(&mut self, now: Moment, place: usize, buffer: &mut [u8], mut segments: Segments) {
+        let room = self.room_of(place);
+        segments.limit(room);
+        if segments.longest() > room {
+            if let Some(first) = segments.next(buffer) {
+                self.answer_too_long(place, &buffer[first]);
+            }
+            return;
+        }
+        let sealing = self.sealing(now, place);
+        let lengths = segments.lengths();
+        let mut run = self.run(now, place, sealing.as_ref(), lengths);
+        let mut is_first = true;
+        while let Some(at) = segments.next(buffer) {
+            // What a program sends again, and how far it has come, is seen by the first and the last.
+            if is_first || segments.are_over() {
+                self.note_long(now, place, &buffer[at.clone()]);
+            }
+            if is_first && segments.are_over() {
+                self.clamp(place, &mut buffer[at.clone()]);
+            }
+            is_first = false;
+            self.seal_packet(now, place, run.as_mut(), (buffer, at));
+        }
+    }
+
+    /// Back into the host; a long packet is joined again on its way there.
+    fn turn_around(&mut self, packet: &mut [u8], mut segments: Segments) -> Result<(), DropReason> {
+        while let Some(at) = segments.next(packet) {
+            if !self.out.packets.push(&packet[at], ()) {
+                return Err(DropReason::NoBuffer);
+            }
+        }
+        Ok(())
+    }
+
+    fn answer_queries(&mut self, packet: &mut [u8], mut segments: Segments) {
+        while let Some(at) = segments.next(packet) {
+            let query = &packet[at];
+            let header = Header::parse(query).map_err(|_malformed| DropReason::OutNotIp);
+            if let Err(reason) = header.and_then(|header| self.answer_query(&header, query)) {
+                self.drops.count(reason);
+            }
         }
     }
 

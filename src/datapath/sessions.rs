@@ -7,8 +7,9 @@ use std::{
 };
 
 use crate::{
-    addr::Underlay,
+    addr::Path,
     ids::{JoinIx, PeerIx, SessionId},
+    relay::legs::Legs,
     time::Moment,
     wireguard::session::{Session, Standing},
 };
@@ -16,7 +17,10 @@ use crate::{
 use super::{
     command::SessionCounters,
     drops::DropReason,
+    long::Long,
     meter::{Meter, Rate},
+    transports::{Early, Transport},
+    watch::Watch,
 };
 
 /// What an address that no Pong has proven may be sent in all (protocol §3).
@@ -51,15 +55,27 @@ pub(super) struct State {
     pub(super) id: SessionId,
     pub(super) session: Session,
     pub(super) index: u32,
-    pub(super) endpoint: Option<Underlay>,
+    pub(super) endpoint: Option<Path>,
     pub(super) counters: Arc<SessionCounters>,
     pub(super) rekey: Option<Rekey>,
+    pub(super) watch: Watch,
+    /// The longest packet that fits its path, as far as is known.
+    pub(super) room: usize,
+    /// Long packets that were not answered.
+    pub(super) long: Long,
+    /// Where both ends have transports.
+    pub(super) transport: Option<Box<Transport>>,
+    /// What came for it before there was one.
+    pub(super) early: Early,
+    /// The other end's state: the top 24 bits of its indexes.
+    their_state: Option<u32>,
     proof: Proof,
     since: Moment,
     answered: [Option<Answered>; ANSWERED],
     overtaken: bool,
     newest: [(u32, u64); 2],
     new_path: Moment,
+    elsewhere: Moment,
     frames: Meter,
 }
 
@@ -68,7 +84,7 @@ pub(super) struct State {
 struct Answered {
     /// The local index of the keys it made.
     index: u32,
-    source: Underlay,
+    source: Path,
     at: Moment,
 }
 
@@ -117,12 +133,19 @@ impl State {
             endpoint: None,
             counters: Arc::default(),
             rekey: None,
+            watch: Watch::default(),
+            room: usize::MAX,
+            long: Long::default(),
+            transport: None,
+            early: Early::default(),
+            their_state: None,
             proof: Proof::Open(0),
             since: now,
             answered: [None; ANSWERED],
             overtaken: false,
             newest: [(0, 0); 2],
             new_path: Moment(0),
+            elsewhere: Moment(0),
             frames: Meter::default(),
         }
     }
@@ -131,9 +154,33 @@ impl State {
         self.session.standing() == Standing::Up
     }
 
+    /// Whether packets may go to its endpoint now.
+    pub(super) fn may_send(&self, legs: &Legs) -> bool {
+        self.is_standing() && self.endpoint.is_some_and(|path| legs.carries(path))
+    }
+
     /// Whether it has been without an authenticated packet for too long.
     pub(super) fn is_unheard(&self, now: Moment) -> bool {
         self.counters.heard().is_none() && now.since(self.since) >= UNHEARD
+    }
+
+    /// Whether WireGuard is to make new keys though it carries next to nothing: programs' data goes by the transport, whose
+    /// own next keys are made in this session.
+    pub(super) fn wants_handshake(&self, now: Moment) -> bool {
+        let handshake = Moment(self.counters.handshake.load(Ordering::Relaxed));
+        let is_used = self.counters.user().is_some_and(|user| user > handshake);
+        let transport = self.transport.as_deref();
+        let is_old =
+            transport.is_some_and(|transport| now.since(handshake) >= transport.renewed_after());
+        self.rekey.is_none() && is_used && is_old
+    }
+
+    /// Notes under which index the other end takes the keys of a handshake that proved it. Whether that is another state
+    /// than before: then the other end knows nothing of what was agreed with the one before.
+    pub(super) fn is_with_another(&mut self, index: u32) -> bool {
+        let state = index >> 8;
+        let before = self.their_state.replace(state);
+        before.is_some_and(|before| before != state)
     }
 
     /// Begins an attempt anew: a try of ours goes out.
@@ -142,7 +189,7 @@ impl State {
     }
 
     /// Notes that an initiation from `source` was answered under this local index.
-    pub(super) fn note_answered(&mut self, now: Moment, index: u32, source: Underlay) {
+    pub(super) fn note_answered(&mut self, now: Moment, index: u32, source: Path) {
         self.answered.rotate_right(1);
         self.answered[0] = Some(Answered {
             index,
@@ -153,7 +200,7 @@ impl State {
 
     /// A Knock of a new run came from `source`: whether its initiation overtook it and was answered here. The state is
     /// the new run's then, and says that it stands once a packet opens under the keys of that initiation.
-    pub(super) fn is_overtaken(&mut self, now: Moment, source: Underlay) -> bool {
+    pub(super) fn is_overtaken(&mut self, now: Moment, source: Path) -> bool {
         self.overtaken = self
             .answered
             .iter()
@@ -175,7 +222,7 @@ impl State {
     }
 
     /// Where the initiation came from that was answered under this local index.
-    pub(super) fn answered(&self, index: u32) -> Option<Underlay> {
+    pub(super) fn answered(&self, index: u32) -> Option<Path> {
         self.answer_of(index).map(|answered| answered.source)
     }
 
@@ -185,9 +232,18 @@ impl State {
     }
 
     /// Moves data to an address that a Pong has proven.
-    pub(super) fn prove(&mut self, endpoint: Underlay) {
+    pub(super) fn prove(&mut self, now: Moment, endpoint: Path) {
         self.endpoint = Some(endpoint);
         self.proof = Proof::Proven;
+        self.watch.begin(now);
+    }
+
+    /// Where the next packet goes, after a move that waited for a gap if that is due.
+    pub(super) fn way_out(&mut self, now: Moment) -> Option<Path> {
+        if let Some(endpoint) = self.watch.poll_move(now) {
+            self.prove(now, endpoint);
+        }
+        self.endpoint
     }
 
     /// Whether this many bytes may go to the endpoint; they are counted if so.
@@ -204,6 +260,11 @@ impl State {
             *spent += bytes;
         }
         fits
+    }
+
+    /// Notes an authenticated packet of a transport.
+    pub(super) fn note_heard_sealed(&self, now: Moment) {
+        self.counters.heard.store(now.0, Ordering::Relaxed);
     }
 
     /// Notes an authenticated packet; tells whether it is the newest yet under its index, and whether that index is new.
@@ -224,9 +285,10 @@ impl State {
     }
 
     /// The first packet under the keys of a handshake that the other side began; it may come long after it. Of those
-    /// that this side began, the response was noted.
-    fn note_confirmed(&self, index: u32) {
+    /// that this side began, the response was noted. One of ours that is under way is of no use any more.
+    fn note_confirmed(&mut self, index: u32) {
         if let Some(answered) = self.answer_of(index) {
+            self.rekey = self.rekey.filter(|rekey| rekey.sent > answered.at);
             let handshake = &self.counters.handshake;
             let newest = handshake.load(Ordering::Relaxed).max(answered.at.0);
             handshake.store(newest, Ordering::Relaxed);
@@ -240,11 +302,20 @@ impl State {
     }
 
     /// Whether to say that the peer talks from `source`.
-    pub(super) fn is_new_path(&mut self, now: Moment, source: Underlay) -> bool {
+    pub(super) fn is_new_path(&mut self, now: Moment, source: Path) -> bool {
         if self.endpoint == Some(source) || now.since(self.new_path) < NEW_PATH {
             return false;
         }
         self.new_path = now;
+        true
+    }
+
+    /// Whether to say that the peer's user data comes from `source`, where ours does not go.
+    pub(super) fn is_elsewhere(&mut self, now: Moment, source: Path) -> bool {
+        if self.endpoint == Some(source) || now.since(self.elsewhere) < NEW_PATH {
+            return false;
+        }
+        self.elsewhere = now;
         true
     }
 
@@ -256,12 +327,20 @@ impl State {
     /// Counts an IP packet that was sent.
     pub(super) fn count_sent(&self, now: Moment, bytes: usize) {
         add(&self.counters.tx_bytes, bytes);
-        self.counters.user.store(now.0, Ordering::Relaxed);
+        self.note_user(now);
     }
 
     /// Counts an IP packet that was received.
     pub(super) fn count_received(&self, now: Moment, bytes: usize) {
         add(&self.counters.rx_bytes, bytes);
+        self.note_user(now);
+    }
+
+    fn note_user(&self, now: Moment) {
+        let transport = self.transport.as_deref();
+        if transport.is_some_and(|transport| !transport.is_sealing()) {
+            self.counters.note_plain(now);
+        }
         self.counters.user.store(now.0, Ordering::Relaxed);
     }
 }
@@ -310,7 +389,7 @@ impl Sessions {
     }
 
     /// The place of a state whose endpoint this is; the pair's before a join session's.
-    pub(super) fn place_of_endpoint(&self, source: Underlay) -> Option<usize> {
+    pub(super) fn place_of_endpoint(&self, source: Path) -> Option<usize> {
         let of = |wanted: fn(SessionId) -> bool| {
             self.states.iter().position(|state| {
                 state
@@ -321,9 +400,24 @@ impl Sessions {
         of(|id| matches!(id, SessionId::Pair(_))).or_else(|| of(|_| true))
     }
 
+    /// The places of all states whose endpoint this is.
+    pub(super) fn places_at(&self, endpoint: Path) -> impl Iterator<Item = usize> {
+        let is_there = move |state: &State| state.endpoint == Some(endpoint);
+        let states = self.states.iter().enumerate();
+        states
+            .filter(move |(_, state)| state.as_ref().is_some_and(is_there))
+            .map(|(place, _)| place)
+    }
+
     /// The state at a place.
     pub(super) fn at(&mut self, place: usize) -> Option<&mut State> {
         self.states.get_mut(place)?.as_mut()
+    }
+
+    /// The same, to be looked at.
+    #[cfg(test)]
+    pub(super) fn look(&self, place: usize) -> Option<&State> {
+        self.states.get(place)?.as_ref()
     }
 
     /// Whether an index is free.

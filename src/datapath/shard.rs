@@ -1,7 +1,7 @@
 //! The core of a data thread: everything it decides, with bytes in and batches out. It owns no descriptor, so tests
 //! drive it with slices.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use rand_chacha::{
     ChaCha12Rng,
@@ -9,25 +9,28 @@ use rand_chacha::{
 };
 
 use crate::{
-    addr::Underlay,
+    addr::Path,
     ids::SessionId,
     packet::{
         icmp::{self, Unreachable},
         ip::Header,
     },
+    relay::{quota::Limit, ways::Ways},
     tables::Tables,
     time::{Moment, Now},
     wireguard::session::{Keys, Session, Tick},
 };
 
 use super::{
-    batch::Batch,
     command::{Event, SessionKeys},
     door::Door,
     drops::{DropReason, Drops},
     handshakes::Handshakes,
+    outbox::Outbox,
+    questions::Questions,
     queue::{Place, Waiting},
     sessions::{Knocking, Purpose, Rekey, Sessions, State},
+    transports::Indexes,
     turnaround::View,
 };
 
@@ -37,36 +40,29 @@ const KNOCK_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// A peer unheard for this long gets a Knock at once with an initiation (protocol §2).
 const UNHEARD: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// How many buffers of each kind stand ready.
-const BUFFERS: usize = 128;
-
 /// One shard of the datapath.
 #[derive(Debug)]
 pub(super) struct Shard {
     pub(super) view: View,
     pub(super) sessions: Sessions,
+    /// The receive indexes of transports.
+    pub(super) indexes: Indexes,
+    /// When something is due in an exchange, at the earliest.
+    pub(super) exchanges_due: Option<Moment>,
     pub(super) waiting: Waiting,
     pub(super) handshakes: Handshakes,
     pub(super) door: Door,
+    pub(super) questions: Questions,
     pub(super) drops: Arc<Drops>,
     pub(super) out: Outbox,
+    /// What this machine carries for others.
+    pub(super) ways: Ways,
     pub(super) mtu: usize,
     pub(super) scratch: Vec<u8>,
     pub(super) answer: Vec<u8>,
     /// Whether questions for names of others go to the control plane.
     pub(super) forwards: bool,
-    random: ChaCha12Rng,
-}
-
-/// What a shard wants done, in three kinds; each kind in its order.
-#[derive(Debug)]
-pub(super) struct Outbox {
-    /// To be sent from the main sockets.
-    pub(super) datagrams: Batch<Underlay>,
-    /// To be written into the TUN.
-    pub(super) packets: Batch<()>,
-    /// To be told to the control plane.
-    pub(super) events: VecDeque<Event>,
+    pub(super) random: ChaCha12Rng,
 }
 
 impl Shard {
@@ -75,15 +71,15 @@ impl Shard {
         Self {
             view: View::new(tables),
             sessions: Sessions::default(),
+            indexes: Indexes::default(),
+            exchanges_due: None,
             waiting: Waiting::default(),
             handshakes: Handshakes::new(),
             door: Door::default(),
+            questions: Questions::default(),
             drops,
-            out: Outbox {
-                datagrams: Batch::new(BUFFERS),
-                packets: Batch::new(BUFFERS),
-                events: VecDeque::with_capacity(BUFFERS),
-            },
+            out: Outbox::new(),
+            ways: Ways::new(Limit::of_megabits(0)),
             mtu: usize::from(mtu),
             scratch: Vec::with_capacity(super::batch::CAPACITY),
             answer: Vec::with_capacity(super::batch::CAPACITY),
@@ -101,7 +97,11 @@ impl Shard {
 
     /// Whether anything waits for [`Shard::handle_timers`].
     pub(super) fn is_idle(&self) -> bool {
-        self.sessions.is_empty() && self.waiting.is_empty() && !self.handshakes.has_parked()
+        self.sessions.is_empty()
+            && self.waiting.is_empty()
+            && !self.handshakes.has_parked()
+            && self.ways.is_empty()
+            && self.out.legs.is_quiet()
     }
 
     /// Runs all timers; call it about every 250 ms while the shard is not idle.
@@ -109,6 +109,7 @@ impl Shard {
         for place in 0..self.sessions.places() {
             self.run_timers(now, place);
         }
+        self.run_relay_timers(now);
         while let Some(parked) = self.handshakes.poll_overdue(now) {
             self.on_unjudged(now, parked);
         }
@@ -146,73 +147,40 @@ impl Shard {
         }
     }
 
-    /// A state has come to stand: says so and sends what waited.
-    pub(super) fn on_standing(&mut self, now: Moment, place: usize, endpoint: Underlay) {
+    /// A state has come to stand: says so and sends what waited. One that came to stand by hand has no endpoint yet.
+    pub(super) fn on_standing(&mut self, now: Moment, place: usize, found: Path) {
         let Some(state) = self.sessions.at(place) else {
             return;
         };
-        let endpoint = *state.endpoint.get_or_insert(endpoint);
+        if state.endpoint.is_none() && found.carries_data() {
+            state.endpoint = Some(found);
+            state.watch.begin(now);
+        }
         state.rekey = None;
-        let id = state.id;
         self.out.events.push_back(Event::Up {
-            session: id,
-            endpoint,
+            session: state.id,
+            endpoint: state.endpoint.unwrap_or(found),
             counters: Arc::clone(&state.counters),
         });
-        let SessionId::Pair(peer) = id else {
-            return;
-        };
-        for packet in self.waiting.take(peer) {
-            self.scratch.clear();
-            self.scratch.extend_from_slice(&packet);
-            self.scratch.resize(packet.len() + 16, 0);
-            let mut buffer = std::mem::take(&mut self.scratch);
-            self.seal_packet(now, place, &mut buffer, packet.len());
-            self.scratch = buffer;
-        }
+        self.send_waiting(now, place);
     }
 
-    /// Seals a packet that stands in `buffer`, which has room for padding, to the endpoint of a state that stands.
-    pub(super) fn seal_packet(&mut self, now: Moment, place: usize, buffer: &mut [u8], len: usize) {
-        let Some(state) = self.sessions.at(place) else {
-            return;
-        };
-        let Some(endpoint) = state.endpoint else {
-            return;
-        };
-        let padded = len
-            .next_multiple_of(16)
-            .min(self.mtu.max(len))
-            .min(buffer.len());
-        buffer[len..padded].fill(0);
-        if !state.try_spend(padded, Purpose::Packet) {
-            self.drops.count(DropReason::OutUnproven);
-            return;
-        }
-        let Some(room) = self.out.datagrams.room() else {
-            self.drops.count(DropReason::NoBuffer);
-            return;
-        };
-        match state.session.encapsulate(&buffer[..padded], room) {
-            Some(sealed) => {
-                self.out.datagrams.commit(sealed, endpoint);
-                state.count_sent(now, len);
-            }
-            None => self.drops.count(DropReason::OutTooLong),
-        }
-    }
-
-    /// Queues a packet for which no session stands, and says that one is wanted.
-    pub(super) fn enqueue(&mut self, now: Moment, peer: crate::ids::PeerIx, packet: &[u8]) {
+    /// Queues a packet for which no session stands, and says that one is wanted. False when it is lost.
+    pub(super) fn enqueue(&mut self, now: Moment, peer: crate::ids::PeerIx, packet: &[u8]) -> bool {
         match self.waiting.push(now, peer, packet) {
-            Place::First => self.out.events.push_back(Event::Wanted { peer }),
+            Place::First => self.ask_for_way(peer),
             Place::Behind => {}
-            Place::Full => self.drops.count(DropReason::OutQueueFull),
+            Place::Full => {
+                self.drops.count(DropReason::OutQueueFull);
+                return false;
+            }
             Place::Blocked => {
                 self.drops.count(DropReason::OutUnreachable);
                 self.answer_unreachable(packet, Unreachable::Host);
+                return false;
             }
         }
+        true
     }
 
     /// Answers a packet of this host by an ICMP error from the resolver's address, where one may be sent.
@@ -244,13 +212,18 @@ impl Shard {
         self.random.next_u32()
     }
 
+    /// Random bytes.
+    pub(super) fn random_bytes<const N: usize>(&mut self) -> [u8; N] {
+        draw(&mut self.random)
+    }
+
     fn run_timers(&mut self, now: Moment, place: usize) {
         let Some(state) = self.sessions.at(place) else {
             return;
         };
         let id = state.id;
         if state.is_unheard(now) {
-            self.end(id);
+            self.end(now, id);
             return;
         }
         if !state.is_standing() {
@@ -259,25 +232,34 @@ impl Shard {
         let Some(room) = self.out.datagrams.room() else {
             return;
         };
-        let tick = state.session.tick(room);
+        let mut tick = state.session.tick(room);
+        if tick == Tick::Quiet && state.wants_handshake(now) {
+            let initiation = state.session.initiate(room);
+            tick = initiation.map_or(Tick::Quiet, Tick::Initiation);
+        }
         let is_over = tick == Tick::Expired || !state.is_standing();
         match (tick, state.endpoint) {
             _ if is_over => {
-                self.end(id);
+                self.end(now, id);
                 return;
             }
             (Tick::Initiation(len), Some(endpoint)) => {
-                self.out.datagrams.commit(len, endpoint);
+                if let Err(reason) = self.out.commit(len, endpoint) {
+                    self.drops.count(reason);
+                }
                 state.rekey = Some(Rekey {
                     sent: now,
                     knock: Knocking::Later,
                 });
             }
             (Tick::Keepalive(len), Some(endpoint)) if state.try_spend(len, Purpose::Control) => {
-                self.out.datagrams.commit(len, endpoint);
+                if let Err(reason) = self.out.commit(len, endpoint) {
+                    self.drops.count(reason);
+                }
             }
             (Tick::Initiation(_) | Tick::Keepalive(_) | Tick::Quiet | Tick::Expired, _) => {}
         }
+        self.tell_silence(now, place);
         self.ask_for_knock(now, place);
     }
 
@@ -300,8 +282,15 @@ impl Shard {
         }
     }
 
-    fn end(&mut self, session: SessionId) {
-        self.sessions.remove(session);
+    fn end(&mut self, now: Moment, session: SessionId) {
+        self.remove(now, session);
         self.out.events.push_back(Event::Down { session });
     }
+}
+
+/// Random bytes.
+pub(super) fn draw<const N: usize>(random: &mut ChaCha12Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    random.fill_bytes(&mut bytes);
+    bytes
 }

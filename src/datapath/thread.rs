@@ -16,23 +16,29 @@ use rand_core::{OsRng, RngCore};
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::{
-    addr::Underlay,
+    addr::{Path, Underlay},
+    packet::{ecn::Ecn, vnet},
     platform::{
         clock,
         poll::{Health, Poll, Waker},
-        tun::Tun,
-        udp::{self, Cut},
+        tun::{self, Tun},
+        udp::{self, Came, Cut},
     },
     tables::Tables,
     time::Moment,
 };
 
 use super::{
-    batch,
     command::{Command, Event},
     commands::After,
+    departing,
     drops::{DropReason, Drops},
+    inbound::Source,
+    jumps::Jumps,
+    offloads::{Offloads, Wishes},
+    openings::Openings,
     shard::Shard,
+    writing::Joins,
 };
 
 /// What a data thread is made of.
@@ -48,6 +54,8 @@ pub struct Parts {
     pub events: tokio::sync::mpsc::Sender<Event>,
     /// The device's MTU.
     pub mtu: u16,
+    /// What is left to the kernel.
+    pub wishes: Wishes,
 }
 
 /// Tells a data thread what to do; many may hold one.
@@ -58,6 +66,14 @@ pub struct Teller {
 }
 
 impl Teller {
+    /// One whose commands a test reads.
+    #[cfg(test)]
+    pub(crate) fn heard() -> (Self, mpsc::Receiver<Command>) {
+        let (commands, heard) = mpsc::channel();
+        let waker = Waker::new().unwrap();
+        (Self { commands, waker }, heard)
+    }
+
     /// Sends a command; they are carried out in order. After the thread has ended it is dropped.
     pub fn send(&self, command: Command) {
         if self.commands.send(command).is_ok() {
@@ -71,6 +87,7 @@ impl Teller {
 pub struct Handle {
     teller: Teller,
     drops: Arc<Drops>,
+    offloads: Arc<Offloads>,
     turned: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
@@ -89,6 +106,11 @@ impl Handle {
     /// What the thread dropped, by reason.
     pub fn drops(&self) -> &Arc<Drops> {
         &self.drops
+    }
+
+    /// What is left to the kernel.
+    pub fn offloads(&self) -> &Offloads {
+        &self.offloads
     }
 
     /// When it made its last turn. One that still runs makes another soon after this was asked.
@@ -126,22 +148,30 @@ const OWED: Duration = Duration::from_millis(10);
 /// Packets read from the TUN before the sockets get their turn, and the other way round.
 const TURN: usize = 64;
 
+/// Bytes read from the TUN before the sockets get their turn: a tenth of a millisecond's work.
+const TURN_BYTES: usize = 256 << 10;
+
 /// Commands carried out before packets get their turn.
 const COMMANDS: usize = 256;
 
 /// Datagrams that make it worth a system call before the turn is over.
 const FLUSH: usize = 64;
 
+/// Room behind a packet, for what WireGuard fills it up with.
+const PADDING: usize = 16;
+
 const TUN: u64 = 0;
 const UDP4: u64 = 1;
 const UDP6: u64 = 2;
 const COMMAND: u64 = 3;
+const OPENINGS: u64 = 4;
 
 /// Starts a data thread.
 ///
 /// # Errors
 /// When the kernel gives no thread, no epoll or no eventfd; device and sockets are closed then.
-pub fn start(parts: Parts) -> io::Result<Handle> {
+pub fn start(mut parts: Parts) -> io::Result<Handle> {
+    let offloads = Offloads::start(parts.wishes, &mut parts.sockets);
     let (commands, inbox) = mpsc::channel();
     let waker = Waker::new()?;
     let drops = Arc::new(Drops::default());
@@ -155,6 +185,8 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
         poll.add(tun, TUN)?;
     }
     poll.add(&waker, COMMAND)?;
+    let openings = Openings::new(Arc::clone(&offloads))?;
+    poll.add(openings.poll(), OPENINGS)?;
     let mut seed = [0; 32];
     OsRng.fill_bytes(&mut seed);
     let shard = Shard::new(
@@ -166,13 +198,17 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
     let turnstile = Turnstile {
         shard,
         poll,
+        joins: Joins::of(parts.tun.as_ref(), &offloads),
+        jumps: Jumps::default(),
         parts,
+        openings,
+        offloads: Arc::clone(&offloads),
         inbox,
         waker: waker.clone(),
         turned: Arc::clone(&turned),
         owed: Vec::new(),
         ticked: Moment(0),
-        buffer: Box::new([0; batch::CAPACITY]),
+        buffer: vec![0; tun::PACKET_MAX + PADDING],
     };
     let thread = std::thread::Builder::new()
         .name("data".into())
@@ -180,6 +216,7 @@ pub fn start(parts: Parts) -> io::Result<Handle> {
     Ok(Handle {
         teller: Teller { commands, waker },
         drops,
+        offloads,
         turned,
         thread: Some(thread),
     })
@@ -190,12 +227,16 @@ struct Turnstile {
     shard: Shard,
     poll: Poll,
     parts: Parts,
+    joins: Joins,
+    jumps: Jumps,
+    openings: Openings,
+    offloads: Arc<Offloads>,
     inbox: mpsc::Receiver<Command>,
     waker: Waker,
     turned: Arc<AtomicU64>,
     owed: Vec<Event>,
     ticked: Moment,
-    buffer: Box<[u8; batch::CAPACITY]>,
+    buffer: Vec<u8>,
 }
 
 /// Which descriptors have something.
@@ -244,7 +285,12 @@ impl Turnstile {
         if device == Health::Broken {
             self.lose_tun(io::Error::other("the device is gone"));
         }
-        self.shard.apply_tables(&self.parts.tables.load_full());
+        let now = clock::now();
+        if self.jumps.note(now) {
+            // Before anything is sealed.
+            self.shard.renew_keys(now.at);
+        }
+        self.shard.apply_tables(&self.parts.tables.load());
         if ready.has(COMMAND)
             && let Turn::Last = self.carry_out()?
         {
@@ -252,8 +298,13 @@ impl Turnstile {
             self.tell();
             return Ok(Turn::Last);
         }
-        if ready.has(UDP4) || ready.has(UDP6) {
-            self.take_datagrams(ready);
+        for token in [UDP4, UDP6] {
+            if ready.has(token) {
+                self.take_datagrams(token);
+            }
+        }
+        if ready.has(OPENINGS) {
+            self.openings.take(clock::moment(), &mut self.shard)?;
         }
         if ready.has(TUN)
             && let Err(error) = self.take_packets()
@@ -262,9 +313,11 @@ impl Turnstile {
         }
         let now = clock::moment();
         self.turned.store(now.0, Ordering::Relaxed);
+        self.shard.handle_exchanges(now);
         if now.since(self.ticked) >= TICK {
             self.ticked = now;
             self.shard.handle_timers(now);
+            self.openings.handle_timers(now);
         }
         self.flush();
         self.tell();
@@ -272,11 +325,17 @@ impl Turnstile {
     }
 
     fn timeout(&self) -> Option<Duration> {
-        match (self.owed.is_empty(), self.shard.is_idle()) {
+        let is_idle = self.shard.is_idle() && self.openings.is_empty();
+        let regular = match (self.owed.is_empty(), is_idle) {
             (false, _) => Some(OWED),
             (true, false) => Some(TICK),
             (true, true) => None,
-        }
+        };
+        let exchanges = self.shard.exchanges_due().map(|due| {
+            // The kernel waits for whole milliseconds, and less than it is told.
+            due.since(clock::moment()) + Duration::from_millis(1)
+        });
+        regular.into_iter().chain(exchanges).min()
     }
 
     fn carry_out(&mut self) -> io::Result<Turn> {
@@ -290,6 +349,7 @@ impl Turnstile {
             match self.shard.handle_command(clock::now(), command) {
                 After::Continue => {}
                 After::Attach(tun) => self.attach(tun)?,
+                After::Open(order) => self.openings.open(&order),
                 After::Stop => return Ok(Turn::Last),
             }
             self.flush_if_many();
@@ -302,9 +362,11 @@ impl Turnstile {
     fn attach(&mut self, tun: Option<Tun>) -> io::Result<()> {
         self.flush();
         self.parts.tun = tun;
+        self.joins = Joins::of(self.parts.tun.as_ref(), &self.offloads);
         if let Some(tun) = &self.parts.tun {
             self.poll.add(tun, TUN)?;
             self.shard.mtu = usize::from(tun.mtu());
+            self.offloads.note_device(tun);
         }
         Ok(())
     }
@@ -318,34 +380,62 @@ impl Turnstile {
 
     fn take_packets(&mut self) -> io::Result<()> {
         let now = clock::moment();
+        let mut head = [0; vnet::LEN];
+        let mut bytes = 0;
         for _ in 0..TURN {
             let Some(tun) = &self.parts.tun else {
                 return Ok(());
             };
-            // The last 16 bytes are room for padding.
-            let room = self.buffer.len() - 16;
-            let Some(len) = tun.read(&mut self.buffer[..room])? else {
+            let packet = &mut self.buffer[..tun::PACKET_MAX];
+            let Some(len) = tun.read(&mut head, packet)? else {
                 return Ok(());
             };
-            self.shard.handle_packet(now, &mut self.buffer[..], len);
+            match vnet::decode(&head) {
+                Ok(undone) => self
+                    .shard
+                    .handle_packet(now, &mut self.buffer, (len, undone)),
+                Err(_unknown) => self.shard.drops.count(DropReason::OutNotIp),
+            }
             self.flush_if_many();
+            bytes += len;
+            if bytes >= TURN_BYTES {
+                return Ok(());
+            }
         }
         Ok(())
     }
 
-    fn take_datagrams(&mut self, ready: Ready) {
+    fn take_datagrams(&mut self, token: u64) {
         let now = clock::moment();
-        let Self { shard, parts, .. } = self;
-        let sockets = [
-            (UDP4, Some(&mut parts.sockets.udp4)),
-            (UDP6, parts.sockets.udp6.as_mut()),
-        ];
-        for (token, socket) in sockets {
-            let Some(socket) = socket.filter(|_| ready.has(token)) else {
-                continue;
+        let mut taken = 0;
+        let mut came = Came::Full;
+        while came == Came::Full && taken < TURN {
+            let Self {
+                shard,
+                parts,
+                joins,
+                openings,
+                offloads,
+                ..
+            } = self;
+            let udp::Pair { udp4, udp6 } = &mut parts.sockets;
+            let socket = if token == UDP4 {
+                Some(udp4)
+            } else {
+                udp6.as_mut()
             };
+            let Some(socket) = socket else {
+                return;
+            };
+            let received = socket.receive(|message| {
+                taken += take_in(shard, openings, now, &message);
+                if shard.out.packets.len() >= FLUSH {
+                    write(parts.tun.as_ref(), joins, shard, offloads);
+                }
+            });
             // An error here is about the socket as a whole; it comes again, and the control plane finds no peer.
-            let _ = socket.receive(|datagram| take_in(shard, now, datagram));
+            came = received.unwrap_or(Came::All);
+            self.flush_if_many();
         }
     }
 
@@ -358,27 +448,17 @@ impl Turnstile {
     fn flush(&mut self) {
         let out = &mut self.shard.out;
         if !out.datagrams.is_empty() {
-            let all = || out.datagrams.iter().map(|(to, bytes)| (to.socket(), bytes));
-            let mut refused = self
-                .parts
-                .sockets
-                .udp4
-                .send(all().filter(|(to, _)| to.is_ipv4()));
-            refused += match &self.parts.sockets.udp6 {
-                Some(udp6) => udp6.send(all().filter(|(to, _)| to.is_ipv6())),
-                None => all().filter(|(to, _)| to.is_ipv6()).count(),
-            };
+            let sockets = &mut self.parts.sockets;
+            let refused = departing::send(out, sockets, &mut self.openings);
             let refused = u64::try_from(refused).unwrap_or(u64::MAX);
             self.shard.drops.add(DropReason::SendFailed, refused);
             out.datagrams.clear();
+            self.offloads.note_sockets(sockets);
         }
-        for (_, packet) in out.packets.iter() {
-            let written = self.parts.tun.as_ref().map(|tun| tun.write(packet));
-            if !matches!(written, Some(Ok(()))) {
-                self.shard.drops.count(DropReason::TunFailed);
-            }
+        if !out.packets.is_empty() {
+            let tun = self.parts.tun.as_ref();
+            write(tun, &mut self.joins, &mut self.shard, &self.offloads);
         }
-        out.packets.clear();
     }
 
     /// Offers what is owed, then what is new. Changes of sessions are owed until they are taken, in their order.
@@ -394,7 +474,7 @@ impl Turnstile {
             };
             match refused {
                 None => {}
-                Some(TrySendError::Full(event)) if must_arrive(&event) => self.owed.push(event),
+                Some(TrySendError::Full(event)) if event.must_arrive() => self.owed.push(event),
                 Some(TrySendError::Full(_) | TrySendError::Closed(_)) => {
                     self.shard.drops.count(DropReason::EventFull);
                 }
@@ -403,27 +483,38 @@ impl Turnstile {
     }
 }
 
-fn take_in(shard: &mut Shard, now: Moment, datagram: udp::Received<'_>) {
-    if datagram.cut == Cut::Cut {
-        shard.drops.count(DropReason::InTruncated);
-        return;
+fn write(tun: Option<&Tun>, joins: &mut Joins, shard: &mut Shard, offloads: &Offloads) {
+    let written = joins.write(tun, &mut shard.out.packets);
+    shard.drops.add(DropReason::TunFailed, written.lost);
+    if written.refused.is_some() {
+        offloads.tun.set(written.refused);
     }
-    let source = Underlay::new(datagram.source);
-    shard.handle_datagram(now, source, datagram.bytes);
 }
 
-/// Whether the control plane would be wrong about its sessions without this event.
-fn must_arrive(event: &Event) -> bool {
-    match event {
-        Event::Up { .. } | Event::Down { .. } | Event::TunLost { .. } => true,
-        Event::Sealed { .. }
-        | Event::Control { .. }
-        | Event::Wanted { .. }
-        | Event::NewPath { .. }
-        | Event::NeedsKnock { .. }
-        | Event::Foreign { .. }
-        | Event::Door { .. } => false,
+/// Takes in the datagrams of one message; tells how many.
+fn take_in(
+    shard: &mut Shard,
+    openings: &mut Openings,
+    now: Moment,
+    message: &udp::Received<'_>,
+) -> usize {
+    let at = Underlay::new(message.source);
+    let source = Source {
+        path: Path::Direct(at),
+        ecn: Ecn::of_bits(message.ecn),
+    };
+    let mut taken = 0;
+    for datagram in message.datagrams() {
+        taken += 1;
+        if message.cut == Cut::Cut {
+            shard.drops.count(DropReason::InTruncated);
+        } else if !openings.is_silent(now, at) {
+            shard.handle_datagram(now, source, datagram);
+        } else if shard.take_data(now, source, datagram) {
+            openings.release(at);
+        }
     }
+    taken
 }
 
 #[cfg(test)]
@@ -441,13 +532,14 @@ mod tests {
     struct Machine {
         handle: Handle,
         events: tokio::sync::mpsc::Receiver<Event>,
-        at: Underlay,
+        at: Path,
         seed: u8,
     }
 
     fn machine(seed: u8, events: usize) -> Machine {
         let udp4 = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let at = Underlay::new(([127, 0, 0, 1], udp4.port().unwrap()).into());
+        let at = Path::Direct(at);
         let (sender, events) = tokio::sync::mpsc::channel(events);
         let handle = start(Parts {
             tun: None,
@@ -455,6 +547,7 @@ mod tests {
             tables: Arc::new(ArcSwap::from_pointee(Tables::vacant())),
             events: sender,
             mtu: 1420,
+            wishes: Wishes::default(),
         })
         .unwrap();
         Machine {
@@ -503,6 +596,65 @@ mod tests {
             std::thread::yield_now();
         }
         idle.handle.stop();
+    }
+
+    /// Alice's router would let in nothing but what she sent to; here all sockets of Bob reach her, and she picks one.
+    #[test]
+    fn the_socket_that_a_guess_hits_carries_what_goes_there_from_then_on() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (mut alice, mut bob) = (machine(1, 64), machine(2, 64));
+            alice.handle.send(Command::Initiate {
+                session: PEER,
+                keys: alice.keys(),
+                to: vec![(bob.at, knock())],
+            });
+            let Event::Sealed { source, .. } = bob.next().await else {
+                panic!("the Knock comes first");
+            };
+            bob.handle.send(Command::Admit {
+                session: PEER,
+                keys: bob.keys(),
+                source,
+                admission: Admission::Keep,
+            });
+            assert!(matches!(alice.next().await, Event::Up { .. }));
+            assert!(matches!(bob.next().await, Event::Up { .. }));
+            bob.handle.send(Command::Open {
+                session: PEER,
+                to: alice.at.direct().unwrap(),
+                sockets: 16,
+                until: clock::moment().after(Duration::from_secs(60)),
+            });
+            let Event::NewPath { source: hit, .. } = alice.next().await else {
+                panic!("a keepalive from another port");
+            };
+            assert_ne!(hit, bob.at);
+            let frame = vec![0, 1, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0];
+            let send = |machine: &Machine, via| {
+                machine.handle.send(Command::Send {
+                    session: PEER,
+                    frame: frame.clone(),
+                    via,
+                });
+            };
+            // Until one is hit, all goes by the main socket.
+            send(&bob, None);
+            assert!(
+                matches!(alice.next().await, Event::Control { source, .. } if source == bob.at)
+            );
+            send(&alice, Some(hit));
+            assert!(
+                matches!(bob.next().await, Event::Control { source, .. } if source == alice.at)
+            );
+            send(&bob, None);
+            assert!(matches!(alice.next().await, Event::Control { source, .. } if source == hit));
+            alice.handle.stop();
+            bob.handle.stop();
+        });
     }
 
     #[test]

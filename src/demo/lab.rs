@@ -25,6 +25,9 @@ const GATEWAY: [&str; 2] = ["203.0.113.1/24", "2001:db8::1/64"];
 /// The bridge in [`INTERNET`].
 const WIRE: &str = "wire";
 
+/// The configuration of an agent whose neighbours on the wire are not in its LAN.
+const IN_NO_LAN: &str = "[rendezvous]\nlan = false\n";
+
 /// Why a lab could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum LabError {
@@ -121,9 +124,11 @@ impl Lab {
         Ok(lab)
     }
 
-    /// A machine with public addresses: those of 203.0.113.0/24 and 2001:db8::/64 reach each other.
+    /// A machine with public addresses: those of 203.0.113.0/24 and 2001:db8::/64 reach each other. The wire between them
+    /// stands for the internet, which carries no multicast: its agent is told that it is in no LAN.
     pub fn public(&self, name: &str, addresses: &[&str]) -> Result<Machine, LabError> {
         let machine = self.machine(name)?;
+        fs::write(machine.directory.join("config.toml"), IN_NO_LAN)?;
         self.onto_wire(name, "eth0", addresses)?;
         Ok(machine)
     }

@@ -96,11 +96,13 @@ impl Stage {
 
     /// Prints `who$ command` with its seconds, and below it what it said. `number` is empty for what only prepares.
     pub(super) fn show(&self, number: &str, who: &str, command: &str, took: Duration) {
+        self.tell(number, who, &format!("{command:<52} {}", seconds(took)));
+    }
+
+    /// Prints a command that says itself how long it took.
+    pub(super) fn tell(&self, number: &str, who: &str, line: &str) {
         let prompt = format!("{who}$");
-        self.say(&format!(
-            "{number:>2} {prompt:<6} {command:<52} {}",
-            seconds(took)
-        ));
+        self.say(&format!("{number:>2} {prompt:<6} {line}"));
     }
 
     /// Prints what a command said.

@@ -23,7 +23,7 @@ use super::{
 };
 
 /// What the page says; the capture looks for it.
-const PAGE: &str = "hello from vps";
+const PAGE: &str = "hello from anna";
 
 /// The download that is broken into: two seconds at [`DOWNLOAD_RATE`], so that the crash falls into it.
 const DOWNLOAD_BYTES: usize = 32 << 20;
@@ -168,7 +168,7 @@ impl<'a> Play<'a> {
 
     fn publish(&mut self) -> Result<(), Broken> {
         let began = Instant::now();
-        let pages = self.vps.machine().directory.join("www");
+        let pages = self.anna.machine().directory.join("www");
         fs::create_dir(&pages)?;
         fs::write(pages.join("index.html"), format!("{PAGE}\n"))?;
         fs::write(pages.join("big"), noise(DOWNLOAD_BYTES))?;
@@ -183,14 +183,14 @@ impl<'a> Play<'a> {
             "--target",
             "127.0.0.1:8080",
         ];
-        let said = Said::of(|| self.vps.webmesh(&add))?.success("a published service")?;
+        let said = Said::of(|| self.anna.webmesh(&add))?.success("a published service")?;
         let server = match self.programs.python {
             true => "python3 -m http.server -b 127.0.0.1 8080 &",
             false => "(plain sockets on 127.0.0.1:8080) &",
         };
-        self.stage.show("4", "vps", server, began.elapsed());
+        self.stage.show("4", "anna", server, began.elapsed());
         self.stage
-            .show("", "vps", &format!("webmesh {}", add.join(" ")), said.took);
+            .show("", "anna", &format!("webmesh {}", add.join(" ")), said.took);
         self.stage.quote(&said.text);
         self.stage.hold();
         let said = Said::of(|| {
@@ -218,11 +218,13 @@ impl<'a> Play<'a> {
             text.trim_end(),
             milliseconds(&fetched.stderr)
         );
-        self.stage.show("5", "bo", &line, fetched.took);
+        self.stage.tell("5", "bo", &line);
         if text.trim_end() != PAGE {
             return Err(Broken::step(PAGE, text));
         }
         self.stage.hold();
+
+        self.ask_why()?;
 
         let seen = capture.stop(&[PORT], PAGE.as_bytes())?;
         self.stage.say(&format!(
@@ -249,6 +251,30 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
+    /// The first packets go through vps, and a moment later the path is direct.
+    fn ask_why(&mut self) -> Result<(), Broken> {
+        let mut said = None;
+        until(
+            || {
+                let one = Said::of(|| self.bo.webmesh(&["why", "anna"]))?;
+                let is_direct = one.code == Some(0) && one.text.contains("direct 203.0.113.5:");
+                said = Some(one);
+                Ok(is_direct)
+            },
+            "a direct path from bo to anna, both behind routers",
+        )?;
+        let said = said.expect("the loop ends with an answer");
+        let mut lines = said.stdout.lines();
+        let first = lines.next().unwrap_or_default();
+        self.stage
+            .tell("6", "bo", &format!("webmesh why anna   {first}"));
+        for line in lines {
+            self.stage.quote(line);
+        }
+        self.stage.hold();
+        Ok(())
+    }
+
     fn crash_in_a_download(&mut self) -> Result<(), Broken> {
         let file = self.bo.machine().directory.join("big");
         let mut download = self.fetch("http://web.svc.demo.internal/big", &file, DOWNLOAD_RATE)?;
@@ -265,9 +291,9 @@ impl<'a> Play<'a> {
         self.bo.kill()?;
         let left = snapshot_of(&self.bo, self.lab)?;
         self.bo.start()?;
-        let wait = ["wait", "--peer", "vps", "--timeout", "10s"];
+        let wait = ["wait", "--peer", "anna", "--timeout", "10s"];
         Said::of(|| self.bo.webmesh(&wait))?
-            .success("bo's session with vps stands again within 10 s")?;
+            .success("bo's session with anna stands again within 10 s")?;
         let whole = crashed.elapsed();
         let is_midway = size(&file) < DOWNLOAD_BYTES;
 
@@ -312,14 +338,14 @@ impl<'a> Play<'a> {
 
     fn serve(&self, pages: &Path) -> Result<Child, Broken> {
         let mut command = if self.programs.python {
-            let mut command = self.vps.command("python3")?;
+            let mut command = self.anna.command("python3")?;
             command
                 .args(["-m", "http.server", "-b", "127.0.0.1", "-d"])
                 .arg(pages)
                 .arg("8080");
             command
         } else {
-            let mut command = self.vps.command(self.lab.program())?;
+            let mut command = self.anna.command(self.lab.program())?;
             command
                 .args(["demo", "hold", "serve", "127.0.0.1:8080"])
                 .arg(pages);
@@ -332,7 +358,7 @@ impl<'a> Play<'a> {
     }
 
     fn await_port(&self, port: &str) -> Result<(), Broken> {
-        let mut command = self.vps.command(self.lab.program())?;
+        let mut command = self.anna.command(self.lab.program())?;
         Said::of(|| command.args(["demo", "hold", "await-port", port]).output())?
             .success("a listening web server")?;
         Ok(())

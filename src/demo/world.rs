@@ -34,6 +34,10 @@ enum OrderError {
     Unknown(String),
     #[error("{machine} did not start: {said}")]
     Holder { machine: String, said: String },
+    #[error(
+        "a router cannot forward, since /proc/sys is read-only here, as in most containers: run the demo outside of it, or start the container with --privileged"
+    )]
+    SealedSysctls,
     #[error("{what}: {source}")]
     Kernel {
         what: String,
@@ -174,7 +178,7 @@ impl World {
                     link::forward().and_then(|()| nat::masquerade(&wan, kind.into()))
                 })
                 .and_then(|done| done)
-                .map_err(|source| kernel(&format!("router {at}"), source))?,
+                .map_err(|source| of_router(&at, source))?,
         }
         Ok(Answer::Done)
     }
@@ -291,6 +295,15 @@ pub(super) fn user_from_word(word: &str) -> Option<UserNamespace> {
         .find(|user| user_word(*user) == word)
 }
 
+/// A router needs to switch forwarding on, which is a file.
+fn of_router(at: &str, source: io::Error) -> OrderError {
+    if source.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        OrderError::SealedSysctls
+    } else {
+        kernel(&format!("router {at}"), source)
+    }
+}
+
 fn kernel(what: &str, source: io::Error) -> OrderError {
     OrderError::Kernel {
         what: what.to_owned(),
@@ -304,6 +317,7 @@ fn refusal(error: &OrderError) -> Answer {
         OrderError::Leave(LeaveError::Refused { .. })
         | OrderError::Unknown(_)
         | OrderError::Holder { .. }
+        | OrderError::SealedSysctls
         | OrderError::Kernel { .. } => Answer::Refused(error.to_string()),
     }
 }
@@ -338,3 +352,22 @@ fn is_demos(directory: &Path) -> bool {
 /// How often [`clear`] tries: a killed process is gone within milliseconds, on a machine that is busy within a second.
 const CLEAR_TRIES: u32 = 60;
 const CLEAR_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sealed_sysctls_are_said_in_a_sentence_that_helps() {
+        let sealed = of_router("router-anna", io::Error::from_raw_os_error(libc::EROFS));
+        assert!(
+            sealed.to_string().ends_with("with --privileged"),
+            "{sealed}"
+        );
+        let other = of_router("router-anna", io::Error::from_raw_os_error(libc::EPERM));
+        assert!(
+            other.to_string().starts_with("router router-anna: "),
+            "{other}"
+        );
+    }
+}

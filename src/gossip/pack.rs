@@ -87,7 +87,9 @@ pub(super) fn weight(message: &Message) -> usize {
         | Message::Refused(_)
         | Message::Link(_)
         | Message::Unlink(_)
-        | Message::Introduced(_) => 64,
+        | Message::Introduced(_)
+        | Message::Reaching(_)
+        | Message::Relaying(_) => 64,
     };
     AROUND + body
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::wish::Wish;
+use super::{whole, wish::Wish};
 
 /// Whether a file is another now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,7 @@ pub(super) fn write(file: &Path, wish: &Wish) -> io::Result<File> {
     let mut draft: PathBuf = file.to_owned();
     // dnsmasq passes over names that end in a tilde or begin with a dot.
     draft.set_file_name(".webmesh.conf~");
-    fs::write(&draft, text)?;
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    fs::set_permissions(&draft, readable)?;
+    whole::write_draft(&draft, text.as_bytes())?;
     fs::rename(draft, file)?;
     Ok(File::Changed)
 }

@@ -2,23 +2,23 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
 use nix::{fcntl::OFlag, unistd::User};
 
-use super::wish::{Wish, WishRefused};
+use super::{
+    whole,
+    wish::{Wish, WishRefused},
+};
 
 /// Its name.
 pub const NAME: &str = "dns.json";
 
 /// What the folders of the wish and of the reports are called in errors.
 const FOLDER: &str = "the folder beside the agent's socket";
-
-/// Where it is written before it is renamed.
-const DRAFT: &str = ".dns.json.new";
 
 /// The longest one taken, bytes: a real one has some 400.
 const LONGEST: u64 = 16 * 1024;
@@ -112,6 +112,11 @@ fn judge(what: &'static str, metadata: &fs::Metadata) -> Result<(), ReadWishErro
     Ok(())
 }
 
+/// Reads a file that is no longer than a wish.
+pub(super) fn read_short(path: &Path) -> Result<String, ReadWishError> {
+    read_bounded(File::open(path)?)
+}
+
 fn read_bounded(file: File) -> Result<String, ReadWishError> {
     let mut text = String::new();
     file.take(LONGEST + 1).read_to_string(&mut text)?;
@@ -126,18 +131,7 @@ fn read_bounded(file: File) -> Result<String, ReadWishError> {
 /// # Errors
 /// The folder takes no file.
 pub fn write(folder: &Path, wish: &Wish) -> io::Result<()> {
-    let draft = folder.join(DRAFT);
-    let _of_an_earlier_run = fs::remove_file(&draft);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&draft)?;
-    file.write_all(serde_json::to_string(wish)?.as_bytes())?;
-    // Under a umask of 077 it would be closed to those who only look.
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.set_permissions(readable)?;
-    fs::rename(draft, folder.join(NAME))
+    whole::replace(folder, NAME, serde_json::to_string(wish)?.as_bytes())
 }
 
 /// Removes the file: the agent wishes for nothing any more.
@@ -145,10 +139,7 @@ pub fn write(folder: &Path, wish: &Wish) -> io::Result<()> {
 /// # Errors
 /// It is still there.
 pub fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_file(folder.join(NAME)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    whole::remove(&folder.join(NAME))
 }
 
 #[cfg(test)]

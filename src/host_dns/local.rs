@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use tokio::io::AsyncWriteExt as _;
@@ -23,6 +24,9 @@ const OPENRESOLV: &str = "resolvconf.conf";
 /// Below `/etc`: the folder that dnsmasq reads, and our file there.
 const FOLDER: &str = "dnsmasq.d";
 const FILE: &str = "dnsmasq.d/webmesh.conf";
+
+/// How long openresolv's program may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Under which name openresolv knows us. It sorts by it, and takes a dot for the end of the device.
 const INTERFACE: &str = "webmesh";
@@ -132,6 +136,19 @@ async fn feed_openresolv(etc: &Path, wish: &Wish) -> io::Result<()> {
 }
 
 async fn run_openresolv(etc: &Path, words: &[&str], text: &str) -> io::Result<()> {
+    run_within(PATIENCE, etc, words, text).await
+}
+
+/// It restarts what it feeds. One that hangs is ended: the lock is held meanwhile, and systemd waits for us.
+async fn run_within(limit: Duration, etc: &Path, words: &[&str], text: &str) -> io::Result<()> {
+    let run = tokio::time::timeout(limit, run_program(etc, words, text)).await;
+    run.unwrap_or_else(|_elapsed| {
+        let what = format!("resolvconf has not ended in {limit:?}");
+        Err(io::Error::new(io::ErrorKind::TimedOut, what))
+    })
+}
+
+async fn run_program(etc: &Path, words: &[&str], text: &str) -> io::Result<()> {
     let program = program(etc).ok_or(io::ErrorKind::NotFound)?;
     let mut child = tokio::process::Command::new(program)
         .args(words)
@@ -187,6 +204,20 @@ mod tests {
         assert_eq!(find(&etc, || true), Local::Dnsmasq);
         assert_eq!(find(&etc, || false), Local::None);
         assert!(!answers("127.71.82.93".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn an_openresolv_that_hangs_is_not_waited_for() {
+        let root = Scratch::new("openresolv-hangs");
+        let etc = root.join("etc");
+        fs::create_dir_all(&etc).unwrap();
+        fs::create_dir_all(root.join("sbin")).unwrap();
+        let program = root.join("sbin/resolvconf");
+        fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let limit = Duration::from_millis(50);
+        let error = run_within(limit, &etc, &[], "").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use super::{
     resolv_conf::{ResolvConf, STUBS},
     takeover,
 };
-use crate::api::DnsBackend;
+use crate::api::{DnsBackend, words::NAMES_WAYS_OUT};
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,12 +25,55 @@ pub struct Look {
     pub was_overwritten: bool,
     /// How programs find hosts, from `/etc/nsswitch.conf`.
     pub hosts: Hosts,
-    /// Whether systemd-resolved runs.
-    pub has_resolved: bool,
+    /// How systemd-resolved is.
+    pub resolved: Resolved,
     /// What NetworkManager, if it runs, does with names: its own word.
     pub network_manager: Option<String>,
     /// What feeds a local dnsmasq or unbound here.
     pub local: Local,
+}
+
+/// Where its program is, below the root.
+const RESOLVED: [&str; 2] = [
+    "usr/lib/systemd/systemd-resolved",
+    "lib/systemd/systemd-resolved",
+];
+
+/// How systemd-resolved is here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resolved {
+    /// It is not installed.
+    #[default]
+    Absent,
+    /// It is installed, and has no name on the system bus.
+    Installed,
+    /// It runs, and can be told.
+    Runs,
+}
+
+impl Resolved {
+    fn by_files(etc: &Path) -> Self {
+        let root = etc.parent().unwrap_or(etc);
+        match RESOLVED.iter().any(|program| root.join(program).exists()) {
+            true => Self::Installed,
+            false => Self::Absent,
+        }
+    }
+}
+
+/// What a person can do where nobody sends us our names. A systemd-resolved that was started before the bus knew its user,
+/// as the package of a fresh Debian does, has no name there until it is started again.
+pub fn ways_out(etc: &Path) -> String {
+    if Resolved::by_files(etc) == Resolved::Absent {
+        return NAMES_WAYS_OUT.to_owned();
+    }
+    let text = fs::read_to_string(etc.join("resolv.conf")).unwrap_or_default();
+    let first = if ResolvConf::parse(&text).asks(&STUBS) {
+        "sudo systemctl restart systemd-resolved"
+    } else {
+        "webmesh dns status says why"
+    };
+    format!("{first}, or: sudo webmesh dns takeover")
 }
 
 /// The `hosts:` line of `/etc/nsswitch.conf`.
@@ -100,17 +143,25 @@ impl Look {
             is_taken: takeover::stands(etc),
             was_overwritten: takeover::was_overwritten(etc),
             hosts: Hosts::parse(&nsswitch),
+            resolved: Resolved::by_files(etc),
             local: super::local::find(etc, || first.is_some_and(super::local::answers)),
             ..Self::default()
         };
         if let Some(bus) = bus {
-            look.has_resolved = bus.has_owner(super::resolved::NAME).await;
+            if bus.has_owner(super::resolved::NAME).await {
+                look.resolved = Resolved::Runs;
+            }
             if bus.has_owner(super::network_manager::NAME).await {
                 let mode = super::network_manager::mode(bus).await;
                 look.network_manager = Some(mode.unwrap_or_default());
             }
         }
         look
+    }
+
+    /// Whether systemd-resolved can be told anything.
+    pub fn has_resolved(&self) -> bool {
+        self.resolved == Resolved::Runs
     }
 
     /// Whether programs ask systemd-resolved.
@@ -130,7 +181,7 @@ impl Look {
             backend,
             why: why.to_owned(),
         };
-        if self.has_resolved && self.asks_resolved() && !self.is_taken {
+        if self.has_resolved() && self.asks_resolved() && !self.is_taken {
             return choice(
                 DnsBackend::Resolved,
                 "systemd-resolved runs, and this host's programs ask it",
@@ -171,8 +222,11 @@ impl Look {
         if !self.hosts.dns && !self.hosts.resolve {
             return "the hosts: line of /etc/nsswitch.conf has neither dns nor resolve, so programs here ask no resolver at all".to_owned();
         }
-        if self.has_resolved {
+        if self.has_resolved() {
             return "systemd-resolved runs, but /etc/resolv.conf does not ask it (that would be: sudo ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf)".to_owned();
+        }
+        if self.resolved == Resolved::Installed && self.asks_resolved() {
+            return "/etc/resolv.conf asks systemd-resolved, which is installed and not on the system bus".to_owned();
         }
         match &self.network_manager {
             Some(mode) if mode == "dnsmasq" => {
@@ -208,12 +262,12 @@ mod tests {
     #[test]
     fn resolved_is_chosen_where_programs_ask_it() {
         let stub = Look {
-            has_resolved: true,
+            resolved: Resolved::Runs,
             ..host(&["127.0.0.53"])
         };
         assert_eq!(stub.choose().backend, DnsBackend::Resolved);
         let bypassed = Look {
-            has_resolved: true,
+            resolved: Resolved::Runs,
             ..host(&["192.0.2.1"])
         };
         assert_eq!(bypassed.choose().backend, DnsBackend::None);
@@ -278,6 +332,30 @@ mod tests {
             assert_eq!(unasked.choose().backend, DnsBackend::None);
         }
         assert_eq!(host(&["127.0.0.1"]).choose().backend, DnsBackend::None);
+    }
+
+    #[test]
+    fn an_installed_resolved_without_a_name_on_the_bus_is_to_be_started_again() {
+        let root = crate::host_dns::scratch::Scratch::new("ways-out");
+        let etc = root.join("etc");
+        fs::create_dir(&etc).unwrap();
+        assert_eq!(ways_out(&etc), NAMES_WAYS_OUT);
+        let program = root.join(RESOLVED[0]);
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::write(program, "").unwrap();
+        fs::write(etc.join("resolv.conf"), "nameserver 127.0.0.53\n").unwrap();
+        let said = ways_out(&etc);
+        assert!(
+            said.starts_with("sudo systemctl restart systemd-resolved, or: "),
+            "{said}"
+        );
+        fs::write(etc.join("resolv.conf"), "nameserver 192.0.2.1\n").unwrap();
+        assert!(!ways_out(&etc).contains("apt install"));
+        let silent = Look {
+            resolved: Resolved::Installed,
+            ..host(&["127.0.0.53"])
+        };
+        assert!(silent.choose().why.ends_with("not on the system bus"));
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 pub mod bus;
 mod dnsmasq;
+pub mod domains;
 #[cfg(test)]
 mod double;
 pub mod file;
@@ -28,6 +29,7 @@ pub(crate) mod scratch;
 pub mod takeover;
 #[cfg(test)]
 mod tests;
+mod whole;
 pub mod wish;
 
 use std::{
@@ -50,7 +52,7 @@ use self::{
 use crate::{
     api::{DEFAULT_SOCKET, DnsBackend},
     config::{Absence, Config, DEFAULT_FILE, DnsMode},
-    platform::link::Links,
+    platform::{link::Links, service_manager},
 };
 
 /// Where things are.
@@ -90,6 +92,12 @@ pub enum HostDnsError {
     /// The agent's network is not up.
     #[error("the agent's network is not up here")]
     NoWish,
+    /// The configuration wants the host left alone.
+    #[error("[dns] mode is \"off\" in {DEFAULT_FILE}: names are left to you")]
+    Off,
+    /// The configuration wants the takeover.
+    #[error("[dns] mode is \"forward\" in {DEFAULT_FILE}: that is a takeover for good")]
+    Forward,
     /// The device is not the agent's.
     #[error("{NAME} is refused: {0} is no TUN device of this network", NAME = file::NAME)]
     Device(String),
@@ -98,7 +106,7 @@ pub enum HostDnsError {
     Needless(String),
     /// `/etc/resolv.conf` was written by others after a takeover.
     #[error(
-        "/etc/resolv.conf was written by somebody else since; it stays as it is, and what was kept from before the takeover is gone"
+        "/etc/resolv.conf was written by somebody else since, and stays as it is; what stood there before the takeover is in /etc/resolv.conf.before-webmesh.old"
     )]
     ChangedByOthers,
     /// Another process holds the lock.
@@ -145,8 +153,35 @@ impl Place {
         if takeover::is_wanted(&self.etc) || !self.is_host {
             return Some(takeover::is_wanted(&self.etc));
         }
-        let config = Config::load(Path::new(DEFAULT_FILE), Absence::Defaults).ok()?;
-        Some(config.dns.mode == DnsMode::Forward)
+        Some(self.mode()? == DnsMode::Forward)
+    }
+
+    /// What the host's configuration says of names. None: it is another agent's place, or nobody can read it.
+    fn mode(&self) -> Option<DnsMode> {
+        let file = self
+            .etc
+            .parent()?
+            .join(DEFAULT_FILE.trim_start_matches('/'));
+        let config = Config::load(&file, Absence::Defaults).ok();
+        config
+            .filter(|_| self.is_host)
+            .map(|config| config.dns.mode)
+    }
+
+    /// Root says that the agent's network has this domain.
+    ///
+    /// # Errors
+    /// It cannot be written down; names under it are not sent to the agent.
+    pub fn allow_domain(&self, domain: &str) -> Result<(), HostDnsError> {
+        domains::add(&self.etc, domain).map_err(cannot_write("/etc/webmesh/domains"))
+    }
+
+    /// Root says that the agent's network is gone, and its domain with it.
+    ///
+    /// # Errors
+    /// It still stands there.
+    pub fn forget_domain(&self, domain: &str) -> Result<(), HostDnsError> {
+        domains::remove(&self.etc, domain).map_err(cannot_write("/etc/webmesh/domains"))
     }
 
     /// Holds off everybody else who would set up the host.
@@ -232,7 +267,7 @@ async fn apply_by(place: &Place, bus: Option<&Bus>) -> Result<Option<Report>, Ho
 async fn set_up(place: &Place, bus: Option<&Bus>, wish: &Wish) -> Result<Report, HostDnsError> {
     follow_takeover(place, wish).map_err(cannot_write("/etc/resolv.conf"))?;
     let look = Look::at(&place.etc, bus).await;
-    let Choice { backend, why } = look.choose();
+    let Choice { backend, why } = may_be_told(place, wish, look.choose());
     let done = carry_out(place, bus, &look, (backend, wish)).await;
     let (backend, why) = match done {
         Ok(()) => (backend, why),
@@ -246,6 +281,25 @@ async fn set_up(place: &Place, bus: Option<&Bus>, wish: &Wish) -> Result<Report,
     })
 }
 
+/// Nobody is told of a domain that root did not say. Under a takeover nobody has to be told.
+fn may_be_told(place: &Place, wish: &Wish, choice: Choice) -> Choice {
+    let is_told = match choice.backend {
+        DnsBackend::Resolved | DnsBackend::NetworkManager | DnsBackend::Resolvconf => true,
+        DnsBackend::Forward | DnsBackend::None => false,
+    };
+    if !is_told || domains::allow(&place.etc, &wish.domain) {
+        return choice;
+    }
+    Choice {
+        backend: DnsBackend::None,
+        why: format!(
+            "the agent says that its names end in {domain}, which root has not said: if that is right, \
+             echo {domain} | sudo tee -a /etc/webmesh/domains && sudo webmesh up",
+            domain = wish.domain
+        ),
+    }
+}
+
 /// Takes `/etc/resolv.conf` over where that is wanted, and gives it back where it no longer is.
 fn follow_takeover(place: &Place, wish: &Wish) -> io::Result<()> {
     match place.wants_takeover() {
@@ -253,8 +307,8 @@ fn follow_takeover(place: &Place, wish: &Wish) -> io::Result<()> {
         Some(true) if takeover::was_overwritten(&place.etc) => Ok(()),
         Some(true) => takeover::take(&place.etc, wish),
         Some(false) if takeover::stands(&place.etc) || takeover::was_overwritten(&place.etc) => {
-            if takeover::undo(&place.etc)? == Undone::ChangedByOthers {
-                tracing::warn!("{}", HostDnsError::ChangedByOthers);
+            if let Err(error) = judge(takeover::undo(&place.etc)?) {
+                tracing::warn!("{error}");
             }
             Ok(())
         }
@@ -279,6 +333,10 @@ async fn carry_out(
     if backend != DnsBackend::Resolvconf {
         local::revert(&place.etc, bus).await?;
     }
+    if let (Some(bus), true, DnsBackend::None) = (bus, look.has_resolved(), backend) {
+        // It may know a domain of ours that root has taken away since.
+        let _knows_nothing = resolved::revert(bus, wish.device.index).await;
+    }
     match (backend, bus) {
         (DnsBackend::Resolved, Some(bus)) => resolved::apply(bus, wish).await?,
         (DnsBackend::NetworkManager, Some(bus)) => {
@@ -289,6 +347,45 @@ async fn carry_out(
         | (DnsBackend::Forward | DnsBackend::None, _) => {}
     }
     Ok(())
+}
+
+/// The agent's unit has ended: puts the host back if that was for good. A restart leaves the wish where it is; so does an
+/// agent that was killed, and then systemd says whether it was because it did not stop when told to.
+///
+/// # Errors
+/// Something of it is still there.
+pub async fn follow_end(place: &Place) -> Result<(), HostDnsError> {
+    follow_end_of(place, was_told_to_stop).await
+}
+
+/// Without the lock where nothing is to be done: whoever has it would hold up the restart.
+async fn follow_end_of(
+    place: &Place,
+    was_told_to_stop: impl AsyncFnOnce() -> bool,
+) -> Result<(), HostDnsError> {
+    if file::read(&place.run).is_ok_and(|wish| wish.is_some()) {
+        if !was_told_to_stop().await {
+            return Ok(());
+        }
+        // It is nobody's wish any more.
+        let _goes_with_its_folder = file::remove(&place.run);
+    }
+    revert(place).await
+}
+
+/// What systemd tells the last command of a unit: `success`, or how it ended otherwise.
+const SERVICE_RESULT: &str = "SERVICE_RESULT";
+
+/// How long systemd may take to say which job the unit has.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Whether the agent was to stop and did not do it by itself: it would have taken its wish back.
+async fn was_told_to_stop() -> bool {
+    if std::env::var(SERVICE_RESULT).is_ok_and(|result| result == "success") {
+        return false;
+    }
+    let job = tokio::time::timeout(PATIENCE, service_manager::job_of_own_unit()).await;
+    matches!(job, Ok(Ok(Some(job))) if job == "stop")
 }
 
 /// Puts the host back, whatever of it was set up; a takeover that a person wants comes again with the next wish.
@@ -313,6 +410,11 @@ async fn put_back(place: &Place, bus: Option<&Bus>) -> Result<(), HostDnsError> 
     words_back?;
     let undone = undone?;
     removed?;
+    judge(undone)
+}
+
+/// A file that others have written is not what it was.
+fn judge(undone: Undone) -> Result<(), HostDnsError> {
     match undone {
         Undone::Restored | Undone::Nothing => Ok(()),
         Undone::ChangedByOthers => Err(HostDnsError::ChangedByOthers),
@@ -342,7 +444,11 @@ async fn take_back_words(place: &Place, bus: Option<&Bus>) -> Result<(), HostDns
 /// There is no network, it is not needed, or the file cannot be written.
 pub async fn take_over(place: &Place) -> Result<Report, HostDnsError> {
     let _alone = place.lock().await?;
-    let wish = file::read(&place.run)?.ok_or(HostDnsError::NoWish)?;
+    let why_not = || match place.mode() {
+        Some(DnsMode::Off) => HostDnsError::Off,
+        Some(DnsMode::Auto | DnsMode::Forward) | None => HostDnsError::NoWish,
+    };
+    let wish = file::read(&place.run)?.ok_or_else(why_not)?;
     must_be_ours(&wish)?;
     let bus = Bus::of_host().await;
     let choice = Look::at(&place.etc, bus.as_ref()).await.choose();
@@ -368,18 +474,22 @@ pub async fn take_over(place: &Place) -> Result<Report, HostDnsError> {
 /// It cannot be written, or is somebody else's by now.
 pub async fn hand_back(place: &Place) -> Result<(), HostDnsError> {
     let alone = place.lock().await?;
+    if place.mode() == Some(DnsMode::Forward) {
+        return Err(HostDnsError::Forward);
+    }
     takeover::want(&place.etc, false).map_err(cannot_write("/etc/webmesh"))?;
     let undone = takeover::undo(&place.etc).map_err(cannot_write("/etc/resolv.conf"))?;
     drop(alone);
     if place.is_host {
-        apply(place).await?;
+        match apply(place).await {
+            // What an agent wished for that was killed with its device is nobody's wish any more.
+            Err(HostDnsError::Device(_)) => revert(place).await?,
+            done => drop(done?),
+        }
     } else {
         report::remove(&place.report).map_err(cannot_write("the report"))?;
     }
-    match undone {
-        Undone::Restored | Undone::Nothing => Ok(()),
-        Undone::ChangedByOthers => Err(HostDnsError::ChangedByOthers),
-    }
+    judge(undone)
 }
 
 /// The device has this number, is a TUN, and has an address of the network: nobody gets a device of others set up.

@@ -1,14 +1,10 @@
 //! What root did for the agent's names, told to everybody who may look: a file that only root writes.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use serde::{Deserialize, Serialize};
 
+use super::whole;
 use crate::api::DnsBackend;
 
 /// Its name.
@@ -42,19 +38,7 @@ pub fn read(folder: &Path) -> Option<Report> {
 /// # Errors
 /// Nobody will know.
 pub fn write(folder: &Path, report: &Report) -> io::Result<()> {
-    let draft = folder.join(".report.json.new");
-    let _of_an_earlier_run = fs::remove_file(&draft);
-    // A new file or none: where somebody has put a link there, nothing is written through it.
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&draft)?;
-    file.write_all(serde_json::to_string(report)?.as_bytes())?;
-    // Under a umask of 077 it would be closed to those who only look.
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.set_permissions(readable)?;
-    fs::rename(draft, folder.join(NAME))
+    whole::replace(folder, NAME, serde_json::to_string(report)?.as_bytes())
 }
 
 /// Removes the report.
@@ -62,8 +46,5 @@ pub fn write(folder: &Path, report: &Report) -> io::Result<()> {
 /// # Errors
 /// It is still there.
 pub fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_file(folder.join(NAME)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    whole::remove(&folder.join(NAME))
 }

@@ -53,7 +53,7 @@ pub struct ResolvConf {
 /// First line of a text of ours.
 const HEAD: &str = "# Written by `webmesh dns takeover`. What stood here: resolv.conf.before-webmesh. Back: webmesh dns takeover --undo";
 
-/// What the last line of a text of ours begins with; the rest is the check over all before it.
+/// What the last line of a text of ours begins with; the rest is the check over all that it says.
 const CHECK: &str = "# check ";
 
 /// The stub listeners of systemd-resolved: addresses of this host alone, which ask whoever resolved was told of.
@@ -123,12 +123,11 @@ pub fn takeover(wish: &Wish, before: &ResolvConf) -> String {
     format!("{text}{CHECK}{check}\n")
 }
 
-/// Whether a text is one of ours and nobody has changed it since.
+/// Whether a text is one of ours and nobody has changed what it says since. A comment says nothing.
 pub fn is_ours(text: &str) -> bool {
-    let Some((body, check)) = text.rsplit_once(CHECK) else {
-        return false;
-    };
-    text.starts_with(HEAD) && check.trim_end_matches('\n') == check_of(body)
+    let check = text.lines().find_map(|line| line.strip_prefix(CHECK));
+    text.lines().any(|line| line == HEAD)
+        && check.is_some_and(|check| check.trim_end() == check_of(text))
 }
 
 /// Whether a text began as one of ours.
@@ -136,8 +135,16 @@ pub fn was_ours(text: &str) -> bool {
     text.starts_with(HEAD)
 }
 
-fn check_of(body: &str) -> String {
-    let hash = blake3::hash(body.as_bytes());
+/// Over the words of every line but comments and empty ones.
+fn check_of(text: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for line in text.lines().map(str::trim) {
+        if !line.is_empty() && !line.starts_with(['#', ';']) {
+            hasher.update(line.as_bytes());
+            hasher.update(b"\n");
+        }
+    }
+    let hash = hasher.finalize();
     hash.to_hex().chars().take(16).collect()
 }
 
@@ -191,6 +198,13 @@ mod tests {
             text.replacen('#', ";", 1),
         ] {
             assert!(!is_ours(&changed), "{changed}");
+        }
+        for commented in [
+            format!("{text}# mine\n"),
+            format!("; mine\n\n{text}"),
+            text.replace("options", "# before the options\noptions"),
+        ] {
+            assert!(is_ours(&commented), "{commented}");
         }
         assert!(was_ours(&text.replace("timeout:1", "timeout:2")));
         assert!(!was_ours("nameserver 192.0.2.1\n") && !is_ours(""));

@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
     net::{IpAddr, SocketAddr, SocketAddrV6},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -21,6 +21,7 @@ use nix::{
 
 use super::{
     resolv_conf::{self, ResolvConf, STUBS, Server},
+    whole,
     wish::Wish,
 };
 
@@ -29,6 +30,9 @@ const NAME: &str = "resolv.conf";
 
 /// What stood there.
 const BACKUP: &str = "resolv.conf.before-webmesh";
+
+/// What stood there, once somebody else has written the file since: for a person to look at.
+const ASIDE: &str = "resolv.conf.before-webmesh.old";
 
 /// Where the new one is written before it takes its place.
 const DRAFT: &str = ".resolv.conf.webmesh";
@@ -46,7 +50,7 @@ pub enum Undone {
     Restored,
     /// There was nothing to undo.
     Nothing,
-    /// Somebody else has written it since: it is left alone, and what was kept is thrown away.
+    /// Somebody else has written it since: it is left alone, and what was kept is laid aside.
     ChangedByOthers,
 }
 
@@ -103,8 +107,8 @@ fn before_of_ours(text: &str) -> ResolvConf {
     before
 }
 
-/// Brings back what stood there. What others have written since stays; what was kept for us to bring back goes then, as
-/// it would be older than theirs.
+/// Brings back what stood there. What others have written since stays; what was kept for us to bring back is laid aside
+/// then, as it would be older than theirs.
 ///
 /// # Errors
 /// What is there stays.
@@ -120,7 +124,7 @@ pub fn undo(etc: &Path) -> io::Result<Undone> {
             return Ok(Undone::Nothing);
         }
         if !resolv_conf::is_ours(&read_if_there(&file)?) {
-            fs::remove_file(&backup)?;
+            fs::rename(&backup, etc.join(ASIDE))?;
             return Ok(Undone::ChangedByOthers);
         }
     }
@@ -160,6 +164,17 @@ pub fn upstreams(etc: &Path, own: &[IpAddr]) -> Option<Vec<SocketAddr>> {
     let mut servers = ResolvConf::parse(&text).servers;
     servers.retain(|server| !own.contains(&server.address) && !STUBS.contains(&server.address));
     Some(servers.iter().map(socket_address).collect())
+}
+
+/// Everybody whom this host asks for names, by any of the files that say so, ourselves included: now, before a takeover, and
+/// by way of resolved.
+pub fn asked(etc: &Path) -> Vec<IpAddr> {
+    let files = [etc.join(NAME), etc.join(BACKUP), uplinks(etc)];
+    let texts = files.map(|file| read_if_there(&file).unwrap_or_default());
+    let servers = texts
+        .iter()
+        .flat_map(|text| ResolvConf::parse(text).servers);
+    servers.map(|server| server.address).collect()
 }
 
 /// Where a server answers, by the link that its zone names.
@@ -214,11 +229,9 @@ pub fn want(etc: &Path, is_wanted: bool) -> io::Result<()> {
     let mark = etc.join(WANTED);
     if is_wanted {
         fs::create_dir_all(mark.parent().unwrap_or(etc))?;
-        return File::create(mark).map(drop);
-    }
-    match fs::remove_file(mark) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+        File::create(mark).map(drop)
+    } else {
+        whole::remove(&mark)
     }
 }
 
@@ -246,25 +259,14 @@ fn read_if_there(file: &Path) -> io::Result<String> {
 
 fn write_draft(etc: &Path, text: &str) -> io::Result<PathBuf> {
     let draft = etc.join(DRAFT);
-    let _of_an_earlier_run = fs::remove_file(&draft);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.sync_all()?;
+    whole::write_draft(&draft, text.as_bytes())?.sync_all()?;
     Ok(draft)
 }
 
 /// Gives what stands there a second name: links stay links, and nothing of it is changed. What an earlier takeover kept
 /// was overwritten by others in the meantime, and counts no more.
 fn keep(file: &Path, backup: &Path) -> io::Result<()> {
-    match fs::remove_file(backup) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    whole::remove(backup)?;
     match linkat(AT_FDCWD, file, AT_FDCWD, backup, AtFlags::empty()) {
         Ok(()) => Ok(()),
         Err(Errno::ENOENT) => Ok(()),
@@ -301,6 +303,8 @@ fn sync(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -413,10 +417,11 @@ mod tests {
         fs::write(etc.join(NAME), "nameserver 192.0.2.77\n").unwrap();
         assert!(was_overwritten(&etc));
         assert_eq!(undo(&etc).unwrap(), Undone::ChangedByOthers);
-        // It is said once, and nothing of ours is left.
+        // It is said once, and what stood there before is laid aside.
         assert_eq!(undo(&etc).unwrap(), Undone::Nothing);
         assert!(!was_overwritten(&etc));
-        assert_eq!(everything(&etc).len(), 1);
+        assert_eq!(fs::read_to_string(etc.join(ASIDE)).unwrap(), OLD);
+        assert_eq!(everything(&etc).len(), 2);
         assert_eq!(
             fs::read_to_string(etc.join(NAME)).unwrap(),
             "nameserver 192.0.2.77\n"
@@ -432,6 +437,17 @@ mod tests {
             fs::read_to_string(etc.join(NAME)).unwrap(),
             "nameserver 192.0.2.77\n"
         );
+    }
+
+    #[test]
+    fn a_comment_in_our_file_takes_nothing_away() {
+        let (_root, etc) = host("take-comment", plain);
+        take(&etc, &good()).unwrap();
+        let text = fs::read_to_string(etc.join(NAME)).unwrap();
+        fs::write(etc.join(NAME), format!("{text}# a note\n")).unwrap();
+        assert!(stands(&etc) && !was_overwritten(&etc));
+        assert_eq!(undo(&etc).unwrap(), Undone::Restored);
+        assert_eq!(fs::read_to_string(etc.join(NAME)).unwrap(), OLD);
     }
 
     #[test]

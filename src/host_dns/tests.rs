@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    Place, bus::Bus, double, follow_takeover, put_back, report, resolved, scratch::Scratch,
-    takeover, wish::tests::good,
+    HostDnsError, Place, bus::Bus, double, file, follow_end_of, follow_takeover, hand_back,
+    put_back, report, resolved, scratch::Scratch, take_over, takeover, wish::tests::good,
 };
 use crate::api::DnsBackend;
 
@@ -186,4 +186,70 @@ async fn whatever_can_be_put_back_is_and_the_first_fault_is_said() {
     let said = put_back(&place, None).await.unwrap_err().to_string();
     assert!(said.contains("NetworkManager"), "{said}");
     assert!(!fed.exists() && !takeover::stands(&place.etc));
+}
+
+#[tokio::test]
+async fn the_end_of_the_unit_puts_the_host_back_and_a_restart_does_not() {
+    let folder = Scratch::new("ended");
+    let place = place(&folder);
+    takeover::take(&place.etc, &good()).unwrap();
+    file::write(&place.run, &good()).unwrap();
+    // Somebody else is setting up the host: a restart does not wait for him.
+    let busy = place.lock().await.unwrap();
+    follow_end_of(&place, async || false).await.unwrap();
+    drop(busy);
+    assert!(takeover::stands(&place.etc), "the wish is there: a restart");
+    file::remove(&place.run).unwrap();
+    let nobody_asks = async || unreachable!("the agent took its wish back");
+    follow_end_of(&place, nobody_asks).await.unwrap();
+    assert!(!takeover::stands(&place.etc));
+}
+
+#[tokio::test]
+async fn an_agent_that_had_to_be_killed_to_stop_leaves_no_takeover_behind() {
+    let folder = Scratch::new("killed-to-stop");
+    let place = place(&folder);
+    takeover::take(&place.etc, &good()).unwrap();
+    file::write(&place.run, &good()).unwrap();
+    follow_end_of(&place, async || true).await.unwrap();
+    assert!(!takeover::stands(&place.etc));
+    assert_eq!(file::read(&place.run).unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_the_configuration_says_of_names_is_said_before_anything_is_done() {
+    let folder = Scratch::new("modes");
+    let place = Place {
+        is_host: true,
+        ..place(&folder)
+    };
+    fs::create_dir(place.etc.join("webmesh")).unwrap();
+    let configure = |mode: &str| {
+        let text = format!("[dns]\nmode = \"{mode}\"\n");
+        fs::write(place.etc.join("webmesh/config.toml"), text).unwrap();
+    };
+    configure("off");
+    let refused = take_over(&place).await.unwrap_err();
+    assert!(matches!(refused, HostDnsError::Off), "{refused}");
+    configure("auto");
+    let refused = take_over(&place).await.unwrap_err();
+    assert!(matches!(refused, HostDnsError::NoWish), "{refused}");
+    configure("forward");
+    takeover::take(&place.etc, &good()).unwrap();
+    let refused = hand_back(&place).await.unwrap_err();
+    assert!(matches!(refused, HostDnsError::Forward), "{refused}");
+    assert!(takeover::stands(&place.etc));
+}
+
+#[tokio::test]
+async fn the_wish_of_an_agent_that_was_killed_does_not_stand_in_the_way_of_undo() {
+    let folder = Scratch::new("killed");
+    let place = Place {
+        is_host: true,
+        ..place(&folder)
+    };
+    takeover::take(&place.etc, &good()).unwrap();
+    file::write(&place.run, &good()).unwrap();
+    hand_back(&place).await.unwrap();
+    assert!(!takeover::stands(&place.etc));
 }

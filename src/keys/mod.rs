@@ -8,6 +8,7 @@ mod invite;
 mod network;
 mod node;
 mod root;
+mod slot;
 mod token;
 mod tunnel;
 
@@ -15,6 +16,7 @@ pub use invite::InviteSecret;
 pub use network::{NetSecret, pair_psk};
 pub use node::{NodeKey, Word, verify};
 pub use root::{CodeRefused, RootKey, RootSeed, verify_root};
+pub use slot::SlotKey;
 pub use token::{HINTS_MAX, NAME_MAX, Token, TokenRefused, people_id};
 pub use tunnel::{TunnelKey, verify_tunnel, x25519_form};
 

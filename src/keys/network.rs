@@ -21,6 +21,12 @@ impl NetSecret {
         hash(Use::Knock, &[&self.0, &receiver.0])
     }
 
+    /// The key of the mac that begins a TLS stream: that of a Knock for nobody, since the client does not know yet who
+    /// answers at an address.
+    pub fn stream_key(&self) -> [u8; 32] {
+        self.knock_key(NodeId([0; 32]))
+    }
+
     /// The key that seals a LAN beacon.
     pub fn beacon_key(&self) -> [u8; 32] {
         hash(Use::Beacon, &[&self.0])

@@ -1,6 +1,6 @@
 //! Labels: what peers, services and networks may be called (design §3), and names made from host names.
 
-use crate::ids::NodeId;
+use crate::ids::{NodeId, ZONES_IN_USE};
 
 /// The longest label DNS carries, in bytes (RFC 1035 §2.3.4).
 pub const LABEL_MAX: usize = 63;
@@ -22,17 +22,6 @@ const RESERVED: [&str; 15] = [
     "autoconfig",
     "autodiscover",
     "broadcasthost",
-];
-
-/// Names under `.internal` that clouds, containers and virtual machines use already (design §3).
-const IN_USE: [&str; 7] = [
-    "google",
-    "ec2",
-    "compute",
-    "docker",
-    "containers",
-    "lima",
-    "minikube",
 ];
 
 /// What a peer is called whose host name holds no letter or digit.
@@ -113,7 +102,7 @@ pub enum Domain {
 /// It is no label, a reserved one, or under the default domain one that others use.
 pub fn network_name(text: &str, domain: Domain) -> Result<&str, NameRefused> {
     parse_peer(text)?;
-    if domain == Domain::Default && IN_USE.contains(&text) {
+    if domain == Domain::Default && ZONES_IN_USE.contains(&text) {
         return Err(NameRefused::InUse(text.to_owned()));
     }
     Ok(text)
@@ -244,7 +233,7 @@ mod tests {
 
     #[test]
     fn networks_keep_off_zones_in_use_unless_they_choose_a_domain() {
-        for taken in IN_USE {
+        for taken in ZONES_IN_USE {
             assert_eq!(
                 network_name(taken, Domain::Default)
                     .unwrap_err()

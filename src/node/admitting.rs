@@ -1,9 +1,11 @@
 //! It lets others join (protocol §9): invites are issued, a Join is let in, a Redeem is granted once.
 
+use std::collections::BTreeSet;
+
 use crate::{
-    addr::Underlay,
+    addr::Path,
     ids::{JoinId, JoinIx, NodeId, PeerIx, SessionId, Slot},
-    keys::{HINTS_MAX, InviteSecret, NAME_MAX, RootSeed, Token, Word, x25519_form},
+    keys::{InviteSecret, NAME_MAX, RootSeed, Token, Word, x25519_form},
     members::{
         admission,
         invites::{self, Exactness, Invite, InviteRole, Redeemed, Redeeming, Spent},
@@ -40,7 +42,9 @@ pub(super) struct Admitting {
     join_id: JoinId,
     node: NodeId,
     made: Moment,
-    endpoint: Option<Underlay>,
+    endpoint: Option<Path>,
+    /// Which member brought its Join.
+    introducer: Option<PeerIx>,
     heard_hello: bool,
     /// Whether membership was granted in it: only then its wants are answered.
     granted: bool,
@@ -101,7 +105,7 @@ impl Node {
         if options.role == InviteRole::Admin && self.kept.root.is_none() {
             return Err(InviteRefused::NoRootKey);
         }
-        let hints: Vec<Underlay> = self.candidates.own().into_iter().take(HINTS_MAX).collect();
+        let hints = self.hints(now);
         if hints.is_empty() {
             return Err(InviteRefused::NoAddress);
         }
@@ -122,6 +126,7 @@ impl Node {
             options.offers,
         ));
         self.persist_kept(None);
+        self.publish_invite(now, &token.secret, options.expires_in_s);
         self.finish_turn(now);
         Ok(token)
     }
@@ -144,7 +149,7 @@ impl Node {
             .collect()
     }
 
-    pub(super) fn on_join(&mut self, now: Now, source: Underlay, hint: [u8; 8], join: &Join) {
+    pub(super) fn on_join(&mut self, now: Now, source: Path, hint: [u8; 8], join: &Join) {
         let join_id = JoinId(hint);
         let Some(secret) = self
             .invites
@@ -167,6 +172,7 @@ impl Node {
             return self.counters.count("join_too_many");
         }
         self.joiners.entry(join_id).or_default().insert(join.node);
+        self.note_knock(now, source);
         let last_session_s = row.map_or(0, |row| row.last_session_s);
         self.write_row(Row {
             node: join.node,
@@ -175,6 +181,12 @@ impl Node {
             last_session_s,
         });
         let (ix, admission) = self.join_session(now, join_id, join.node);
+        if let Some((by, joiner)) = self.introducer_of(source) {
+            self.punch(now, joiner, &secret);
+            if let Some(session) = self.admitting.get_mut(&ix) {
+                session.introducer = Some(by);
+            }
+        }
         let remote = Remote {
             tunnel,
             psk: secret.psk(),
@@ -210,12 +222,22 @@ impl Node {
         (ix, admission)
     }
 
-    pub(super) fn on_join_up(&mut self, now: Now, ix: JoinIx, endpoint: Underlay) {
+    pub(super) fn on_join_up(&mut self, now: Now, ix: JoinIx, endpoint: Path) {
         if let Some(session) = self.admitting.get_mut(&ix) {
             session.endpoint = Some(endpoint);
-            self.proofs.handle_up(now, SessionId::Join(ix), endpoint);
+            let node = session.node;
+            self.note_met(now, node, endpoint);
+            if endpoint.carries_data() {
+                self.proofs.handle_up(now, SessionId::Join(ix), endpoint);
+            }
             self.say_join_hello(now, ix);
         }
+    }
+
+    /// The hand by which a join session goes, if a member introduces it.
+    pub(super) fn hand_of_join(&self, ix: JoinIx) -> Option<Path> {
+        let endpoint = self.admitting.get(&ix)?.endpoint?;
+        (!endpoint.carries_data()).then_some(endpoint)
     }
 
     pub(super) fn say_join_hello(&mut self, now: Now, ix: JoinIx) {
@@ -236,19 +258,13 @@ impl Node {
         self.send(SessionId::Join(ix), Message::Hello(hello));
     }
 
-    pub(super) fn on_join_message(
-        &mut self,
-        now: Now,
-        ix: JoinIx,
-        source: Underlay,
-        message: Message,
-    ) {
+    pub(super) fn on_join_message(&mut self, now: Now, ix: JoinIx, source: Path, message: Message) {
         if !self.admitting.contains_key(&ix) {
             return self.counters.count("message_without_session");
         }
         match message {
             Message::Hello(hello) => self.on_join_hello(now, ix, hello.heard),
-            Message::Ping(ping) => self.on_ping(SessionId::Join(ix), source, &ping),
+            Message::Ping(ping) => self.on_ping(now, SessionId::Join(ix), source, &ping),
             Message::Pong(pong) => self.on_pong(now, SessionId::Join(ix), source, &pong),
             Message::Bye(_) => self.end_join(ix),
             Message::Redeem(redeem) => self.on_redeem(now, ix, &redeem),
@@ -262,7 +278,9 @@ impl Node {
             | Message::Refused(_)
             | Message::Link(_)
             | Message::Unlink(_)
-            | Message::Introduced(_) => self.counters.count("message_unused"),
+            | Message::Introduced(_)
+            | Message::Reaching(_)
+            | Message::Relaying(_) => self.counters.count("message_unused"),
         }
     }
 
@@ -404,10 +422,15 @@ impl Node {
             self.publish_lease(now);
         }
         let mut slots = self.grant_slots(node);
+        let introducer = self
+            .admitting
+            .get(&ix)
+            .and_then(|session| session.introducer);
+        slots.extend(self.slots_of_introducer(introducer));
         if role == InviteRole::Admin {
             slots.push(slot_of(Kind::Admin, &node.0, &[]));
         }
-        slots.retain(|slot| self.registry.holds(*slot).is_some());
+        let slots = self.with_signers(slots);
         if let Some(session) = self.admitting.get_mut(&ix) {
             session.granted = true;
         }
@@ -422,8 +445,7 @@ impl Node {
             .set(Timer::JoinOver(ix), now.at.after(JOIN_LINGER));
     }
 
-    /// Protocol §9: Network, the issuer's Admin, the joiner's Member, the issuer's Member, Peer and Lease, the epochs;
-    /// and the Admin of whoever signed the issuer's Member, without which it could not be believed.
+    /// Protocol §9: Network, the issuer's Admin, the joiner's Member, the issuer's Member, Peer and Lease, the epochs.
     fn grant_slots(&self, node: NodeId) -> Vec<Slot> {
         let root = self
             .members
@@ -438,16 +460,27 @@ impl Node {
             slot_of(Kind::Peer, me, &[]),
             slot_of(Kind::Lease, me, &[]),
         ];
-        if let Some(signer) = self
-            .members
-            .certificate(self.me)
-            .map(|certificate| certificate.signer)
-            && signer != self.me
-        {
-            slots.push(slot_of(Kind::Admin, &signer.0, &[]));
-        }
         slots.extend(self.epoch_slots(&root));
         slots
+    }
+
+    /// Those of `slots` that are held, and the Admin of whoever signed one of them: the first epoch is mostly the
+    /// founder's, whoever grants it, and a record whose signer is unknown is not believed.
+    fn with_signers(&self, slots: Vec<Slot>) -> Vec<Slot> {
+        let mut all: BTreeSet<Slot> = BTreeSet::new();
+        for slot in slots {
+            if let Some(held) = self.registry.get(slot) {
+                all.insert(slot);
+                let admin = slot_of(Kind::Admin, &held.record.signer().0, &[]);
+                all.extend(self.registry.holds(admin).map(|_| admin));
+            }
+        }
+        all.into_iter().collect()
+    }
+
+    /// What a joiner must hold of the member that brought it.
+    fn slots_of_introducer(&self, introducer: Option<PeerIx>) -> Vec<Slot> {
+        introducer.map_or_else(Vec::new, |peer| self.slots_to_meet(self.ids.node(peer)))
     }
 
     fn epoch_slots(&self, root: &[u8; 32]) -> Vec<Slot> {
@@ -465,7 +498,9 @@ impl Node {
         let Some(session) = self.admitting.get(&ix) else {
             return;
         };
-        let allowed = self.grant_slots(session.node);
+        let mut allowed = self.grant_slots(session.node);
+        allowed.extend(self.slots_of_introducer(session.introducer));
+        let allowed = self.with_signers(allowed);
         let admin = slot_of(Kind::Admin, &session.node.0, &[]);
         let may = |slot: &&Slot| allowed.contains(slot) || **slot == admin;
         if !session.granted || self.members.is_revoked(session.node) {
@@ -498,7 +533,7 @@ impl Node {
             .map_or([0; 32], |network| network.root.0);
         let mut slots = vec![slot_of(Kind::Member, &node.0, &[])];
         slots.extend(self.epoch_slots(&root));
-        slots.retain(|slot| self.registry.holds(*slot).is_some());
+        let slots = self.with_signers(slots);
         self.send(
             SessionId::Pair(peer),
             Message::Granted(Granted {
@@ -562,6 +597,7 @@ impl Admitting {
             node,
             made,
             endpoint: None,
+            introducer: None,
             heard_hello: false,
             granted: false,
             pending: None,

@@ -10,11 +10,12 @@ use crate::{
     addr::AddressPlan,
     gossip::{Shelf, Spread, Stored},
     ids::{NodeId, PeerIx, SessionId, Slot, Version},
-    keys::{Word, verify, verify_tunnel},
+    keys::verify_tunnel,
     members::{Change, MemberRefused, Verdict},
     node::{
         Node, Timer,
         output::{Notice, Output, Write},
+        verifying::is_signed,
     },
     registry::{Judged, Offered, Registry, RegistryRefused, SetAside},
     time::Now,
@@ -124,7 +125,9 @@ impl Node {
             | Message::Refused(_)
             | Message::Link(_)
             | Message::Unlink(_)
-            | Message::Introduced(_) => self.counters.count("message_unused"),
+            | Message::Introduced(_)
+            | Message::Reaching(_)
+            | Message::Relaying(_) => self.counters.count("message_unused"),
         }
     }
 
@@ -191,7 +194,7 @@ impl Node {
 
     fn take_from_network(&mut self, now: Now, record: Record, from: Option<PeerIx>) {
         let origin = Origin::Network(from);
-        if !self.is_signed(&record) {
+        if !is_signed(&record, self.network) {
             return self.on_refused(now, &record, "record_signature", origin);
         }
         self.take(now, record, origin);
@@ -199,16 +202,6 @@ impl Node {
 
     pub(super) fn take_own(&mut self, now: Now, record: Record) {
         self.take(now, record, Origin::Own);
-    }
-
-    fn is_signed(&self, record: &Record) -> bool {
-        verify(
-            record.signer(),
-            Word::Record,
-            &self.network.0,
-            &[record.signed_bytes()],
-            &record.signature(),
-        )
     }
 
     fn take(&mut self, now: Now, record: Record, origin: Origin) {
@@ -309,6 +302,8 @@ impl Node {
 
     /// Tells the other cores what a new record means for them.
     fn on_fact(&mut self, now: Now, record: &Record, body: &Body) {
+        self.note_home(record.node());
+        self.review_pace_after(body);
         match body {
             Body::Revoke(_) => self.on_revoked(now, record.node()),
             Body::Lease(lease) => {
@@ -316,9 +311,13 @@ impl Node {
                 if self.is_lonely || lease.left {
                     self.review_loneliness(now);
                 }
+                self.review_homes_soon(now);
                 self.review_peer(now, record.node());
             }
-            Body::Member(_) | Body::Peer(_) => self.review_peer(now, record.node()),
+            Body::Member(_) | Body::Peer(_) => {
+                self.review_homes_soon(now);
+                self.review_peer(now, record.node());
+            }
             Body::Heartbeat(heartbeat) => self.mesh_time.raise_floor(now, heartbeat.time),
             Body::Admin(_)
             | Body::Network(_)

@@ -1,8 +1,11 @@
 //! What happens to a node.
 
 use crate::{
-    addr::Underlay,
-    ids::{Boot, NodeId, PeerIx, SessionId},
+    addr::{Path, Underlay},
+    ids::{Boot, HandIx, LegIx, NodeId, PeerIx, SessionId},
+    paths::distress::Cause,
+    relay::LegEvent,
+    rendezvous,
     time::Moment,
     wire::{message::Message, sealed::Sealed},
 };
@@ -15,14 +18,14 @@ pub enum Input {
         /// In which session.
         session: SessionId,
         /// From where its datagram came.
-        source: Underlay,
+        source: Path,
         /// What it says.
         message: Message,
     },
     /// A sealed datagram was opened with one of the keys of [`super::Node::sealed_keys`] and its signature holds.
     Sealed {
         /// From where.
-        source: Underlay,
+        source: Path,
         /// Under which epoch's secret; 0 for those sealed by an invite.
         epoch: u32,
         /// The header's hint: the join id, or zero.
@@ -30,6 +33,15 @@ pub enum Input {
         /// What it says.
         body: Sealed,
     },
+    /// The data thread has a handshake that a third peer is to hand on.
+    Handed {
+        /// By which way.
+        hand: HandIx,
+        /// The datagram.
+        bytes: Vec<u8>,
+    },
+    /// How a stream went.
+    Stream(super::StreamEvent),
     /// A session changed.
     Session {
         /// Which.
@@ -56,16 +68,71 @@ pub enum Input {
         /// In which session.
         session: SessionId,
         /// From where.
-        source: Underlay,
+        source: Path,
     },
+    /// A leg is bound, or its relay is silent.
+    Leg {
+        /// Which.
+        leg: LegIx,
+        /// What became of it.
+        event: LegEvent,
+    },
+    /// A way that this machine carried for others is over.
+    WayOver {
+        /// One of its ends.
+        way: [u8; 4],
+    },
+    /// User data of a peer came by another path than ours goes.
+    Elsewhere {
+        /// In which session.
+        session: SessionId,
+        /// By which.
+        source: Path,
+    },
+    /// User data of a session goes out and is not answered.
+    Unheard {
+        /// Which session.
+        session: SessionId,
+        /// What is the matter.
+        cause: Cause,
+    },
+    /// A program sends long packets of a session again, though something is heard.
+    Resent {
+        /// Which session.
+        session: SessionId,
+    },
+    /// This machine was asleep: what NATs knew of it they may have forgotten.
+    Woke,
     /// The addresses of this machine's interfaces on the default route changed (protocol §5), the port included.
     Addresses(Vec<Underlay>),
+    /// The home router lets others in to us at this address, or does so no more.
+    Mapped(Option<Underlay>),
+    /// This machine is in so many LANs, or has other addresses there than when this was said last.
+    Places(usize),
+    /// A sealed datagram came to the LAN's port; it was opened and checked as one of [`Input::Sealed`].
+    Lan {
+        /// From where: a neighbour, by the prefixes of the interface.
+        source: Underlay,
+        /// The header's hint: the join id, or zero.
+        hint: [u8; 8],
+        /// What it says.
+        body: Sealed,
+    },
     /// An [`super::output::Output::Persist`] with a ticket was carried out.
     Persisted {
         /// Which.
         ticket: u64,
         /// Whether it is on the disk.
         outcome: PersistOutcome,
+    },
+    /// The DHT answered an [`super::output::Output::Slot`].
+    Slot(rendezvous::Answer),
+    /// A datagram of the DHT came to the main socket.
+    Dht {
+        /// From where.
+        source: Underlay,
+        /// The datagram.
+        bytes: Vec<u8>,
     },
     /// A deadline of [`super::Node::poll_timeout`] has come.
     Tick,
@@ -86,7 +153,7 @@ pub enum SessionEvent {
     /// It stands.
     Up {
         /// Where the other side is.
-        endpoint: Underlay,
+        endpoint: Path,
     },
     /// It is gone, not by our doing.
     Down,

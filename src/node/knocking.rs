@@ -1,10 +1,10 @@
 //! A peer knocks (protocol §2): is it new, is it believed, and into which state does its initiation go?
 
 use crate::{
-    addr::Underlay,
+    addr::Path,
     ids::{Boot, JoinId, NodeId, PeerIx, SessionId},
     keys::{InviteSecret, x25519_form},
-    members::epochs::Reach,
+    members::epochs::{Opener, Reach},
     node::{
         Node,
         input::Row,
@@ -26,6 +26,13 @@ pub enum SealedKey {
         /// The AEAD key.
         key: [u8; 32],
     },
+    /// An invite of another member: what it opens is handed on.
+    Introduction {
+        /// Whose.
+        issuer: NodeId,
+        /// The AEAD key.
+        key: [u8; 32],
+    },
     /// An invite of ours.
     Invite {
         /// Its secret.
@@ -39,13 +46,18 @@ impl SealedKey {
     /// The AEAD key.
     pub fn key(&self) -> &[u8; 32] {
         match self {
-            Self::Epoch { key, .. } | Self::Invite { key, .. } => key,
+            Self::Epoch { key, .. } | Self::Introduction { key, .. } | Self::Invite { key, .. } => {
+                key
+            }
         }
     }
 }
 
 /// A Knock or Join that comes within this time of the state it is for goes into that state (protocol §2).
 pub(super) const YOUNG: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long an initiation of ours counts as under way: as long as an attempt takes (design §9).
+const UNDER_WAY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// How long two boots of one node must not have taken turns until only one machine is thought to have its key: a clone
 /// that is in use knocks at least at every start, and mostly several times a day.
@@ -64,10 +76,7 @@ impl Node {
     pub fn sealed_keys(&self, now: Now, header: &Header) -> Vec<SealedKey> {
         match header.kind {
             Kind::Knock => self
-                .members
-                .epochs_for_byte(header.epoch, self.mesh_s(now))
-                .into_iter()
-                .filter(|opener| opener.reach == Reach::Everyone || self.members.is_admin(self.me))
+                .openers(now, header.epoch)
                 .map(|opener| SealedKey::Epoch {
                     epoch: opener.n,
                     key: opener.secret.knock_key(self.me),
@@ -82,13 +91,26 @@ impl Node {
                     key: invite.secret.join_key(),
                 })
                 .collect(),
-            Kind::Introduce | Kind::Beacon | Kind::Punch => Vec::new(),
+            Kind::Introduce => self.introduce_keys(JoinId(header.hint)),
+            Kind::Beacon => self.beacon_keys(now, header),
+            Kind::Punch => Vec::new(),
         }
     }
 
-    pub(super) fn on_knock(&mut self, now: Now, source: Underlay, (knock, epoch): (&Knock, u32)) {
+    /// The secrets under which others may begin something here: with an old one, at an admin alone, who renews.
+    pub(super) fn openers(&self, now: Now, epoch: u8) -> impl Iterator<Item = Opener<'_>> {
+        let openers = self.members.epochs_for_byte(epoch, self.mesh_s(now));
+        let is_admin = self.members.is_admin(self.me);
+        let all = openers.into_iter();
+        all.filter(move |opener| opener.reach == Reach::Everyone || is_admin)
+    }
+
+    pub(super) fn on_knock(&mut self, now: Now, source: Path, (knock, epoch): (&Knock, u32)) {
         if knock.node == self.me {
             return self.counters.count("knock_of_own");
+        }
+        if !self.is_by_right_hand(source, knock.node) {
+            return self.counters.count("knock_by_wrong_hand");
         }
         self.take_records_now(now, &knock.records);
         if !self.may_open(now, knock.node) {
@@ -102,6 +124,7 @@ impl Node {
         if row.is_some_and(|row| knock.stamp <= row.stamp) {
             return self.counters.count("knock_replayed");
         }
+        self.note_knock(now, source);
         let admission = self.judge_state(now, peer, knock.boot, row);
         self.note_boot(now, knock, row);
         if admission == Admission::Replace {
@@ -163,7 +186,7 @@ impl Node {
         let Some(pair) = self.pairs.get(&peer) else {
             return Admission::Keep;
         };
-        let own_handshake = self.attempts.is_under_way(peer);
+        let own_handshake = pair.dialled.is_some_and(|at| now.at.since(at) < UNDER_WAY);
         // A Knock of a new run can cross the answer that this run gave to our own initiation: a state that stands and
         // whose Hello is still to come, or named this boot, is the new run's already. Dropping it would leave the other
         // side with a session that nobody hears.
@@ -211,7 +234,7 @@ impl Node {
         Some(Remote { tunnel, psk })
     }
 
-    fn pair_psk(&self, node: NodeId) -> Option<[u8; 32]> {
+    pub(super) fn pair_psk(&self, node: NodeId) -> Option<[u8; 32]> {
         let zero = self.members.epoch0()?;
         Some(crate::keys::pair_psk(zero, self.me, node))
     }

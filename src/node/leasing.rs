@@ -11,7 +11,8 @@ use crate::{
     members::{Standing as Membership, admission, mesh_time::TOLERANCE_MS},
     node::{
         Node, Timer,
-        talking::{FEATURES, Goodbye, WIRE_MAX, WIRE_MIN},
+        roaming::SETTLED_AFTER,
+        talking::{Goodbye, WIRE_MAX, WIRE_MIN},
     },
     time::{Moment, Now},
     wire::{
@@ -133,23 +134,48 @@ impl Node {
     }
 
     pub(super) fn on_addresses(&mut self, now: Now, addresses: Vec<Underlay>) {
+        let is_start = self.candidates.interfaces().is_empty();
         self.candidates.handle_interfaces(&addresses);
+        self.prove_anew(now);
+        self.on_moved(now, &addresses);
+        self.meetings.handle_interfaces(now, &addresses);
+        // A move is many changes: one link goes, another comes, others see this machine elsewhere. Each would cost one of the
+        // few records that may go, and the last of them would not be told. Who starts is looked for at once.
+        if !is_start {
+            self.timers
+                .set_earlier(Timer::Peer, now.at.after(SETTLED_AFTER));
+        }
         self.publish_peer(now);
     }
 
-    /// Publishes the own Peer record if it says something new, as often as protocol §7 allows.
+    pub(super) fn on_mapped(&mut self, now: Now, address: Option<Underlay>) {
+        let before = self.candidates.mapped();
+        self.candidates.handle_mapped(address);
+        if let Some(before) = before.filter(|before| Some(*before) != self.candidates.mapped()) {
+            self.on_mapping_gone(now, before);
+        }
+        self.publish_peer(now);
+    }
+
+    /// Publishes the own Peer record if it says something new, as often as protocol §7 allows. Where it is due
+    /// already, new addresses wait for that; what this machine is good for does not.
     pub(super) fn publish_peer(&mut self, now: Now) {
-        let addresses = self.candidates.own();
+        let proven = self.proven_addresses(now);
+        let flags = self.own_flags(now, !proven.is_empty());
+        let addresses = self.with_hints(proven);
         let body = record::Peer {
             tunnel: self.identity.tunnel.public(),
-            cross: self.identity.tunnel.cross_sign(self.me, &self.network.0),
+            cross: self.cross,
             wire_min: WIRE_MIN,
             wire_max: WIRE_MAX,
-            features: FEATURES,
-            flags: PEER_FULL,
+            features: self.features(),
+            flags,
             addresses: Some(addresses).filter(|addresses| !addresses.is_empty()),
         };
-        if self.members.peer(self.me) == Some(&body) {
+        let held = self.members.peer(self.me);
+        let is_later = |at| at > now.at;
+        let waits = self.timers.at(&Timer::Peer).is_some_and(is_later);
+        if held.is_some_and(|held| *held == body || waits && held.flags == body.flags) {
             return;
         }
         if self.peer_changes.is_spent(now.at) {
@@ -185,6 +211,16 @@ impl Node {
             Ok(record) => self.take_own(now, record),
             Err(_) => self.counters.count("record_unsignable"),
         }
+    }
+
+    /// What others may ask of this machine.
+    fn own_flags(&self, now: Now, is_dialable: bool) -> u64 {
+        let outside = if is_dialable {
+            PEER_DIALABLE | PEER_HOME
+        } else {
+            0
+        };
+        PEER_FULL | outside | self.relay_flag(now) | self.stream_flag(now)
     }
 
     pub(super) fn on_daily(&mut self, now: Now) {
@@ -253,7 +289,7 @@ impl Node {
     }
 
     /// When the newest lease of any admin was made, unix s.
-    fn admin_seen_s(&self) -> u64 {
+    pub(super) fn admin_seen_s(&self) -> u64 {
         self.members
             .admins()
             .filter_map(|admin| self.registry.lease_made_s(admin))
@@ -272,7 +308,13 @@ impl Node {
 }
 
 /// Flags of the Peer record: bit 0, this peer holds the whole registry.
-const PEER_FULL: u64 = 1;
+pub(super) const PEER_FULL: u64 = 1;
+/// Bit 1: it is reached from outside.
+pub(super) const PEER_DIALABLE: u64 = 2;
+/// Bit 2: it hands on handshakes for others.
+pub(super) const PEER_HOME: u64 = 4;
+/// What a home has.
+pub(super) const PEER_HOME_FLAGS: u64 = PEER_FULL | PEER_DIALABLE | PEER_HOME;
 
 /// What an own lease says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ impl Node {
         while let Some(output) = self.links.poll_output() {
             any = true;
             match output {
+                overlay::Output::Dial(peer) if self.is_held_back(now, peer) => {}
                 overlay::Output::Dial(peer) => self.reach(now, peer, Purpose::Link),
                 overlay::Output::Ask(peer) => {
                     self.send(SessionId::Pair(peer), Message::Link(Link { yes: false }));
@@ -31,13 +32,13 @@ impl Node {
                 overlay::Output::Unlinked(peer) => self.gossip.handle_unlinked(peer),
                 overlay::Output::Ping(peer) => self.ping_link(now, peer),
                 overlay::Output::Close { peer, reason } => {
-                    let goodbye = match reason {
-                        overlay::CloseReason::Idle => Goodbye::Idle,
+                    match reason {
+                        // The other side's time is over as well, and nothing is sent for a pair that idles.
+                        overlay::CloseReason::Idle => self.drop_pair(now, peer),
                         overlay::CloseReason::Silent | overlay::CloseReason::Crowded => {
-                            Goodbye::Closing
+                            self.close_pair(now, peer, Goodbye::Closing);
                         }
-                    };
-                    self.close_pair(now, peer, goodbye);
+                    }
                 }
             }
         }
@@ -67,7 +68,7 @@ impl Node {
     }
 
     /// What a peer must hold of another to dial it.
-    fn slots_to_meet(&self, node: NodeId) -> Vec<Slot> {
+    pub(super) fn slots_to_meet(&self, node: NodeId) -> Vec<Slot> {
         let about = |kind, node: NodeId| slot_of(kind, &node.0, &[]);
         let signer = self
             .members
@@ -156,7 +157,7 @@ impl Node {
         self.candidates.handle_published(peer, &published);
         self.links.handle_address_changed(now, peer);
         self.attempts
-            .handle_candidates(peer, &self.candidates.of(now, peer));
+            .handle_candidates(peer, &self.paths_to(now, peer));
         self.review_peer(now, node);
     }
 

@@ -15,6 +15,18 @@
 //! | this peer says that it is there | `leasing` |
 //! | links are kept | `linking` |
 //! | a peer is reached | `reaching` |
+//! | peers meet in a LAN | `neighbours` |
+//! | through the hands of a third one | `calling` |
+//! | who may hand on for it | `housing` |
+//! | somebody joins through a member | `introducing` |
+//! | from outside, or not | `proving` |
+//! | a peer is reached where UDP goes nowhere | `streaming` |
+//! | a third peer carries | `relaying` |
+//! | the path to it is chosen | `pathing` |
+//! | the port of a peer is guessed | `guessing` |
+//! | this machine moves, or a peer does | `roaming` |
+//! | two peers meet whom nobody brings together | [`meeting`] |
+//! | somebody asks why a path is what it is | [`explaining`] |
 //! | services are published | `serving` |
 //! | names and addresses are told | `naming` |
 //! | somebody looks | [`status`] |
@@ -32,37 +44,60 @@ use crate::{
     members::{Members, invites::Invites, mesh_time::MeshTime},
     node::{
         admitting::Admitting,
+        calling::Claims,
         input::{Input, Row},
         kept::Kept,
         knocking::Left,
         leasing::PeerChanges,
+        meeting::Meetings,
         output::{Notice, Output, Write},
+        proving::Proving,
         talking::Pair,
         verifying::Unverified,
     },
-    overlay::{Limits, Links},
-    paths::{attempt::Attempts, candidates::Candidates, proof::Proofs},
+    overlay::{Limits, Links, homes::Homes},
+    paths::{
+        attempt::Attempts, candidates::Candidates, dossier::Dossiers, guessing::Guesses,
+        hands::Hands, history::History, introductions::Introductions, lan::Lan,
+        listening::Listening, outside::Outside, passing::Passing, proof::Proofs, seen::Seen,
+    },
     registry::Registry,
+    relay::{
+        asking::Asking,
+        grants::{Grants, Willing},
+    },
     time::{Moment, Now, Timers},
     wire::{message::Message, record::Record, sealed::Sealed},
 };
 
 mod admitting;
+mod calling;
 #[cfg(test)]
 mod convergence;
+pub mod explaining;
 pub mod founding;
 mod gossiping;
+mod guessing;
+mod housing;
 pub mod input;
+mod introducing;
 pub mod joiner;
 pub mod kept;
 mod knocking;
 mod leasing;
 mod linking;
+pub mod meeting;
 mod naming;
+mod neighbours;
 pub mod output;
+mod pathing;
+mod proving;
 mod reaching;
+mod relaying;
+mod roaming;
 mod serving;
 pub mod status;
+mod streaming;
 mod talking;
 #[cfg(test)]
 mod tests;
@@ -70,8 +105,11 @@ mod verifying;
 
 pub use admitting::{InviteOptions, InviteRefused, RecoverRefused};
 pub use knocking::SealedKey;
+pub use neighbours::Neighbour;
 pub use serving::{ServiceRefused, ServiceWish};
 pub use status::{Snapshot, Whois};
+pub use streaming::StreamEvent;
+pub use verifying::is_signed;
 
 /// The keys of this machine in one network, and this run of its agent.
 #[derive(Clone, Debug)]
@@ -93,8 +131,14 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether this host can use the network's IPv4.
     pub ipv4: Ipv4Use,
+    /// Whether TLS streams are taken where others reach this machine.
+    pub streams: bool,
     /// Where DNS over TCP is answered on the own mesh address.
     pub dns_tcp_port: u16,
+    /// Whether this machine carries for others.
+    pub relay: Willing,
+    /// Whether its user data may go by transports.
+    pub transports: bool,
     /// The version this build calls itself, unix s of its making: part of the floor under mesh time.
     pub built_s: u64,
 }
@@ -126,6 +170,8 @@ pub struct Restored {
 pub struct Node {
     me: NodeId,
     identity: Identity,
+    /// That the tunnel key is this node's, by its own word.
+    cross: [u8; 64],
     network: NetworkId,
     settings: Settings,
     rng: ChaCha8Rng,
@@ -138,7 +184,25 @@ pub struct Node {
     links: Links,
     attempts: Attempts,
     proofs: Proofs,
+    guesses: Guesses,
     candidates: Candidates,
+    homes: Homes,
+    /// Everybody who said at some time that it is a home: few of many.
+    known_homes: BTreeSet<NodeId>,
+    lan: Lan,
+    hands: Hands,
+    passing: Passing,
+    listening: Listening,
+    introductions: Introductions,
+    seen: Seen,
+    outside: Outside,
+    proving: Proving,
+    claims: BTreeMap<PeerIx, Claims>,
+    grants: Grants,
+    asking: Asking,
+    dossiers: Dossiers,
+    history: History,
+    meetings: Meetings,
     /// When the newest lease of an admin was made that was ever seen in this run, unix s (protocol §8).
     admin_seen_s: u64,
     kept: Kept,
@@ -157,6 +221,8 @@ pub struct Node {
     peer_changes: PeerChanges,
     joiners: BTreeMap<JoinId, BTreeSet<NodeId>>,
     waiting_pings: BTreeMap<PeerIx, Vec<u64>>,
+    told: roaming::Told,
+    streaming: streaming::Streaming,
     /// No lease of anybody else is in force.
     is_lonely: bool,
     counters: Counters,
@@ -204,8 +270,30 @@ enum Timer {
     JoinOver(JoinIx),
     /// After a start: knock at a peer with which a session stood.
     Burst(PeerIx),
+    /// UDP had its time: try a stream to a peer, or UDP again where a stream stands.
+    Stream(PeerIx),
+    /// Compute the own homes.
+    Homes,
+    /// Ask anew whether this machine is reached from outside.
+    Prove,
+    /// The records of a peer had time to come: knock at it as a link asked.
+    KnockAt(NodeId),
+    /// Others had time to knock: dial what waited for that.
+    Knocked,
+    /// A session goes a long way: look for a shorter one, for the so-manieth time.
+    Closer(PeerIx, usize),
+    /// This machine is elsewhere: tell those that programs talk with.
+    Moved,
     /// Daily duties: heartbeat, renewal.
     Daily,
+    /// End a session that stands by hand and found no path.
+    Pathless(PeerIx),
+    /// Ask relays for a way to a peer that has not answered.
+    AskRelays(PeerIx),
+    /// Make a session anew whose leg rested and does not carry again.
+    WakeUp(PeerIx),
+    /// Write down why the path to a peer is not direct.
+    Judge(PeerIx),
 }
 
 impl Node {
@@ -228,11 +316,14 @@ impl Node {
             rng.fill_bytes(&mut seed);
             seed
         };
-        let (gossip_seed, links_seed, attempts_seed, proofs_seed) =
-            (draw(), draw(), draw(), draw());
+        let [gossip_seed, links_seed, attempts_seed, proofs_seed] =
+            [draw(), draw(), draw(), draw()];
+        let [lan_seed, grants_seed, asking_seed] = [draw(), draw(), draw()];
+        let [meetings_seed, guesses_seed] = [draw(), draw()];
         let floor_s = restored.kept.floor_s.max(settings.built_s);
         let mut node = Self {
             me,
+            cross: identity.tunnel.cross_sign(me, &network.0),
             identity,
             network,
             rng,
@@ -245,10 +336,27 @@ impl Node {
             links: Links::new(me, settings.limits, links_seed),
             attempts: Attempts::new(attempts_seed),
             proofs: Proofs::new(proofs_seed),
+            guesses: Guesses::new(guesses_seed),
+            grants: Grants::new(grants_seed, settings.relay),
+            asking: Asking::new(asking_seed),
             candidates: Candidates::new(AddressPlan {
                 network,
                 pool4: AddressPlan::default_pool4(network),
             }),
+            homes: Homes::default(),
+            known_homes: BTreeSet::new(),
+            lan: Lan::new(lan_seed),
+            hands: Hands::default(),
+            passing: Passing::default(),
+            listening: Listening::default(),
+            introductions: Introductions::default(),
+            seen: Seen::default(),
+            outside: Outside::default(),
+            proving: Proving::default(),
+            claims: BTreeMap::new(),
+            dossiers: Dossiers::default(),
+            history: History::default(),
+            meetings: Meetings::new(me, meetings_seed),
             admin_seen_s: 0,
             invites: Invites::new(restored.kept.invites.clone()),
             kept: restored.kept,
@@ -270,6 +378,8 @@ impl Node {
             peer_changes: PeerChanges::default(),
             joiners: BTreeMap::new(),
             waiting_pings: BTreeMap::new(),
+            told: roaming::Told::default(),
+            streaming: streaming::Streaming::default(),
             is_lonely: false,
             counters: Counters::default(),
             settings,
@@ -304,11 +414,16 @@ impl Node {
             } => match body {
                 Sealed::Knock(knock) => self.on_knock(now, source, (&knock, epoch)),
                 Sealed::Join(join) => self.on_join(now, source, hint, &join),
-                Sealed::Introduce(_) | Sealed::Beacon(_) | Sealed::Punch(_) => {
+                Sealed::Introduce(introduce) => {
+                    self.on_introduce(now, source, hint, introduce.datagram);
+                }
+                Sealed::Beacon(_) | Sealed::Punch(_) => {
                     self.counters.count("sealed_unused");
                 }
             },
             Input::Session { session, event } => self.on_session(now, session, event),
+            Input::Stream(event) => self.on_stream(now, event),
+            Input::Handed { hand, bytes } => self.on_handed(now, hand, bytes),
             Input::Wanted { peer } => self.on_wanted(now, peer),
             Input::Heard {
                 session: SessionId::Pair(peer),
@@ -320,9 +435,22 @@ impl Node {
                 ..
             }
             | Input::Tick => {}
+            Input::Leg { leg, event } => self.on_leg(now, leg, event),
+            Input::WayOver { way } => self.on_way_over(way),
             Input::NewPath { session, source } => self.on_new_path(now, session, source),
+            Input::Elsewhere { session, source } => {
+                self.proofs.handle_elsewhere(now, session, source);
+            }
+            Input::Unheard { session, cause } => self.on_unheard(now, session, cause),
+            Input::Resent { session } => self.proofs.handle_resent(now, session),
+            Input::Woke => self.on_woke(now),
             Input::Addresses(addresses) => self.on_addresses(now, addresses),
+            Input::Mapped(address) => self.on_mapped(now, address),
+            Input::Places(places) => self.on_places(now, places),
+            Input::Lan { source, hint, body } => self.on_lan(now, source, hint, &body),
             Input::Persisted { ticket, outcome } => self.on_persisted(now, ticket, outcome),
+            Input::Slot(answer) => self.on_slot_answer(now, answer),
+            Input::Dht { source, bytes } => self.on_dht_datagram(now, source, &bytes),
         }
         self.finish_turn(now);
     }
@@ -338,8 +466,13 @@ impl Node {
             self.timers.next(),
             self.gossip.poll_timeout(),
             self.links.poll_timeout(),
+            self.homes.poll_timeout(),
             self.attempts.poll_timeout(),
             self.proofs.poll_timeout(),
+            self.guesses.poll_timeout(),
+            self.lan.poll_timeout(),
+            self.asking.poll_timeout(),
+            self.meetings.poll_timeout(),
         ]
         .into_iter()
         .flatten()
@@ -398,6 +531,7 @@ impl Node {
             self.on_timer(now, timer);
         }
         self.verify_some(now);
+        self.review_meetings(now);
         self.drain_cores(now);
         self.publish_if_due(now);
     }
@@ -412,7 +546,18 @@ impl Node {
             Timer::Publish => self.publication.stale = true,
             Timer::JoinOver(join) => self.on_join_over(join),
             Timer::Burst(peer) => self.knock_again(now, peer),
+            Timer::Stream(peer) => self.on_stream_due(now, peer),
+            Timer::Homes => self.review_homes(now),
+            Timer::Prove => self.on_prove(now),
+            Timer::KnockAt(node) => self.on_wish_due(now, node),
+            Timer::Knocked => self.stop_waiting_for_knocks(now),
+            Timer::Closer(peer, tries) => self.on_closer(now, peer, tries),
+            Timer::Moved => self.on_settled(now),
             Timer::Daily => self.on_daily(now),
+            Timer::Pathless(peer) => self.on_pathless(now, peer),
+            Timer::AskRelays(peer) => self.on_ask_relays(now, peer),
+            Timer::WakeUp(peer) => self.on_wake_up(now, peer),
+            Timer::Judge(peer) => self.judge_way(now, peer),
         }
     }
 
@@ -423,12 +568,22 @@ impl Node {
             &gossiping::RegistryShelf::new(&self.registry, self.mesh_time.mesh_s(now)),
         );
         self.links.handle_timeout(now);
+        self.homes.handle_timeout(now);
         self.attempts.handle_timeout(now);
         self.proofs.handle_timeout(now);
+        self.guesses.handle_timeout(now);
+        self.lan.handle_timeout(now);
+        self.asking.handle_timeout(now);
+        self.tend_meetings(now);
         loop {
             let quiet = !self.drain_links(now)
+                & !self.drain_homes(now)
                 & !self.drain_attempts(now)
-                & !self.drain_proofs()
+                & !self.drain_meetings(now)
+                & !self.drain_proofs(now)
+                & !self.drain_guesses(now)
+                & !self.drain_lan(now)
+                & !self.drain_asking(now)
                 & !self.drain_gossip();
             if quiet {
                 return;
@@ -446,10 +601,15 @@ impl Node {
     }
 
     fn send(&mut self, session: SessionId, message: Message) {
+        // A join session that a member introduces has no other path than that member's hand.
+        let via = match session {
+            SessionId::Join(join) => self.hand_of_join(join),
+            SessionId::Pair(_) => None,
+        };
         self.outbox.push_back(Output::Send {
             session,
             message,
-            via: None,
+            via,
         });
     }
 

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use crate::{
-    addr::Underlay,
+    addr::{Path, Underlay},
     ids::{NodeId, PeerIx, SessionId},
     node::{input::Row, kept::Kept},
+    paths::sizes::Room,
+    relay::Order,
+    rendezvous,
     services::Splice,
     tables::{Admission, Tables},
     time::Moment,
-    wire::{message::Message, record::Record},
+    wire::{message::Message, record::Record, sealed::Header},
 };
 
 /// One thing to do. The shell does them in order; a `Persist` is done before what comes after it.
@@ -22,7 +25,7 @@ pub enum Output {
         /// What.
         message: Message,
         /// Where to, if not to the session's endpoint.
-        via: Option<Underlay>,
+        via: Option<Path>,
     },
     /// Knock (or Join) and initiate at every address; the shell seals, signs and draws nonces.
     Dial {
@@ -31,7 +34,7 @@ pub enum Output {
         /// The other side's keys.
         remote: Remote,
         /// Where to.
-        to: Vec<Underlay>,
+        to: Vec<Path>,
         /// What is sealed before the initiation.
         first: FirstContact,
     },
@@ -42,16 +45,91 @@ pub enum Output {
         /// The other side's keys.
         remote: Remote,
         /// From where.
-        source: Underlay,
+        source: Path,
         /// What becomes of an older state.
         admission: Admission,
+    },
+    /// A datagram came by a third peer's hand: it is taken in as from there.
+    Take {
+        /// By which way.
+        source: Path,
+        /// The datagram.
+        bytes: Vec<u8>,
+    },
+    /// Begin a TLS stream to a peer; [`super::input::Input::Stream`] tells what came of it.
+    OpenStream {
+        /// To whom.
+        peer: PeerIx,
+        /// Tried one after the other, at the port that is there and at 443.
+        to: Vec<Underlay>,
+        /// Under whose key its first bytes are.
+        header: Header,
+        /// What that key is made of.
+        secret: crate::keys::NetSecret,
+    },
+    /// Say on every LAN that this peer is there; the shell signs, seals, and adds the port.
+    Beacon {
+        /// The epoch sealed with.
+        epoch: u32,
+        /// Its secret.
+        secret: crate::keys::NetSecret,
+        /// Greater than all before.
+        stamp: u64,
     },
     /// Move a session's data.
     SetPath {
         /// Whose.
         session: SessionId,
         /// Where to.
-        endpoint: Underlay,
+        endpoint: Path,
+    },
+    /// Move a session's data to where packets arrive sooner: when nothing was sent for `gap`, or after 2 s.
+    Move {
+        /// Whose.
+        session: SessionId,
+        /// Where to.
+        endpoint: Path,
+        /// How much sooner they arrive.
+        gap: std::time::Duration,
+    },
+    /// Send a session's packets by a second path too, or no longer.
+    Mirror {
+        /// Whose.
+        session: SessionId,
+        /// By which.
+        via: Option<Path>,
+    },
+    /// Open sockets beside the main one, each of which sends there: the port of one of them may be guessed.
+    Open {
+        /// In which session.
+        session: SessionId,
+        /// Where to.
+        to: Underlay,
+        /// How many.
+        sockets: usize,
+        /// When those that were not hit are closed.
+        until: Moment,
+    },
+    /// Both ends of a session have transports: its user data is to go by them. Said once while it stands.
+    Transport {
+        /// Whose.
+        session: SessionId,
+        /// With whom.
+        other: OtherEnd,
+    },
+    /// Let a session's packets wait: no path is known to work.
+    Withdraw {
+        /// Whose.
+        session: SessionId,
+    },
+    /// Packets of a session may be so long.
+    SetRoom {
+        /// Whose.
+        session: SessionId,
+        /// By which path.
+        endpoint: Path,
+        /// How long.
+        room: Room,
     },
     /// Forget a session.
     Close {
@@ -65,6 +143,8 @@ pub enum Output {
         /// Until when.
         until: Moment,
     },
+    /// About relays, for the data threads.
+    Relay(Order),
     /// New tables for the data threads.
     Publish(Arc<Tables>),
     /// The splices that must be served now, all of them.
@@ -81,9 +161,27 @@ pub enum Output {
         /// As asked.
         tag: u64,
         /// From where.
-        endpoint: Underlay,
+        endpoint: Path,
         /// From Ping to Pong.
         rtt: std::time::Duration,
+    },
+    /// Ask the DHT; say [`super::input::Input::Slot`] with what it answers.
+    Slot(rendezvous::Ask),
+    /// Send this as it is, by the main socket or on a stream.
+    Datagram {
+        /// Where to.
+        to: Path,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Send a Punch from the main socket: it opens the own NAT for a joiner that is on its way.
+    Punch {
+        /// Where to.
+        to: Underlay,
+        /// The invite it comes by.
+        invite: crate::keys::InviteSecret,
+        /// Unix ms.
+        stamp: u64,
     },
     /// Something a person should know now; also in `health` while it lasts.
     Notice(Notice),
@@ -101,6 +199,23 @@ pub struct Remote {
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Remote(…)")
+    }
+}
+
+/// What the transports of a pair need to know of the other end.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OtherEnd {
+    /// Who it is.
+    pub node: NodeId,
+    /// Its tunnel key as its Peer record carries it, ed25519 form.
+    pub tunnel: [u8; 32],
+    /// The pair's preshared key.
+    pub psk: [u8; 32],
+}
+
+impl std::fmt::Debug for OtherEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "OtherEnd({:?}, …)", self.node)
     }
 }
 
@@ -129,6 +244,32 @@ pub enum FirstContact {
         /// Greater than all before.
         stamp: u64,
     },
+}
+
+impl FirstContact {
+    /// The same as it goes by this path: by hand a Knock goes without records, which the home sends ahead.
+    #[must_use]
+    pub fn by(&self, path: Path) -> Self {
+        match (self, path) {
+            (
+                Self::Knock {
+                    receiver,
+                    epoch,
+                    secret,
+                    stamp,
+                    ..
+                },
+                Path::Handed(_),
+            ) => Self::Knock {
+                receiver: *receiver,
+                epoch: *epoch,
+                secret: secret.clone(),
+                stamp: *stamp,
+                records: Vec::new(),
+            },
+            (whole, _) => whole.clone(),
+        }
+    }
 }
 
 /// Something to write down.

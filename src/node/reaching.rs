@@ -1,17 +1,20 @@
 //! A peer is reached (protocol §2, §5; design §9): Knock and initiation to every candidate, the proof of an address by
 //! Ping and Pong, and the end of an attempt that found no way.
 
+use std::net::IpAddr;
+
 use crate::{
-    addr::Underlay,
+    addr::{Path, Underlay},
     ids::{NodeId, PeerIx, SessionId},
     node::{
-        Node,
+        Node, StreamEvent,
         output::{FirstContact, Output},
+        talking::Pair,
     },
     paths::{attempt, attempt::Purpose, proof},
     time::{Moment, Now},
     wire::{
-        message::{Message, Ping, Pong},
+        message::Pong,
         record::{Kind, slot_of},
     },
 };
@@ -20,18 +23,41 @@ impl Node {
     /// A packet waits for a peer with which no session stands. If one stood as far as is known here, its end is still on
     /// its way: waiting for that would leave the packet waiting for ever.
     pub(super) fn on_wanted(&mut self, now: Now, peer: PeerIx) {
-        if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
+        if self.wake_way(now, peer) {
+            return;
+        }
+        let is_up = self.is_up(peer);
+        if is_up && !self.is_pathless(peer) {
             self.on_pair_gone(now, peer);
         }
         self.reach(now, peer, Purpose::Wanted);
     }
 
     pub(super) fn reach(&mut self, now: Now, peer: PeerIx, purpose: Purpose) {
-        if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
+        let is_up = self.is_up(peer);
+        if is_up && !self.attempts.is_under_way(peer) {
             return;
         }
+        let ways = self.ways_to(now, peer);
+        self.attempts.start(now, peer, purpose, ways);
+        self.plan_stream(now, peer);
+        self.plan_relays(now, peer);
+    }
+
+    /// Opens a session with a home of somebody else, by its addresses alone: homes of homes are not asked.
+    pub(super) fn open_home(&mut self, now: Now, home: PeerIx) {
+        if !self.attempts.is_under_way(home) && self.may_open(now, self.ids.node(home)) {
+            let paths = self.paths_to(now, home);
+            self.attempts
+                .start(now, home, Purpose::Link, paths.as_slice());
+        }
+    }
+
+    /// Where a session with a peer may be tried now.
+    pub(super) fn paths_to(&self, now: Now, peer: PeerIx) -> Vec<Path> {
         let candidates = self.candidates.of(now, peer);
-        self.attempts.start(now, peer, purpose, &candidates);
+        let direct = candidates.into_iter().map(Path::Direct);
+        direct.chain(self.stream_to(peer)).collect()
     }
 
     /// After a start: a peer that had a session with the run before hears that this is a new one.
@@ -41,25 +67,43 @@ impl Node {
         }
     }
 
-    /// After a grant: the issuer is where the join session found it.
-    pub fn meet(&mut self, now: Now, node: NodeId, endpoint: Underlay) {
+    /// After a grant: the issuer is where the join session found it; if that is a stream, on the machine that took it.
+    pub fn meet(&mut self, now: Now, node: NodeId, (endpoint, host): (Path, Option<IpAddr>)) {
         let peer = self.ids.intern(node);
-        self.candidates.handle_proven(now, peer, endpoint);
+        self.meet_at(now, peer, (endpoint, host));
+        self.finish_turn(now);
+    }
+
+    fn meet_at(&mut self, now: Now, peer: PeerIx, (endpoint, host): (Path, Option<IpAddr>)) {
+        if let Path::Stream(stream) = endpoint {
+            self.on_stream(now, StreamEvent::Opened { peer, stream, host });
+        }
+        self.note_working(now, peer, endpoint);
         self.reach(now, peer, Purpose::Link);
+    }
+
+    /// After a grant by a member's hand: that member is where the join session found it, and the issuer is called through
+    /// it.
+    pub fn meet_through(
+        &mut self,
+        now: Now,
+        introducer: NodeId,
+        at: (Path, Option<IpAddr>),
+        issuer: NodeId,
+    ) {
+        let (by, issuer) = (self.ids.intern(introducer), self.ids.intern(issuer));
+        self.meet_at(now, by, at);
+        let mut ways = self.ways_to(now, issuer);
+        ways.links.insert(0, by);
+        self.attempts.start(now, issuer, Purpose::Link, ways);
         self.finish_turn(now);
     }
 
     /// A rekey needs a Knock: it goes where the session is, into the state that stands.
     pub(super) fn knock_for_rekey(&mut self, now: Now, peer: PeerIx) {
-        let Some(endpoint) = self
-            .pairs
-            .get(&peer)
-            .and_then(|pair| pair.up.as_ref())
-            .map(|up| up.endpoint)
-        else {
-            return;
-        };
-        self.dial(now, peer, vec![endpoint]);
+        if let Some(endpoint) = self.open_path(peer) {
+            self.dial(now, peer, vec![endpoint]);
+        }
     }
 
     pub(super) fn drain_attempts(&mut self, now: Now) -> bool {
@@ -67,8 +111,24 @@ impl Node {
         while let Some(output) = self.attempts.poll_output() {
             any = true;
             match output {
-                attempt::Output::Dial { peer, to } => self.dial(now, peer, to),
+                attempt::Output::Dial { peer, to } => {
+                    self.dossiers.note_dialled(now.at, peer, &to);
+                    self.dial(now, peer, to);
+                }
+                attempt::Output::Call {
+                    peer,
+                    mut to,
+                    through,
+                } => {
+                    self.dossiers.note_dialled(now.at, peer, &to);
+                    self.dossiers.note_called(now.at, peer, &through);
+                    to.extend(self.hands_through(now, peer, &through));
+                    if !to.is_empty() {
+                        self.dial(now, peer, to);
+                    }
+                }
                 attempt::Output::Unreachable { peer, until } => {
+                    self.note_unreached(now, peer);
                     self.outbox.push_back(Output::Unreachable { peer, until });
                 }
                 attempt::Output::Failed { peer } => self.on_attempt_failed(now, peer),
@@ -79,16 +139,21 @@ impl Node {
 
     fn on_attempt_failed(&mut self, now: Now, peer: PeerIx) {
         self.links.handle_dial_failed(now, peer);
+        self.homes.handle_silent(now, peer);
         self.waiting_pings.remove(&peer);
-        if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_none()) {
-            self.outbox.push_back(Output::Close {
-                session: SessionId::Pair(peer),
-            });
-            self.on_pair_gone(now, peer);
+        let is_useless = |pair: &Pair| pair.usable().is_none();
+        if self.pairs.get(&peer).is_some_and(is_useless) {
+            self.drop_pair(now, peer);
         }
     }
 
-    fn dial(&mut self, now: Now, peer: PeerIx, to: Vec<Underlay>) {
+    pub(super) fn dial(&mut self, now: Now, peer: PeerIx, to: Vec<Path>) {
+        let newest = self.members.newest_epoch().map(|(n, _)| n);
+        self.dial_under(now, peer, to, newest);
+    }
+
+    /// Knocks under the secret of an epoch and initiates.
+    pub(super) fn dial_under(&mut self, now: Now, peer: PeerIx, to: Vec<Path>, epoch: Option<u32>) {
         let node = self.ids.node(peer);
         if !self.may_open(now, node) {
             return self.counters.count("dial_not_member");
@@ -96,16 +161,15 @@ impl Node {
         let Some(remote) = self.remote(node) else {
             return self.counters.count("dial_without_keys");
         };
-        let Some((epoch, secret)) = self
-            .members
-            .newest_epoch()
-            .map(|(n, secret)| (n, secret.clone()))
-        else {
+        let secret = |n| Some((n, self.members.epoch(n)?.clone()));
+        let Some((epoch, secret)) = epoch.and_then(secret) else {
             return self.counters.count("dial_without_epoch");
         };
-        self.pairs
-            .entry(peer)
-            .or_insert_with(|| super::talking::Pair::new(now.at));
+        let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
+        pair.dialled = Some(now.at);
+        for path in &to {
+            self.note_sent(now, *path);
+        }
         let stamp = self.next_stamp(now);
         let first = FirstContact::Knock {
             receiver: node,
@@ -140,22 +204,16 @@ impl Node {
         held.map(|held| held.record.bytes().to_vec()).collect()
     }
 
-    pub(super) fn on_new_path(&mut self, now: Now, session: SessionId, source: Underlay) {
-        self.proofs.handle_new_path(now, session, source);
-    }
-
-    pub(super) fn on_pong(&mut self, now: Now, session: SessionId, source: Underlay, pong: &Pong) {
+    pub(super) fn on_pong(&mut self, now: Now, session: SessionId, source: Path, pong: &Pong) {
         let proof = self.proofs.handle_pong(now, session, pong.nonce, source);
         let SessionId::Pair(peer) = session else {
             return;
         };
         match proof {
             proof::Proof::Unknown => return self.counters.count("pong_unknown"),
-            proof::Proof::Proven { endpoint, .. } => {
-                if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
-                    up.endpoint = endpoint;
-                }
-                self.candidates.handle_proven(now, peer, endpoint);
+            proof::Proof::Proven { path, rtt, .. } => {
+                self.note_leg_pong(now, peer, source, rtt);
+                self.note_working(now, peer, path);
             }
             proof::Proof::Answered {
                 tag: Some(tag),
@@ -167,7 +225,9 @@ impl Node {
                     rtt,
                 });
             }
-            proof::Proof::Answered { tag: None, .. } => {}
+            proof::Proof::Answered { tag: None, rtt } => {
+                self.note_leg_pong(now, peer, source, rtt);
+            }
         }
         if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
             up.heard = now.at;
@@ -175,40 +235,32 @@ impl Node {
                 .handle_heard(now, peer, now.at, Moment::default());
         }
         if let Some(observed) = pong.observed {
-            self.candidates.handle_observed(peer, source, observed);
+            self.note_observed(now, peer, source, observed);
+            self.note_own_addresses(now);
             self.publish_peer(now);
         }
     }
 
-    pub(super) fn drain_proofs(&mut self) -> bool {
-        let mut any = false;
-        while let Some(output) = self.proofs.poll_output() {
-            any = true;
-            match output {
-                proof::Output::Ping {
-                    session,
-                    via,
-                    nonce,
-                    path,
-                } => {
-                    let message = Message::Ping(Ping {
-                        nonce,
-                        path,
-                        pad: None,
-                    });
-                    self.outbox.push_back(Output::Send {
-                        session,
-                        message,
-                        via,
-                    });
-                }
-                proof::Output::SetPath { session, endpoint } => {
-                    self.outbox.push_back(Output::SetPath { session, endpoint });
-                }
-                proof::Output::Unanswered { .. } => self.counters.count("ping_unanswered"),
-            }
+    /// A peer says where it sees us; it counts where nothing lies between.
+    pub(super) fn note_observed(
+        &mut self,
+        now: Now,
+        observer: PeerIx,
+        at: Path,
+        observed: Underlay,
+    ) {
+        if let Some(at) = at.direct() {
+            self.candidates.handle_observed(observer, at, observed);
+            self.note_told(now, at, observed);
+            self.drop_left_addresses(now);
         }
-        any
+    }
+
+    /// A session stands at a path, or a Pong has proven it: a socket is tried again later.
+    pub(super) fn note_working(&mut self, now: Now, peer: PeerIx, path: Path) {
+        if let Some(address) = path.direct() {
+            self.candidates.handle_proven(now, peer, address);
+        }
     }
 
     pub(super) fn ping_link(&mut self, now: Now, peer: PeerIx) {
@@ -218,7 +270,7 @@ impl Node {
     /// Sends one Ping for a person; [`Output::Ponged`] with the tag answers. Opens a session if there is none.
     pub fn ping(&mut self, now: Now, node: NodeId, tag: u64) {
         let peer = self.ids.intern(node);
-        if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
+        if self.pairs.get(&peer).and_then(Pair::usable).is_some() {
             self.proofs.ping(now, SessionId::Pair(peer), Some(tag));
         } else {
             self.waiting_pings.entry(peer).or_default().push(tag);

@@ -49,6 +49,9 @@ pub enum ServiceRefused {
     /// The instance's name is none.
     #[error("{0:?} cannot be the name of an instance")]
     InstanceName(String),
+    /// A weight of nothing would send nobody there.
+    #[error("a weight is 1 or more, 100 is the usual")]
+    NoWeight,
     /// Two services of one peer cannot have one port until services have addresses of their own.
     #[error("port {port} of this machine is {service}'s already")]
     PortTaken {
@@ -67,6 +70,9 @@ pub enum ServiceRefused {
     TooLong(String),
 }
 
+/// The weight of whoever names none (protocol §11).
+const USUAL_WEIGHT: u64 = 100;
+
 /// How many services a peer may publish (protocol §7).
 const MOST_SERVICES: usize = 64;
 
@@ -83,6 +89,10 @@ pub struct Instance {
     pub ports: Vec<(Transport, u16)>,
     /// Whether the peer's certificate lets it use the network-wide name.
     pub offered: bool,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its weight among the instances.
+    pub weight: u64,
 }
 
 impl Node {
@@ -95,20 +105,89 @@ impl Node {
         now: Now,
         wish: ServiceWish,
     ) -> Result<Published, ServiceRefused> {
+        self.service_add_among(now, wish, |_| false)
+    }
+
+    /// Whether service and instance may be called so, and whether it weighs anything.
+    ///
+    /// # Errors
+    /// A name is no label of design §3 or is reserved, or the weight is 0.
+    pub fn judge_wish(wish: &ServiceWish) -> Result<(), ServiceRefused> {
         if !is_service_name(&wish.name) {
-            return Err(ServiceRefused::Name(wish.name));
+            return Err(ServiceRefused::Name(wish.name.clone()));
         }
+        if wish.weight == 0 {
+            return Err(ServiceRefused::NoWeight);
+        }
+        match &wish.instance {
+            Some(instance) if !is_service_name(instance) => {
+                Err(ServiceRefused::InstanceName(instance.clone()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Publishes what files define, judged as a whole: services may change names and ports with one another. Of what
+    /// files defined before, only what `stays` says is kept beside it. One outcome for each wish.
+    pub fn services_define(
+        &mut self,
+        now: Now,
+        wishes: Vec<ServiceWish>,
+        stays: impl Fn(&Published) -> bool,
+    ) -> Vec<Result<Published, ServiceRefused>> {
+        let own_name = self.name_of(self.me);
+        let mut to_come: Vec<(String, String)> = wishes
+            .iter()
+            .map(|wish| {
+                let instance = wish.instance.as_ref().unwrap_or(&own_name);
+                (wish.name.clone(), instance.clone())
+            })
+            .collect();
+        let is_one_of = |service: &Published, named: &[(String, String)]| {
+            let mut named = named.iter();
+            named.any(|(name, instance)| service.name == *name && service.instance == *instance)
+        };
+        let is_defined = |service: &Published| service.defined_in.is_some() && !stays(service);
+        // What no file names any more goes first: another service may have its port now.
+        self.services_remove(now, |service| {
+            is_defined(service) && !is_one_of(service, &to_come)
+        });
+        let mut outcomes = Vec::new();
+        let mut stand = Vec::new();
+        for wish in wishes {
+            to_come.remove(0);
+            let is_open = |service: &Published| is_defined(service) && is_one_of(service, &to_come);
+            let outcome = self.service_add_among(now, wish, is_open);
+            if let Ok(published) = &outcome {
+                stand.push((published.name.clone(), published.instance.clone()));
+            }
+            outcomes.push(outcome);
+        }
+        // What was refused keeps no port, which another may have been given.
+        self.services_remove(now, |service| {
+            is_defined(service) && !is_one_of(service, &stand)
+        });
+        outcomes
+    }
+
+    /// One of several that are judged together: the port of a service whose turn is still to come, as `is_open` says, is
+    /// free.
+    fn service_add_among(
+        &mut self,
+        now: Now,
+        wish: ServiceWish,
+        is_open: impl Fn(&Published) -> bool,
+    ) -> Result<Published, ServiceRefused> {
+        Self::judge_wish(&wish)?;
         let instance = wish
             .instance
             .clone()
             .unwrap_or_else(|| self.name_of(self.me));
-        if !is_service_name(&instance) {
-            return Err(ServiceRefused::InstanceName(instance));
-        }
         let is_same =
             |service: &Published| service.name == wish.name && service.instance == instance;
         let taken = self.kept.services.iter().find(|service| {
-            !is_same(service) && service.transport == wish.transport && service.port == wish.port
+            let is_there = service.transport == wish.transport && service.port == wish.port;
+            is_there && !is_same(service) && !is_open(service)
         });
         if let Some(other) = taken {
             return Err(ServiceRefused::PortTaken {
@@ -201,13 +280,15 @@ impl Node {
         self.members.may_offer(self.me, service)
     }
 
-    /// All instances of all services that are in force, by name, then peer.
+    /// All instances of all services that are in force, by name, then peer. This machine's own are there at once: whether
+    /// it is there needs no lease, which waits for the first Hello.
     pub fn instances(&self, now: Now) -> Vec<Instance> {
         let mesh_s = self.mesh_s(now);
+        let is_there = |node| node == self.me || self.registry.in_force(node, mesh_s);
         let mut all: Vec<Instance> = self
             .registry
             .of_kind(Kind::Service)
-            .filter(|held| self.registry.in_force(held.record.node(), mesh_s))
+            .filter(|held| is_there(held.record.node()))
             .filter(|held| self.may_be_told(now, held.record.node()))
             .filter_map(|held| self.instance(held))
             .collect();
@@ -236,6 +317,8 @@ impl Node {
             instance: service.instance.clone(),
             ports,
             offered: self.members.may_offer(node, &service.service),
+            tags: service.tags.clone().unwrap_or_default(),
+            weight: service.weight.unwrap_or(USUAL_WEIGHT),
         })
     }
 
@@ -338,7 +421,7 @@ fn service_body(service: &Published, ports: &[u64]) -> Body {
         ports: ports.to_vec(),
         spliced: service.target.is_some(),
         tags: Some(service.tags.clone()).filter(|tags| !tags.is_empty()),
-        weight: Some(u64::from(service.weight)).filter(|weight| *weight != 100),
+        weight: Some(u64::from(service.weight)).filter(|weight| *weight != USUAL_WEIGHT),
         zone: None,
         meta: None,
     })
@@ -368,15 +451,19 @@ mod tests {
         keys::{NetSecret, NodeKey, RootSeed, TunnelKey},
         node::{Identity, Ipv4Use, Settings, founding},
         overlay::Limits,
+        relay::grants::Willing,
         time::Moment,
     };
 
-    #[test]
-    fn a_service_whose_record_would_be_too_long_is_refused_and_nothing_changes() {
-        let now = Now {
+    fn now() -> Now {
+        Now {
             at: Moment(1),
             unix_ms: 1_800_000_000_000,
-        };
+        }
+    }
+
+    fn anna() -> Node {
+        let now = now();
         let founding = founding::Founding {
             name: "home".into(),
             domain: "home.internal".into(),
@@ -397,10 +484,85 @@ mod tests {
             seed: hash(Use::Network, &[b"seed"]),
             limits: Limits::EVERYONE,
             ipv4: Ipv4Use::On,
+            streams: false,
             dns_tcp_port: 0,
+            relay: Willing::Yes,
+            transports: true,
             built_s: 0,
         };
-        let mut node = Node::new(now, network, identity, settings, restored);
+        Node::new(now, network, identity, settings, restored)
+    }
+
+    /// What a file says: names with their ports.
+    fn define(node: &mut Node, services: &[(&str, u16)]) -> Vec<Option<ServiceRefused>> {
+        let wish = |(name, port): &(&str, u16)| ServiceWish {
+            name: (*name).to_owned(),
+            instance: None,
+            transport: Transport::Tcp,
+            port: *port,
+            target: None,
+            tags: Vec::new(),
+            weight: 100,
+            defined_in: Some("services.d/a.toml".to_owned()),
+        };
+        let wishes = services.iter().map(wish).collect();
+        let outcomes = node.services_define(now(), wishes, |_| false);
+        outcomes.into_iter().map(Result::err).collect()
+    }
+
+    /// What is published, as the network sees it.
+    fn published(node: &Node) -> Vec<(String, u16)> {
+        let instances = node.instances(now()).into_iter();
+        instances
+            .map(|instance| (instance.service, instance.ports[0].1))
+            .collect()
+    }
+
+    #[test]
+    fn files_may_rename_a_service_and_swap_ports_in_one_breath() {
+        let mut node = anna();
+        let is = |node: &Node, services: &[(&str, u16)]| {
+            let services: Vec<(String, u16)> = services
+                .iter()
+                .map(|(name, port)| ((*name).to_owned(), *port))
+                .collect();
+            assert_eq!(published(node), services);
+        };
+        assert_eq!(define(&mut node, &[("web", 80)]), [None]);
+        assert_eq!(define(&mut node, &[("shop", 80)]), [None]);
+        is(&node, &[("shop", 80)]);
+        assert_eq!(define(&mut node, &[("db", 81), ("shop", 80)]), [None, None]);
+        assert_eq!(define(&mut node, &[("db", 80), ("shop", 81)]), [None, None]);
+        is(&node, &[("db", 80), ("shop", 81)]);
+        let taken = ServiceRefused::PortTaken {
+            port: 81,
+            service: "db".to_owned(),
+        };
+        let outcomes = define(&mut node, &[("db", 81), ("shop", 81)]);
+        assert_eq!(outcomes, [None, Some(taken)], "one of two on one port");
+        is(&node, &[("db", 81)]);
+    }
+
+    #[test]
+    fn a_weight_of_nothing_is_refused() {
+        let wish = ServiceWish {
+            name: "web".into(),
+            instance: None,
+            transport: Transport::Tcp,
+            port: 80,
+            target: None,
+            tags: Vec::new(),
+            weight: 0,
+            defined_in: None,
+        };
+        let refused = anna().service_add(now(), wish);
+        assert_eq!(refused, Err(ServiceRefused::NoWeight));
+    }
+
+    #[test]
+    fn a_service_whose_record_would_be_too_long_is_refused_and_nothing_changes() {
+        let now = now();
+        let mut node = anna();
         let wish = |tags: usize| ServiceWish {
             name: "web".into(),
             instance: None,

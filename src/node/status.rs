@@ -6,10 +6,11 @@ use std::{
 };
 
 use crate::{
-    addr::Underlay,
+    addr::{Path, Underlay},
     ids::{NetworkId, NodeId, PeerIx, SessionId},
     members::Standing as Membership,
-    node::{Ipv4Use, Node},
+    node::{Ipv4Use, Node, meeting::MeetingView},
+    paths::candidates::Facts,
     services::Published,
     tables::Transport,
     time::{Moment, Now},
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub health: Vec<Health>,
     /// Events counted by the node.
     pub counters: Vec<(&'static str, u64)>,
+    /// What came of the DHT.
+    pub meeting: MeetingView,
 }
 
 /// This machine as its network sees it.
@@ -60,6 +63,10 @@ pub struct OwnView {
     pub certificate_until: u64,
     /// Where others may find it.
     pub addresses: Vec<Underlay>,
+    /// Where somebody outside reached it.
+    pub proven: Vec<Underlay>,
+    /// What is known of the way between it and the world.
+    pub facts: Facts,
 }
 
 /// What a peer may do.
@@ -91,7 +98,9 @@ pub struct PeerView {
     /// How it is now.
     pub state: PeerState,
     /// Where its session is.
-    pub endpoint: Option<Underlay>,
+    pub endpoint: Option<Path>,
+    /// The names of the relays on that path, the nearest first.
+    pub via: Vec<String>,
     /// Round trip on that path.
     pub rtt: Option<Duration>,
     /// Unix s of the last session, as the row tells; 0: never.
@@ -149,6 +158,10 @@ pub struct InstanceView {
     pub target: Option<String>,
     /// Whether it is this machine's.
     pub own: bool,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its weight among the instances.
+    pub weight: u64,
 }
 
 /// A line of `health`.
@@ -230,12 +243,13 @@ impl Node {
             services: self.service_views(now, &domain),
             domain,
             mesh_s: self.mesh_s(now),
-            own: self.own_view(),
+            own: self.own_view(now),
             peers: self.peer_views(now),
             resolvers: (plan.resolver4(), plan.resolver6()),
             dns_servers: self.dns_servers(),
             health: self.health(now),
-            counters: self.counters.iter().collect(),
+            counters: self.counters.iter().chain(self.meeting_counts()).collect(),
+            meeting: self.meeting_view(),
         }
     }
 
@@ -247,7 +261,7 @@ impl Node {
         v4.into_iter().chain([plan.resolver6().into()]).collect()
     }
 
-    fn own_view(&self) -> OwnView {
+    fn own_view(&self, now: Now) -> OwnView {
         OwnView {
             id: self.me,
             name: self.name_of(self.me),
@@ -258,7 +272,9 @@ impl Node {
                 .members
                 .certificate(self.me)
                 .map_or(0, |certificate| certificate.not_after),
-            addresses: self.candidates.own(),
+            addresses: self.own_addresses(now),
+            proven: self.proven_addresses(now),
+            facts: self.candidates.facts(),
         }
     }
 
@@ -292,7 +308,7 @@ impl Node {
     fn peer_view(&self, now: Now, node: NodeId) -> Option<PeerView> {
         let certificate = self.members.certificate(node)?;
         let peer = self.ids.find(node)?;
-        let up = self.pairs.get(&peer).and_then(|pair| pair.up.as_ref());
+        let up = self.pairs.get(&peer).and_then(super::talking::Pair::usable);
         let hello: Option<&Hello> = up.and_then(|up| up.hello.as_ref());
         let state = if self.membership(now, node) == Membership::Revoked {
             PeerState::Revoked
@@ -312,6 +328,7 @@ impl Node {
             ipv6: self.plan().peer6(node),
             state,
             endpoint: up.map(|up| up.endpoint),
+            via: up.map_or_else(Vec::new, |up| self.via(up.endpoint)),
             rtt: self
                 .proofs
                 .rtt(SessionId::Pair(peer))
@@ -330,6 +347,12 @@ impl Node {
         })
     }
 
+    /// The names of the relays on a path, the nearest first.
+    pub fn via(&self, path: Path) -> Vec<String> {
+        let relays = self.relays_on(path).into_iter();
+        relays.map(|relay| self.name_of(relay)).collect()
+    }
+
     /// What the network's names end in, once that is known.
     pub fn domain(&self) -> Option<&str> {
         self.members
@@ -345,6 +368,8 @@ impl Node {
                 instance: instance.instance.clone(),
                 target: self.own_target(instance.node, &instance.service, &instance.instance),
                 own: instance.node == self.me,
+                tags: instance.tags.clone(),
+                weight: instance.weight,
             };
             let Some((transport, port)) = instance.ports.first().copied() else {
                 continue;
@@ -466,7 +491,7 @@ impl Node {
     /// Whether a session with a peer stands and both have said Hello.
     pub fn is_open(&self, node: NodeId) -> bool {
         let pair = self.ids.find(node).and_then(|peer| self.pairs.get(&peer));
-        pair.and_then(|pair| pair.up.as_ref())
+        pair.and_then(super::talking::Pair::usable)
             .is_some_and(|up| up.hello.is_some())
     }
 

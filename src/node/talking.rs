@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use crate::{
-    addr::Underlay,
+    addr::Path,
     ids::{NodeId, PeerIx, SessionId},
     members::epochs::Reach,
     node::{
         Node, Timer,
         input::{Row, SessionEvent},
-        output::Output,
+        output::{OtherEnd, Output},
     },
     time::{Moment, Now},
     wire::message::{Block, Bye, Hello, Message, Ping, Pong},
@@ -19,8 +19,8 @@ use crate::{
 pub(super) const WIRE_MIN: u64 = 1;
 /// The highest protocol version this build speaks.
 pub(super) const WIRE_MAX: u64 = 1;
-/// No feature of protocol §11 is built yet; bit 0 will be transport1.
-pub(super) const FEATURES: u64 = 0;
+/// The feature of protocol §11 that this build knows: user data may go by transports of its own.
+const TRANSPORT1: u64 = 1;
 
 /// Hello is repeated this often until one came (protocol §4).
 const HELLO_AGAIN: Duration = Duration::from_secs(1);
@@ -30,6 +30,8 @@ const HELLO_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Pair {
     /// When the state was made.
     pub(super) made: Moment,
+    /// When an initiation of ours last went out behind a Knock.
+    pub(super) dialled: Option<Moment>,
     /// When the last Knock of theirs was let in.
     pub(super) admitted_at: Option<Moment>,
     /// How far the epoch of that Knock still reaches.
@@ -42,7 +44,7 @@ pub(super) struct Pair {
 #[derive(Clone, Debug)]
 pub(super) struct Up {
     /// Where the other side is.
-    pub(super) endpoint: Underlay,
+    pub(super) endpoint: Path,
     /// Whether our Hello went out in this state.
     pub(super) said_hello: bool,
     /// Theirs.
@@ -55,10 +57,16 @@ impl Pair {
     pub(super) fn new(now: Moment) -> Self {
         Self {
             made: now,
+            dialled: None,
             admitted_at: None,
             reach: Reach::Everyone,
             up: None,
         }
+    }
+
+    /// The session, if it stands and has a path: one that stands by hand alone is of no use yet.
+    pub(super) fn usable(&self) -> Option<&Up> {
+        self.up.as_ref().filter(|up| up.endpoint.carries_data())
     }
 }
 
@@ -78,7 +86,7 @@ impl Node {
         }
     }
 
-    fn on_pair_up(&mut self, now: Now, peer: PeerIx, endpoint: Underlay) {
+    fn on_pair_up(&mut self, now: Now, peer: PeerIx, endpoint: Path) {
         let node = self.ids.node(peer);
         if !self.may_open(now, node) {
             return self.close_pair(now, peer, Goodbye::Revoked);
@@ -90,11 +98,23 @@ impl Node {
             hello: None,
             heard: now.at,
         });
-        self.attempts.handle_up(peer);
-        self.candidates.handle_proven(now, peer, endpoint);
+        self.review_pace();
+        self.note_met(now, node, endpoint);
+        self.note_working(now, peer, endpoint);
         self.proofs.handle_up(now, SessionId::Pair(peer), endpoint);
+        self.try_bound_legs(now, peer);
+        self.look_closer(now, peer, endpoint);
+        self.note_relay_at(peer);
+        self.note_way(now, peer);
         self.note_session_time(now, peer);
-        self.say_hello(now, peer);
+        if endpoint.carries_data() {
+            self.attempts.handle_up(peer);
+            self.note_seen(now, peer, endpoint);
+            self.note_sent(now, endpoint);
+            self.say_hello(now, peer);
+        } else {
+            self.on_met(now, peer);
+        }
         self.drop_join_sessions_of(node);
     }
 
@@ -114,22 +134,34 @@ impl Node {
 
     /// The state with a peer ended, by whomever: every core hears it.
     pub(super) fn on_pair_gone(&mut self, now: Now, peer: PeerIx) {
-        if self.pairs.remove(&peer).is_none() {
+        let Some(gone) = self.pairs.remove(&peer) else {
             return;
+        };
+        self.review_pace();
+        if let Some(up) = gone.up {
+            self.note_closed(now, peer);
+            self.note_sent(now, up.endpoint);
+            self.attempts.handle_gone(peer);
         }
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
+        self.timers.clear(&Timer::Pathless(peer));
+        self.passing.handle_gone(peer);
+        self.forget_knocking(peer);
         self.proofs.handle_down(SessionId::Pair(peer));
         self.gossip.handle_unlinked(peer);
         self.unlinked.handle_down(SessionId::Pair(peer));
         self.links.handle_closed(now, peer);
+        self.homes.handle_down(now, peer);
         self.candidates.handle_observer_gone(peer);
+        self.asking.handle_over(peer);
+        self.asking.handle_relay_gone(peer);
         self.mesh_time.forget_link(self.ids.node(peer));
     }
 
     /// Says Bye, and forgets the state.
     pub(super) fn close_pair(&mut self, now: Now, peer: PeerIx, goodbye: Goodbye) {
         let session = SessionId::Pair(peer);
-        if self.pairs.get(&peer).is_some_and(|pair| pair.up.is_some()) {
+        if self.is_up(peer) {
             self.send(
                 session,
                 Message::Bye(Bye {
@@ -137,26 +169,59 @@ impl Node {
                 }),
             );
         }
-        self.outbox.push_back(Output::Close { session });
+        self.drop_pair(now, peer);
+    }
+
+    /// Forgets the state without a word: it is of no use, or the other side has said the last.
+    pub(super) fn drop_pair(&mut self, now: Now, peer: PeerIx) {
+        self.outbox.push_back(Output::Close {
+            session: SessionId::Pair(peer),
+        });
         self.on_pair_gone(now, peer);
     }
 
-    pub(super) fn own_hello(&self, now: Now, heard: bool, observed: Underlay) -> Hello {
+    /// Where the session with a peer is, if one stands: perhaps by hand alone, perhaps by a leg that rests.
+    pub(super) fn up_path(&self, peer: PeerIx) -> Option<Path> {
+        let pair = self.pairs.get(&peer)?;
+        Some(pair.up.as_ref()?.endpoint)
+    }
+
+    /// Where a session is, if data can go there.
+    pub(super) fn open_path(&self, peer: PeerIx) -> Option<Path> {
+        self.up_path(peer).filter(|path| path.carries_data())
+    }
+
+    /// Whether a session with a peer stands.
+    pub(super) fn is_up(&self, peer: PeerIx) -> bool {
+        self.up_path(peer).is_some()
+    }
+
+    /// What this machine can do and others need not, as Hello and its Peer record say it.
+    pub(super) fn features(&self) -> u64 {
+        match self.settings.transports {
+            true => TRANSPORT1,
+            false => 0,
+        }
+    }
+
+    pub(super) fn own_hello(&self, now: Now, heard: bool, observed: Path) -> Hello {
         Hello {
             wire_min: WIRE_MIN,
             wire_max: WIRE_MAX,
-            features: FEATURES,
+            features: self.features(),
             role: 0,
             boot: self.identity.boot,
             time_ms: now.unix_ms,
             digest: self.registry.digest16(self.mesh_s(now)),
             heard,
-            observed: Some(observed),
+            observed: observed.direct(),
         }
     }
 
-    fn say_hello(&mut self, now: Now, peer: PeerIx) {
-        let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) else {
+    /// Where no path is proven yet, Hello waits for one.
+    pub(super) fn say_hello(&mut self, now: Now, peer: PeerIx) {
+        let up = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut());
+        let Some(up) = up.filter(|up| up.endpoint.carries_data()) else {
             return;
         };
         up.said_hello = true;
@@ -177,13 +242,7 @@ impl Node {
         }
     }
 
-    pub(super) fn on_message(
-        &mut self,
-        now: Now,
-        peer: PeerIx,
-        source: Underlay,
-        message: Message,
-    ) {
+    pub(super) fn on_message(&mut self, now: Now, peer: PeerIx, source: Path, message: Message) {
         let Some(up) = self.pairs.get(&peer).and_then(|pair| pair.up.as_ref()) else {
             return self.counters.count("message_without_session");
         };
@@ -198,20 +257,26 @@ impl Node {
                 return self.counters.count("message_of_old_epoch");
             }
         }
+        self.note_seen(now, peer, source);
+        self.note_leg_heard(now, source);
+        self.homes.handle_heard(now, peer);
         match message {
             Message::Hello(hello) => self.on_hello(now, peer, hello),
-            Message::Ping(ping) => self.on_ping(SessionId::Pair(peer), source, &ping),
+            Message::Reaching(message) => self.on_reaching(now, peer, message),
+            Message::Ping(ping) => {
+                self.links.handle_kept(now, peer);
+                self.on_ping(now, SessionId::Pair(peer), source, &ping);
+            }
             Message::Pong(pong) => self.on_pong(now, SessionId::Pair(peer), source, &pong),
             Message::Bye(_) => {
-                self.outbox.push_back(Output::Close {
-                    session: SessionId::Pair(peer),
-                });
-                self.on_pair_gone(now, peer);
+                self.drop_pair(now, peer);
             }
             Message::Renew => self.on_renew(now, peer),
             Message::Link(link) => self.links.handle_link(now, peer, link.yes),
             Message::Unlink(unlink) => self.links.handle_unlink(now, peer, unlink.reason),
-            Message::Introduced(_) | Message::Redeem(_) => self.counters.count("message_unused"),
+            Message::Introduced(introduced) => self.on_introduced(now, peer, introduced),
+            Message::Redeem(_) => self.counters.count("message_unused"),
+            Message::Relaying(message) => self.on_relaying(now, peer, message),
             Message::Refused(_) => self.counters.count("renewal_refused"),
             gossip @ (Message::Records(_)
             | Message::Advert(_)
@@ -223,16 +288,19 @@ impl Node {
     }
 
     fn on_hello(&mut self, now: Now, peer: PeerIx, hello: Hello) {
+        let features = self.features();
         let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) else {
             return;
         };
         let first = up.hello.is_none();
         let answer = !hello.heard || !up.said_hello;
-        if let Some(observed) = hello.observed {
-            self.candidates.handle_observed(peer, up.endpoint, observed);
-        }
+        let (endpoint, observed) = (up.endpoint, hello.observed);
         let time_ms = hello.time_ms;
+        let has_transports = hello.features & features & TRANSPORT1 != 0;
         up.hello = Some(hello);
+        if let Some(observed) = observed {
+            self.note_observed(now, peer, endpoint, observed);
+        }
         self.hear_clock(now, peer, time_ms);
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
         if answer {
@@ -241,11 +309,31 @@ impl Node {
         if first {
             self.on_greeted(now, peer);
         }
+        if first && has_transports {
+            self.begin_transport(peer);
+        }
+    }
+
+    /// Both ends have transports: the data thread makes their keys once a packet of a program asks for them.
+    fn begin_transport(&mut self, peer: PeerIx) {
+        let node = self.ids.node(peer);
+        let tunnel = self.members.tunnel_of(node);
+        if let (Some(tunnel), Some(psk)) = (tunnel, self.pair_psk(node)) {
+            self.outbox.push_back(Output::Transport {
+                session: SessionId::Pair(peer),
+                other: OtherEnd { node, tunnel, psk },
+            });
+        }
     }
 
     /// Both sides may speak: links, renewals and the own lease begin here.
     fn on_greeted(&mut self, now: Now, peer: PeerIx) {
         self.open_for_links(now, peer);
+        self.attempts.handle_open(peer);
+        self.end_knocking(peer);
+        self.on_relay_open(now, peer);
+        self.prove_by(now, peer);
+        self.homes.handle_up(now, peer);
         self.send_waiting_pings(now, peer);
         if !self.has_lease() {
             self.publish_lease(now);
@@ -277,20 +365,30 @@ impl Node {
 
     /// Ends the session of a node that may have none any more: its certificate ended, or lost its authority.
     pub(super) fn close_if_out(&mut self, now: Now, node: NodeId) {
-        if let Some(peer) = self.ids.find(node)
-            && self.pairs.contains_key(&peer)
-            && !self.may_open(now, node)
-        {
+        let Some(peer) = self.ids.find(node).filter(|_| !self.may_open(now, node)) else {
+            return;
+        };
+        self.end_ways_of(peer);
+        if self.pairs.contains_key(&peer) {
             self.close_pair(now, peer, Goodbye::Revoked);
         }
     }
 
+    /// An authenticated packet of a peer came by this path.
+    fn note_seen(&mut self, now: Now, peer: PeerIx, path: Path) {
+        if let Some(address) = path.direct() {
+            self.seen.note(now.at, peer, address);
+        }
+    }
+
     /// A Ping is answered where it came from.
-    pub(super) fn on_ping(&mut self, session: SessionId, source: Underlay, ping: &Ping) {
+    pub(super) fn on_ping(&mut self, now: Now, session: SessionId, source: Path, ping: &Ping) {
+        self.note_sent(now, source);
+        self.proofs.handle_pinged(now, session, source);
         let pong = Pong {
             nonce: ping.nonce,
             path: ping.path,
-            observed: Some(source),
+            observed: source.direct(),
         };
         self.outbox.push_back(Output::Send {
             session,
@@ -303,7 +401,10 @@ impl Node {
         if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
             up.heard = up.heard.max(heard);
             self.links.handle_heard(now, peer, heard, user);
+            self.proofs.handle_used(now, SessionId::Pair(peer), user);
             self.refresh_session_time(now, peer);
+            self.tend_legs(now, peer, user);
+            self.tend_guess(now, peer);
         }
     }
 
@@ -351,8 +452,6 @@ impl Hearing {
 pub(super) enum Goodbye {
     /// A link fell silent or is not wanted.
     Closing,
-    /// Nobody used it.
-    Idle,
     /// This agent stops.
     Stopping,
     /// The other side is out.
@@ -363,7 +462,6 @@ impl Goodbye {
     pub(super) fn reason(self) -> u64 {
         match self {
             Self::Closing => 0,
-            Self::Idle => 1,
             Self::Stopping => 2,
             Self::Revoked => 3,
         }

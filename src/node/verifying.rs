@@ -2,7 +2,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::{ids::PeerIx, wire::record::Record};
+use crate::{
+    ids::{NetworkId, PeerIx},
+    keys::{Word, verify},
+    wire::record::Record,
+};
+
+/// Whether a record was signed by the one it names, for this network. Whether he may sign it is another question.
+pub fn is_signed(record: &Record, network: NetworkId) -> bool {
+    verify(
+        record.signer(),
+        Word::Record,
+        &network.0,
+        &[record.signed_bytes()],
+        &record.signature(),
+    )
+}
 
 /// Records that may wait for their check; more are dropped, and the next digest round brings them again.
 const WAITING: usize = 4096;

@@ -1,7 +1,12 @@
 //! One peer as a candidate for a link, and its session.
 
+use std::time::Duration;
+
 use super::{Eligible, FAILURES_MAX, Opener};
 use crate::{ids::NodeId, time::Moment};
+
+/// How long a session that was opened for one question stands when nothing else comes of it.
+const BRIEF: Duration = Duration::from_secs(2);
 
 /// A known peer.
 #[derive(Clone, Debug)]
@@ -32,6 +37,8 @@ pub(super) struct Session {
     pub(super) pings: u32,
     pub(super) asks: u32,
     pub(super) link: LinkState,
+    /// It was opened for one question and nothing else.
+    pub(super) is_brief: bool,
     /// Who opened it; told in `Debug` only.
     #[expect(dead_code, reason = "shown by Debug in traces of the simulator")]
     pub(super) opener: Opener,
@@ -86,6 +93,7 @@ impl Session {
             pings: 0,
             asks: 0,
             link: LinkState::None,
+            is_brief: false,
             opener,
         }
     }
@@ -93,5 +101,16 @@ impl Session {
     /// When it was last of use to anybody.
     pub(super) fn used(&self) -> Moment {
         self.since.max(self.user)
+    }
+
+    /// When it has been of no use for `idle_close`, or for [`BRIEF`] if nothing came of a brief one.
+    pub(super) fn idle_at(&self, idle_close: Duration) -> Moment {
+        let is_brief = self.is_brief && self.user <= self.since;
+        let idle = if is_brief {
+            BRIEF.min(idle_close)
+        } else {
+            idle_close
+        };
+        self.used().after(idle)
     }
 }

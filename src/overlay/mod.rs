@@ -12,6 +12,8 @@
 
 mod choice;
 mod contact;
+pub mod homes;
+mod idle;
 #[cfg(test)]
 mod tests;
 
@@ -609,18 +611,6 @@ impl Links {
         self.timers
             .set((peer, Wake::Silence), now.after(PING_EVERY));
         self.outputs.push_back(Output::Ping(peer));
-    }
-
-    fn try_idle(&mut self, now: Moment, peer: PeerIx) {
-        let Some(session) = self.session(peer) else {
-            return;
-        };
-        let due = session.used().after(self.limits.idle_close);
-        if due > now {
-            self.timers.set((peer, Wake::Idle), due);
-        } else {
-            self.close(now, peer, CloseReason::Idle);
-        }
     }
 
     /// Closes the session that was used least recently and is no link, when too many are open.

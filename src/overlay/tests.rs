@@ -322,6 +322,27 @@ fn linked(limits: Limits) -> Links {
 }
 
 #[test]
+fn a_session_for_one_question_is_closed_after_two_seconds_unless_it_is_used() {
+    let no_links = Limits::EVERYONE.with_links(0);
+    let peer = ix(5);
+    let reason = CloseReason::Idle;
+    for (is_used, closed_s) in [(false, 2), (true, 301)] {
+        let mut links = Links::new(NodeId([1; 32]), no_links, [1; 32]);
+        links.handle_known(at(0), peer, NodeId([5; 32]), Eligible::No);
+        links.handle_open(at(0), peer, Opener::Own);
+        links.handle_unlink(at(0), peer, 0);
+        links.handle_brief(peer);
+        if is_used {
+            links.handle_heard(at(SECOND), peer, Moment(SECOND), Moment(SECOND));
+        }
+        drain(&mut links);
+        let close = Output::Close { peer, reason };
+        let trace = run_to(&mut links, 400 * SECOND);
+        assert_eq!(trace.last(), Some(&(closed_s * SECOND, close)), "{trace:?}");
+    }
+}
+
+#[test]
 fn a_silent_link_is_pinged_thrice_and_closed() {
     let mut links = linked(Limits::EVERYONE);
     links.handle_heard(at(5 * SECOND), ix(5), Moment(5 * SECOND), Moment(0));

@@ -7,18 +7,23 @@ use std::net::IpAddr;
 pub struct Sum(u64);
 
 impl Sum {
-    /// Adds bytes as big-endian words; an odd last byte is the high half of a word.
+    /// Adds bytes as big-endian words; an odd last byte is the high half of a word. Words are summed up four bytes at a time
+    /// with their bytes the wrong way round, which folding and turning one word repairs (RFC 1071 §2 B): that way the
+    /// compiler finds vector instructions for it.
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        let mut words = bytes.chunks_exact(2);
-        let mut sum = self.0;
-        for word in &mut words {
-            sum += u64::from(u16::from_be_bytes([word[0], word[1]]));
-        }
-        if let [last] = words.remainder() {
-            sum += u64::from(*last) << 8;
-        }
-        Self(sum)
+        let (fours, rest) = bytes.as_chunks::<4>();
+        let wrong_way = fours
+            .iter()
+            .map(|four| u64::from(u32::from_le_bytes(*four)));
+        let turned = fold(wrong_way.sum()).swap_bytes();
+        let rest = match *rest {
+            [a, b, c] => u64::from(u16::from_be_bytes([a, b])) + (u64::from(c) << 8),
+            [a, b] => u64::from(u16::from_be_bytes([a, b])),
+            [a] => u64::from(a) << 8,
+            _ => 0,
+        };
+        Self(self.0 + u64::from(turned) + rest)
     }
 
     /// Adds one word.
@@ -38,12 +43,15 @@ impl Sum {
 
     /// The checksum: the sum folded to 16 bits, inverted.
     pub fn finish(self) -> u16 {
-        let mut sum = self.0;
-        while sum > 0xffff {
-            sum = (sum & 0xffff) + (sum >> 16);
-        }
-        !u16::try_from(sum).expect("the sum was folded to 16 bits")
+        !fold(self.0)
     }
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    u16::try_from(sum).expect("the sum was folded to 16 bits")
 }
 
 /// The sum over the pseudo header of TCP, UDP and ICMPv6 (RFC 9293 §3.1, RFC 8200 §8.1).
@@ -94,7 +102,34 @@ mod tests {
         assert_eq!(Sum::default().bytes(&[0xab]).finish(), !0xab00);
     }
 
+    /// As the RFC says it, word by word.
+    fn slow(bytes: &[u8]) -> u16 {
+        let words = bytes.chunks(2).map(|word| {
+            let low = word.get(1).copied().unwrap_or(0);
+            u32::from(u16::from_be_bytes([word[0], low]))
+        });
+        let sum = words.fold(0, |sum: u32, word| {
+            let sum = sum + word;
+            (sum & 0xffff) + (sum >> 16)
+        });
+        !u16::try_from(sum).unwrap()
+    }
+
+    #[test]
+    fn the_longest_packet_of_ones_sums_as_the_slow_way_does() {
+        let ones = vec![0xff; 65_535];
+        assert_eq!(Sum::default().bytes(&ones).finish(), slow(&ones));
+    }
+
     proptest! {
+        #[test]
+        fn the_fast_way_sums_as_the_slow_way_does(
+            data in prop::collection::vec(any::<u8>(), 0..200), zeros in 0_usize..8,
+        ) {
+            let data = [vec![0; zeros], data].concat();
+            prop_assert_eq!(Sum::default().bytes(&data).finish(), slow(&data));
+        }
+
         #[test]
         fn repairing_equals_computing_anew(
             mut data in prop::collection::vec(any::<u8>(), 8..64),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    checksum::pseudo,
+    checksum::{Delta, pseudo},
     ip::{Fragment, Header, Ports, TCP},
     write,
 };
@@ -14,8 +14,14 @@ pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 /// RST.
 pub const RST: u8 = 4;
+/// PSH.
+pub const PSH: u8 = 8;
 /// ACK.
 pub const ACK: u8 = 16;
+/// URG.
+pub const URG: u8 = 32;
+/// CWR (RFC 3168): the sender has slowed down.
+pub const CWR: u8 = 128;
 
 /// What a TCP header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +119,67 @@ impl Segment {
     }
 }
 
+/// Makes the packets of a connection fit: lowers the segment size that a SYN names to what a packet of `room` bytes holds
+/// (RFC 9293 §3.7.1). Anything else is left as it is, and so is a SYN that names none.
+pub fn clamp(packet: &mut [u8], header: &Header, room: usize) {
+    let ip = match header.source {
+        IpAddr::V4(_) => 20,
+        IpAddr::V6(_) => 40,
+    };
+    let most = u16::try_from(room.saturating_sub(ip + 20)).unwrap_or(u16::MAX);
+    let is_syn = Segment::parse(header, packet).is_some_and(|segment| segment.flags & SYN != 0);
+    if !is_syn {
+        return;
+    }
+    let at = header.payload_at;
+    let Some(mss_at) = find_mss(header.payload(packet)).map(|offset| at + offset) else {
+        return;
+    };
+    let (Some(named), Some(sum)) = (word(packet, mss_at), word(packet, at + 16)) else {
+        return;
+    };
+    if named <= most {
+        return;
+    }
+    // The checksum covers words from the start of the segment; an option may begin at an odd byte.
+    let sum = if mss_at.abs_diff(at) % 2 == 0 {
+        Delta::default().replace(&named.to_be_bytes(), &most.to_be_bytes())
+    } else {
+        Delta::default().replace(&named.to_le_bytes(), &most.to_le_bytes())
+    }
+    .apply(sum);
+    packet[mss_at..mss_at + 2].copy_from_slice(&most.to_be_bytes());
+    packet[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Where in a segment the size is that its SYN names.
+fn find_mss(segment: &[u8]) -> Option<usize> {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const MSS: u8 = 2;
+    let end = usize::from(segment.get(12)? >> 4) * 4;
+    let mut at = 20;
+    while at < end {
+        match *segment.get(at)? {
+            END => return None,
+            NOTHING => at += 1,
+            kind => {
+                let len = usize::from(*segment.get(at + 1)?);
+                if kind == MSS && len == 4 && at + 4 <= end {
+                    return Some(at + 2);
+                }
+                at += len.max(2);
+            }
+        }
+    }
+    None
+}
+
+fn word(packet: &[u8], at: usize) -> Option<u16> {
+    let bytes = packet.get(at..)?.first_chunk::<2>()?;
+    Some(u16::from_be_bytes(*bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +219,62 @@ mod tests {
                 destination: 50_000
             }
         );
+    }
+
+    /// A SYN with these options behind its header.
+    fn syn_with(addresses: (IpAddr, IpAddr), options: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        let len = 20 + options.len();
+        assert!(write::header(&mut packet, addresses, TCP, len).is_some());
+        let at = packet.len();
+        packet.extend_from_slice(&[0; 20]);
+        packet[at + 12] = u8::try_from((len / 4) << 4).unwrap();
+        packet[at + 13] = SYN;
+        packet.extend_from_slice(options);
+        let sum = pseudo(addresses.0, addresses.1, TCP, len).bytes(&packet[at..]);
+        packet[at + 16..at + 18].copy_from_slice(&sum.finish().to_be_bytes());
+        packet
+    }
+
+    #[test]
+    fn a_syn_names_no_more_than_fits_and_its_checksum_stays_good() {
+        let pairs = [("10.0.0.1", "10.0.0.2", 40), ("fd00::1", "fd00::2", 60)];
+        // The size first, behind another option, and at an odd place.
+        let options: [&[u8]; 3] = [
+            &[2, 4, 5, 0xb4],
+            &[3, 3, 7, 1, 2, 4, 5, 0xb4],
+            &[1, 2, 4, 5, 0xb4, 1, 1, 0],
+        ];
+        for (from, to, less) in pairs {
+            for options in options {
+                let addresses = (from.parse().unwrap(), to.parse().unwrap());
+                let mut packet = syn_with(addresses, options);
+                let header = Header::parse(&packet).unwrap();
+                clamp(&mut packet, &header, 1280);
+                let at = header.payload_at + find_mss(header.payload(&packet)).unwrap();
+                assert_eq!(word(&packet, at), Some(1280 - less));
+                let payload = header.payload(&packet);
+                let sum = pseudo(addresses.0, addresses.1, TCP, payload.len()).bytes(payload);
+                assert_eq!(sum.finish(), 0, "{options:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_syn_that_names_less_or_nothing_and_any_other_segment_stay_as_they_are() {
+        let addresses = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let less = syn_with(addresses, &[2, 4, 2, 0]);
+        let none = syn_with(addresses, &[1, 1, 1, 0]);
+        let mut ack = syn_with(addresses, &[2, 4, 5, 0xb4]);
+        ack[20 + 13] = ACK;
+        let mut cut = syn_with(addresses, &[2, 4, 5, 0xb4]);
+        cut[20 + 12] = 0xf0;
+        for before in [less, none, ack, cut] {
+            let mut packet = before.clone();
+            let header = Header::parse(&packet).unwrap();
+            clamp(&mut packet, &header, 1280);
+            assert_eq!(packet, before);
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The attempts to open a session: when to dial, when to tell a program that nobody is there, when to give up
-//! (protocol §2, design §9).
+//! The attempts to open a session: when to dial, through whom to call, when to tell a program that nobody is there, when
+//! to give up (protocol §2, design §9).
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
 use crate::{
-    addr::Underlay,
+    addr::Path,
     ids::PeerIx,
     time::{Moment, Now, Timers},
 };
@@ -40,6 +40,55 @@ const STALE_AFTER: Duration = Duration::from_secs(1);
 /// a hostile record can make us send.
 const CANDIDATES_MAX: usize = 12;
 
+/// Others that one try calls through for the first time, and at the most (design §9).
+const FRESH_CALLS: usize = 4;
+
+/// See [`FRESH_CALLS`].
+const CALLS_MAX: usize = 12;
+
+/// Through which try own links are asked too, all at once (design §9).
+const LINKS_TRY: usize = 3;
+
+/// How many of the first homes count where all say that they do not know the peer (review-distributed F3).
+const FIRST_HOMES: usize = 3;
+
+/// How many of them must say so.
+const ABSENT_AT: usize = 2;
+
+/// When an attempt ends whose peer no home knows: an address that answers is heard by then.
+const ABSENT_AFTER: Duration = Duration::from_millis(900);
+
+/// How long a session that stands by hand alone may take to find a path.
+const PATHLESS_FOR: Duration = Duration::from_secs(5);
+
+/// How a peer may be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Where to dial.
+    pub paths: Vec<Path>,
+    /// Its homes, in their order: through whom to call it.
+    pub homes: Vec<PeerIx>,
+    /// Other peers with a session: asked last, or where homes are few.
+    pub links: Vec<PeerIx>,
+    /// Whether it keeps sessions with its homes, so that it is not there when they do not know it.
+    pub is_at_homes: bool,
+}
+
+impl From<&[Path]> for Ways {
+    fn from(paths: &[Path]) -> Self {
+        Self {
+            paths: paths.to_vec(),
+            ..Self::default()
+        }
+    }
+}
+
+impl<const N: usize> From<&[Path; N]> for Ways {
+    fn from(paths: &[Path; N]) -> Self {
+        Self::from(&paths[..])
+    }
+}
+
 /// Why a session is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -57,7 +106,16 @@ pub enum Output {
         /// Whom.
         peer: PeerIx,
         /// Where to.
-        to: Vec<Underlay>,
+        to: Vec<Path>,
+    },
+    /// Knock and initiate at each of these addresses and by the hand of each of these peers, all with one initiation.
+    Call {
+        /// Whom.
+        peer: PeerIx,
+        /// Where to; may be empty.
+        to: Vec<Path>,
+        /// Through whom; never empty.
+        through: Vec<PeerIx>,
     },
     /// Answer the packets that wait, and those that come until then.
     Unreachable {
@@ -86,9 +144,26 @@ pub struct Attempts {
 #[derive(Clone, Debug)]
 struct Attempt {
     begun: Moment,
-    candidates: Vec<Underlay>,
+    candidates: Vec<Path>,
+    calls: Calls,
     tries: usize,
     is_link: bool,
+    /// The session stands by hand: what is missing is a path.
+    is_met: bool,
+}
+
+/// Through whom a peer is called.
+#[derive(Clone, Debug, Default)]
+struct Calls {
+    /// Its homes, then others.
+    line: Vec<PeerIx>,
+    /// How many of the line are homes.
+    homes: usize,
+    is_at_homes: bool,
+    /// How many of the line were asked.
+    asked: usize,
+    /// Who said that it does not know the peer.
+    absent: BTreeSet<PeerIx>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +193,8 @@ impl Attempts {
 
     /// A session with `peer` is wanted. Joins the attempt that is under way; otherwise starts one, unless a program
     /// asks for a peer that was unreachable just now: that is answered at once.
-    pub fn start(&mut self, now: Now, peer: PeerIx, purpose: Purpose, candidates: &[Underlay]) {
+    pub fn start(&mut self, now: Now, peer: PeerIx, purpose: Purpose, ways: impl Into<Ways>) {
+        let ways = ways.into();
         if purpose == Purpose::Wanted
             && let Some(negative) = self.negative.get(&peer)
             && negative.until > now.at
@@ -128,13 +204,15 @@ impl Attempts {
             return;
         }
         match self.under_way.get(&peer) {
-            None => self.begin(now, peer),
+            None => self.begin(now, peer, &ways),
             Some(attempt)
-                if purpose == Purpose::Wanted && now.at.since(attempt.begun) > STALE_AFTER =>
+                if purpose == Purpose::Wanted
+                    && !attempt.is_met
+                    && now.at.since(attempt.begun) > STALE_AFTER =>
             {
-                self.begin_again(now, peer);
+                self.begin_again(now, peer, &ways);
             }
-            Some(_) => {}
+            Some(_) => self.handle_candidates(peer, &ways.paths),
         }
         match purpose {
             Purpose::Wanted => {
@@ -147,24 +225,70 @@ impl Attempts {
                 }
             }
         }
-        self.handle_candidates(peer, candidates);
         self.plan_try(now, peer);
     }
 
     /// Addresses that became known: new ones are dialled at once if an attempt is under way.
-    pub fn handle_candidates(&mut self, peer: PeerIx, candidates: &[Underlay]) {
+    pub fn handle_candidates(&mut self, peer: PeerIx, candidates: &[Path]) {
         let Some(attempt) = self.under_way.get_mut(&peer) else {
             return;
         };
-        let mut fresh = Vec::new();
-        for address in candidates.iter().copied() {
-            if attempt.candidates.len() < CANDIDATES_MAX && !attempt.candidates.contains(&address) {
-                attempt.candidates.push(address);
-                fresh.push(address);
+        let fresh = attempt.learn(candidates);
+        if !fresh.is_empty() && !attempt.is_met {
+            self.outputs.push_back(Output::Dial { peer, to: fresh });
+        }
+    }
+
+    /// A leg is bound: it is dialled if an attempt is under way, also where it was before, since the other end may have
+    /// been missing then.
+    pub fn handle_bound(&mut self, peer: PeerIx, leg: Path) {
+        let Some(attempt) = self.under_way.get_mut(&peer) else {
+            return;
+        };
+        attempt.learn(&[leg]);
+        if !attempt.is_met {
+            let to = vec![leg];
+            self.outputs.push_back(Output::Dial { peer, to });
+        }
+    }
+
+    /// A session with a third peer stands from now on: who is called through it is called now.
+    pub fn handle_open(&mut self, third: PeerIx) {
+        for (peer, attempt) in &self.under_way {
+            if !attempt.is_met && attempt.calls.is_asked(third) {
+                self.outputs.push_back(Output::Call {
+                    peer: *peer,
+                    to: Vec::new(),
+                    through: vec![third],
+                });
             }
         }
-        if !fresh.is_empty() {
-            self.outputs.push_back(Output::Dial { peer, to: fresh });
+    }
+
+    /// A third peer says that it has no session with `peer`. Where its first homes say so it is not there, and the
+    /// attempt ends soon.
+    pub fn handle_not_here(&mut self, now: Now, peer: PeerIx, third: PeerIx) {
+        let Some(attempt) = self.under_way.get_mut(&peer) else {
+            return;
+        };
+        attempt.calls.absent.insert(third);
+        if attempt.is_met || !attempt.calls.is_absent() {
+            return;
+        }
+        let at = attempt.begun.after(ABSENT_AFTER).max(now.at);
+        if self.timers.at(&(peer, Step::Unreachable)).is_some() {
+            self.timers.set_earlier((peer, Step::Unreachable), at);
+            self.timers.set_earlier((peer, Step::End), at);
+        }
+    }
+
+    /// The session stands by hand: no more tries, but it is of no use before a path is found.
+    pub fn handle_met(&mut self, now: Now, peer: PeerIx) {
+        if let Some(attempt) = self.under_way.get_mut(&peer) {
+            attempt.is_met = true;
+            self.timers.clear(&(peer, Step::Try));
+            self.timers
+                .set((peer, Step::End), now.at.after(PATHLESS_FOR));
         }
     }
 
@@ -172,6 +296,18 @@ impl Attempts {
     pub fn handle_up(&mut self, peer: PeerIx) {
         self.negative.remove(&peer);
         self.end(peer);
+    }
+
+    /// The session that stood by hand ended before a path was found.
+    pub fn handle_gone(&mut self, peer: PeerIx) {
+        if self
+            .under_way
+            .get(&peer)
+            .is_some_and(|attempt| attempt.is_met)
+        {
+            self.end(peer);
+            self.outputs.push_back(Output::Failed { peer });
+        }
     }
 
     /// The peer may not be dialled any more: its attempt ends without a word.
@@ -211,27 +347,33 @@ impl Attempts {
         }
     }
 
-    fn begin(&mut self, now: Now, peer: PeerIx) {
-        let attempt = Attempt {
+    fn begin(&mut self, now: Now, peer: PeerIx, ways: &Ways) {
+        let mut attempt = Attempt {
             begun: now.at,
             candidates: Vec::new(),
-            tries: 1,
+            calls: Calls::new(ways),
+            tries: 0,
             is_link: false,
+            is_met: false,
         };
+        attempt.learn(&ways.paths);
         self.under_way.insert(peer, attempt);
         self.timers
             .set((peer, Step::End), now.at.after(FAILED_AFTER));
+        self.try_again(peer);
     }
 
     /// Dials everything from the start: the tries still to come of an old attempt would be too few for a program that
     /// asks now.
-    fn begin_again(&mut self, now: Now, peer: PeerIx) {
+    fn begin_again(&mut self, now: Now, peer: PeerIx, ways: &Ways) {
         self.timers.clear(&(peer, Step::Try));
         self.timers
             .set((peer, Step::End), now.at.after(FAILED_AFTER));
         if let Some(attempt) = self.under_way.get_mut(&peer) {
             attempt.begun = now.at;
             attempt.tries = 0;
+            attempt.calls = Calls::new(ways);
+            attempt.learn(&ways.paths);
         }
         self.try_again(peer);
     }
@@ -244,12 +386,16 @@ impl Attempts {
     }
 
     fn try_again(&mut self, peer: PeerIx) {
-        if let Some(attempt) = self.under_way.get_mut(&peer) {
-            attempt.tries += 1;
-            if !attempt.candidates.is_empty() {
-                let to = attempt.candidates.clone();
-                self.outputs.push_back(Output::Dial { peer, to });
-            }
+        let Some(attempt) = self.under_way.get_mut(&peer) else {
+            return;
+        };
+        let through = attempt.calls.next(attempt.tries);
+        attempt.tries += 1;
+        let to = attempt.candidates.clone();
+        if !through.is_empty() {
+            self.outputs.push_back(Output::Call { peer, to, through });
+        } else if !to.is_empty() {
+            self.outputs.push_back(Output::Dial { peer, to });
         }
     }
 
@@ -262,7 +408,8 @@ impl Attempts {
         } else {
             TRIES_MS.len() - 1
         };
-        if attempt.tries >= tries || self.timers.at(&(peer, Step::Try)).is_some() {
+        if attempt.is_met || attempt.tries >= tries || self.timers.at(&(peer, Step::Try)).is_some()
+        {
             return;
         }
         let wait = spread(&mut self.rng, TRIES_MS[attempt.tries] * 1000);
@@ -280,6 +427,71 @@ impl Attempts {
         let until = now.at.after(lasted);
         self.negative.insert(peer, Negative { until, lasted });
         self.outputs.push_back(Output::Unreachable { peer, until });
+    }
+}
+
+impl Attempt {
+    /// Takes in addresses; gives those that are new.
+    fn learn(&mut self, candidates: &[Path]) -> Vec<Path> {
+        let mut fresh = Vec::new();
+        for address in candidates.iter().copied() {
+            if self.candidates.len() < CANDIDATES_MAX && !self.candidates.contains(&address) {
+                self.candidates.push(address);
+                fresh.push(address);
+            }
+        }
+        fresh
+    }
+}
+
+impl Calls {
+    fn new(ways: &Ways) -> Self {
+        let mut line = Vec::new();
+        for third in ways.homes.iter().chain(&ways.links) {
+            if !line.contains(third) {
+                line.push(*third);
+            }
+        }
+        Self {
+            line,
+            homes: ways.homes.len(),
+            is_at_homes: ways.is_at_homes,
+            asked: 0,
+            absent: BTreeSet::new(),
+        }
+    }
+
+    /// Through whom a try calls: those not asked yet, then those who said nothing.
+    fn next(&mut self, tries: usize) -> Vec<PeerIx> {
+        let before = self.asked;
+        self.asked = match tries {
+            LINKS_TRY => before.max(self.homes) + CALLS_MAX,
+            _ => before + FRESH_CALLS,
+        }
+        .min(self.line.len());
+        let from = if tries == LINKS_TRY {
+            before.max(self.homes).min(self.asked)
+        } else {
+            before
+        };
+        let (fresh, again) = (&self.line[from..self.asked], &self.line[..before]);
+        fresh
+            .iter()
+            .chain(again.iter().filter(|third| !self.absent.contains(third)))
+            .copied()
+            .take(CALLS_MAX)
+            .collect()
+    }
+
+    fn is_asked(&self, third: PeerIx) -> bool {
+        self.line[..self.asked].contains(&third) && !self.absent.contains(&third)
+    }
+
+    /// Whether the peer would be known to those that do not know it.
+    fn is_absent(&self) -> bool {
+        let first = &self.line[..self.homes.min(FIRST_HOMES)];
+        let absent = first.iter().filter(|home| self.absent.contains(home));
+        self.is_at_homes && !first.is_empty() && absent.count() >= first.len().min(ABSENT_AT)
     }
 }
 

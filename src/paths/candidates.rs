@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use ipnet::{Ipv4Net, Ipv6Net};
-
+use super::nat::{self, Nat};
 use crate::{
-    addr::{AddressPlan, Underlay},
+    addr::{AddressPlan, Scope, Underlay},
     ids::PeerIx,
     time::{Moment, Now},
 };
@@ -34,6 +33,8 @@ pub struct Candidates {
     plan: AddressPlan,
     peers: BTreeMap<PeerIx, Known>,
     interfaces: Vec<Underlay>,
+    /// What the home router lets in to us, by its own word.
+    mapped: Option<Underlay>,
     observed: BTreeMap<PeerIx, Sighting>,
 }
 
@@ -44,22 +45,38 @@ struct Known {
     lan: Option<(Underlay, Moment)>,
 }
 
+/// What is known of the way between this machine and the world.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The addresses of the interfaces on the default route, with our port.
+    pub interfaces: Vec<Underlay>,
+    /// Where peers see us, and how many do.
+    pub observed: BTreeMap<Underlay, usize>,
+    /// Those of them that are no interface's and are believed.
+    pub outside: Vec<Underlay>,
+    /// What kind of NAT lies between.
+    pub nat: Nat,
+}
+
 /// One observer's view of us.
 #[derive(Clone, Copy, Debug)]
 struct Sighting {
-    from: Prefix,
+    observer: Underlay,
     address: Underlay,
 }
 
 /// What two observers must not share to count as two: a /16 or a /32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Prefix {
+pub enum Prefix {
+    /// A /16.
     V4([u8; 2]),
+    /// A /32.
     V6([u8; 4]),
 }
 
 impl Prefix {
-    fn of(address: Underlay) -> Self {
+    /// That of an address.
+    pub fn of(address: Underlay) -> Self {
         match address.ip() {
             IpAddr::V4(v4) => {
                 let [a, b, ..] = v4.octets();
@@ -81,6 +98,7 @@ impl Candidates {
             plan,
             peers: BTreeMap::new(),
             interfaces: Vec::new(),
+            mapped: None,
             observed: BTreeMap::new(),
         }
     }
@@ -89,18 +107,25 @@ impl Candidates {
     pub fn handle_plan(&mut self, plan: AddressPlan) {
         self.plan = plan;
         let interfaces = std::mem::take(&mut self.interfaces);
-        self.interfaces = self.usable(&interfaces);
+        self.interfaces = few(&interfaces, |address| self.is_possible(address));
+        self.mapped = self.mapped.filter(|address| self.is_possible(*address));
     }
 
     /// The addresses of a peer's record in force, or those that came with its Knock, in place of the ones before.
     pub fn handle_published(&mut self, peer: PeerIx, addresses: &[Underlay]) {
-        let usable = self.usable(addresses);
+        let usable = few(addresses, |address| self.is_usable(address));
         self.peers.entry(peer).or_default().published = usable;
     }
 
     /// A Pong has proven this address.
     pub fn handle_proven(&mut self, now: Now, peer: PeerIx, address: Underlay) {
         self.peers.entry(peer).or_default().working = Some((address, now.at));
+    }
+
+    /// Whether a session stood at this address so lately that the peer knows of us.
+    pub fn is_proven_lately(&self, now: Now, peer: PeerIx, address: Underlay) -> bool {
+        let working = self.peers.get(&peer).and_then(|known| known.working);
+        working.is_some_and(|(at, since)| at == address && now.at.since(since) < LAN_FOR)
     }
 
     /// A Beacon of the peer came from this address.
@@ -112,25 +137,89 @@ impl Candidates {
 
     /// The addresses of our interfaces on the default route, with our port, best first.
     pub fn handle_interfaces(&mut self, addresses: &[Underlay]) {
-        self.interfaces = self.usable(addresses);
+        self.interfaces = few(addresses, |address| self.is_possible(address));
+    }
+
+    /// The addresses of this machine's interfaces.
+    pub fn interfaces(&self) -> &[Underlay] {
+        &self.interfaces
     }
 
     /// A peer whose session is at `observer_at` sees us at `observed` (its Hello or Pong).
     pub fn handle_observed(&mut self, observer: PeerIx, observer_at: Underlay, observed: Underlay) {
         let has_room = self.observed.len() < OBSERVERS_MAX || self.observed.contains_key(&observer);
-        if has_room && self.is_usable(observed) {
-            let from = Prefix::of(observer_at);
+        if has_room && self.is_possible(observed) {
             let sighting = Sighting {
-                from,
+                observer: observer_at,
                 address: observed,
             };
             self.observed.insert(observer, sighting);
         }
     }
 
+    /// The home router lets others in to us at this address, or does so no more. It is a candidate like any other: only
+    /// who was reached there knows that it is true.
+    pub fn handle_mapped(&mut self, address: Option<Underlay>) {
+        self.mapped = address.filter(|address| self.is_possible(*address));
+    }
+
+    /// What the home router lets in to us, by its own word.
+    pub fn mapped(&self) -> Option<Underlay> {
+        self.mapped
+    }
+
+    /// Where a peer sees us.
+    pub fn seen_by(&self, observer: PeerIx) -> Option<Underlay> {
+        Some(self.observed.get(&observer)?.address)
+    }
+
+    /// Whether others agree that this machine is elsewhere on the internet than at this address of its own, and nobody sees it
+    /// there: its router was given another one.
+    pub fn is_left(&self, own: Underlay) -> bool {
+        let is_own = |known: &Underlay| known.ip() == own.ip();
+        let is_there = self.interfaces.iter().chain(&self.mapped).any(is_own)
+            || self.observed.values().any(|seen| is_own(&seen.address));
+        let of_family = |known: &Underlay| known.ip().is_ipv4() == own.ip().is_ipv4();
+        !is_there && self.agreed().iter().any(of_family)
+    }
+
+    /// What is known of the way between this machine and the world.
+    pub fn facts(&self) -> Facts {
+        let mut observed: BTreeMap<Underlay, usize> = BTreeMap::new();
+        for sighting in self.observed.values() {
+            *observed.entry(sighting.address).or_default() += 1;
+        }
+        let sightings = self
+            .observed
+            .values()
+            .map(|sighting| (sighting.observer, sighting.address));
+        Facts {
+            interfaces: self.interfaces.clone(),
+            nat: nat::judge(&self.interfaces, sightings),
+            outside: self.agreed(),
+            observed,
+        }
+    }
+
     /// The session with an observer ended: what it saw counts no more.
     pub fn handle_observer_gone(&mut self, observer: PeerIx) {
         self.observed.remove(&observer);
+    }
+
+    /// Where others say that they see this machine, each for itself: no proof that it is reached there.
+    pub fn observed(&self) -> Vec<Underlay> {
+        let mut seen: Vec<Underlay> = Vec::new();
+        for sighting in self.observed.values() {
+            if !seen.contains(&sighting.address) {
+                seen.push(sighting.address);
+            }
+        }
+        seen
+    }
+
+    /// The mesh's own addresses.
+    pub fn plan(&self) -> AddressPlan {
+        self.plan
     }
 
     /// Where to try a peer now, best first: where a session last stood, the LAN, what it publishes.
@@ -157,10 +246,16 @@ impl Candidates {
         all
     }
 
-    /// What we publish: our interfaces' addresses, then those under which others agree to see us; at most
-    /// [`PUBLISHED_MAX`], of which the last place is kept for an observed one.
+    /// What we publish: our interfaces' addresses, then what the router lets in, then those under which others agree to see
+    /// us; at most [`PUBLISHED_MAX`], of which the last places are kept for what is seen from outside.
     pub fn own(&self) -> Vec<Underlay> {
-        let seen = self.agreed();
+        let mut seen: Vec<Underlay> = self.mapped.into_iter().collect();
+        seen.extend(
+            self.agreed()
+                .into_iter()
+                .filter(|address| Some(*address) != self.mapped),
+        );
+        seen.retain(|address| !self.interfaces.contains(address));
         let kept_free = seen.len().min(2);
         let mut own: Vec<Underlay> = self
             .interfaces
@@ -171,6 +266,13 @@ impl Candidates {
         own.extend(seen);
         own.truncate(PUBLISHED_MAX);
         own
+    }
+
+    /// What we publish, as a token tells it to somebody far away: it has room for fewer.
+    pub fn hints(&self) -> Vec<Underlay> {
+        let mut hints = self.own();
+        hints.sort_by_key(|address| Some(*address) != self.mapped);
+        hints
     }
 
     /// Observed addresses that differ from our interfaces' and are believed: two observers in different prefixes agree,
@@ -186,7 +288,7 @@ impl Candidates {
             prefixes
                 .entry(sighting.address)
                 .or_default()
-                .insert(sighting.from);
+                .insert(Prefix::of(sighting.observer));
         }
         let alone = |address: Underlay| {
             let family =
@@ -200,33 +302,26 @@ impl Candidates {
             .collect()
     }
 
-    fn usable(&self, addresses: &[Underlay]) -> Vec<Underlay> {
-        let mut usable = Vec::new();
-        for address in addresses.iter().copied() {
-            if self.is_usable(address)
-                && !usable.contains(&address)
-                && usable.len() < 2 * PUBLISHED_MAX
-            {
-                usable.push(address);
-            }
-        }
-        usable
+    /// Whether an address could be another peer's socket and lies outside the mesh.
+    pub fn is_usable(&self, address: Underlay) -> bool {
+        address.may_be_peers() && !self.plan.contains(address.ip())
     }
 
-    /// Whether an address could be another machine's socket and lies outside the mesh.
-    fn is_usable(&self, address: Underlay) -> bool {
-        let outside = match address.ip() {
-            IpAddr::V4(v4) => {
-                let pool: Ipv4Net = self.plan.pool4;
-                !(pool.contains(&v4) || v4.is_broadcast() || v4.is_link_local())
-            }
-            IpAddr::V6(v6) => {
-                let prefix: Ipv6Net = self.plan.prefix6();
-                !(prefix.contains(&v6) || v6.is_unicast_link_local())
-            }
-        };
-        let ip = address.ip();
-        let is_nobody = ip.is_unspecified() || ip.is_multicast() || ip.is_loopback();
-        outside && address.socket().port() != 0 && !is_nobody
+    /// The same for one of this machine's own, which may listen where it likes.
+    fn is_possible(&self, address: Underlay) -> bool {
+        address.socket().port() != 0
+            && Scope::of(address.ip()) != Scope::Nobody
+            && !self.plan.contains(address.ip())
     }
+}
+
+/// The first of those that are good, each once.
+fn few(addresses: &[Underlay], is_good: impl Fn(Underlay) -> bool) -> Vec<Underlay> {
+    let mut few = Vec::new();
+    for address in addresses.iter().copied() {
+        if is_good(address) && !few.contains(&address) && few.len() < 2 * PUBLISHED_MAX {
+            few.push(address);
+        }
+    }
+    few
 }

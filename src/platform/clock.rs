@@ -13,8 +13,16 @@ use crate::time::{Moment, Now};
 
 /// The moment on CLOCK_BOOTTIME, in microseconds since this machine started: the same for every thread and process.
 pub fn moment() -> Moment {
-    let time =
-        clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every supported Linux has CLOCK_BOOTTIME");
+    read(ClockId::CLOCK_BOOTTIME)
+}
+
+/// The moment on CLOCK_MONOTONIC, which stands still while this machine sleeps.
+pub fn awake() -> Moment {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+fn read(clock: ClockId) -> Moment {
+    let time = clock_gettime(clock).expect("every supported Linux has this clock");
     let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
     let nanos = u64::try_from(time.tv_nsec()).unwrap_or(0);
     Moment(seconds * 1_000_000 + nanos / 1_000)

@@ -53,6 +53,12 @@ impl Caller {
     }
 }
 
+/// The user called `name` and its first group, if there is one.
+pub fn user_named(name: &str) -> Option<(u32, u32)> {
+    let user = User::from_name(name).ok()??;
+    Some((user.uid.as_raw(), user.gid.as_raw()))
+}
+
 /// The effective user of this process.
 pub fn own_uid() -> u32 {
     Uid::effective().as_raw()

@@ -55,6 +55,9 @@ pub struct Link {
     pub kind: Option<String>,
     /// Its MTU, bytes; 0 when the kernel does not say.
     pub mtu: u32,
+    /// Whether neighbours may be behind it: it is up, its cable is in, it takes multicast, and it is no tunnel, whose other
+    /// end is one machine or none that is near.
+    pub is_lan: bool,
 }
 
 impl Link {
@@ -75,7 +78,7 @@ pub struct Address {
     pub usable: bool,
 }
 
-/// A route of the main table as the kernel lists it.
+/// A route as the kernel lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     /// Where to.
@@ -148,6 +151,11 @@ impl Links {
         self.set(name, LinkAttribute::TxQueueLen(packets))
     }
 
+    /// Sets how many segments one packet of a link may be cut into at most.
+    pub fn set_segments(&mut self, name: &str, most: u32) -> io::Result<()> {
+        self.set(name, LinkAttribute::GsoMaxSegs(most))
+    }
+
     /// Takes a link up.
     pub fn up(&mut self, name: &str) -> io::Result<()> {
         self.switch(name, LinkFlags::Up)
@@ -212,12 +220,30 @@ impl Links {
 
     /// All unicast routes of the main table, IPv4 before IPv6.
     pub fn routes(&mut self) -> io::Result<Vec<Route>> {
+        self.dump_routes(|header| {
+            header.table == RouteHeader::RT_TABLE_MAIN && header.kind == RouteType::Unicast
+        })
+    }
+
+    /// The unicast routes of all tables, and those to addresses of this host; IPv4 before IPv6. Other overlays keep
+    /// theirs in tables of their own.
+    pub fn routes_of_all_tables(&mut self) -> io::Result<Vec<Route>> {
+        self.dump_routes(|header| matches!(header.kind, RouteType::Unicast | RouteType::Local))
+    }
+
+    fn dump_routes(&mut self, is_meant: fn(&RouteHeader) -> bool) -> io::Result<Vec<Route>> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
             let found = self.0.dump(RouteNetlinkMessage::GetRoute(message))?;
-            routes.extend(found.into_iter().filter_map(route));
+            let meant = found.into_iter().filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(message) if is_meant(&message.header) => {
+                    route(&message)
+                }
+                _ => None,
+            });
+            routes.extend(meant);
         }
         routes.sort_unstable();
         Ok(routes)
@@ -311,6 +337,7 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         loopback: flags.contains(LinkFlags::Loopback),
         kind: None,
         mtu: 0,
+        is_lan: false,
     };
     for attribute in message.attributes {
         match attribute {
@@ -325,6 +352,9 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
             _ => {}
         }
     }
+    let is_near = flags.contains(LinkFlags::Multicast | LinkFlags::Running)
+        && !flags.intersects(LinkFlags::Loopback | LinkFlags::Pointopoint);
+    link.is_lan = link.up && is_near && !link.is_tun();
     Some(link).filter(|link| !link.name.is_empty())
 }
 
@@ -354,14 +384,8 @@ fn address(message: RouteNetlinkMessage) -> Option<Address> {
     })
 }
 
-fn route(message: RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else {
-        return None;
-    };
+fn route(message: &RouteMessage) -> Option<Route> {
     let header = &message.header;
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.kind != RouteType::Unicast {
-        return None;
-    }
     let mut to = match header.address_family {
         AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
@@ -417,6 +441,14 @@ mod tests {
             own.map(|address| (address.link, address.usable)),
             Some((lo.index, false))
         );
+    }
+
+    #[test]
+    fn the_address_of_the_loopback_is_a_route_of_another_table() {
+        let mut links = Links::open().unwrap();
+        let is_own = |route: &Route| route.to.addr() == IpAddr::V4(Ipv4Addr::LOCALHOST);
+        assert!(!links.routes().unwrap().iter().any(is_own));
+        assert!(links.routes_of_all_tables().unwrap().iter().any(is_own));
     }
 
     #[test]

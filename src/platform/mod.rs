@@ -5,9 +5,11 @@
 #[cfg(test)]
 pub(crate) mod allocation;
 pub mod clock;
+pub mod cpu;
 pub mod credentials;
 pub mod firewall;
 pub mod guard;
+pub mod lan;
 pub mod limits;
 pub mod link;
 pub mod monitor;
@@ -19,6 +21,8 @@ pub mod nftables;
 pub mod poll;
 pub mod service_manager;
 pub mod sock_diag;
+pub mod spare;
+pub mod tcp;
 pub mod tun;
 pub mod udp;
 pub mod wire_tap;

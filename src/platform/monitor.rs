@@ -8,10 +8,11 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
+use ipnet::IpNet;
 use netlink_sys::{
     Socket, SocketAddr as NetlinkAddr,
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
@@ -90,6 +91,34 @@ pub fn default_route_addresses(port: u16, tun: Option<&str>) -> io::Result<Vec<U
         .collect();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// The router that IPv4 goes through by default, and this machine's address towards it. Routes of `tun` do not count.
+pub fn default_gateway4(tun: Option<&str>) -> io::Result<Option<(Ipv4Addr, Ipv4Addr)>> {
+    let mut links = Links::open()?;
+    let is_tun = |link: &Link| Some(link.name.as_str()) == tun || link.is_tun();
+    let others: Vec<u32> = links
+        .list()?
+        .into_iter()
+        .filter(|link| link.up && !is_tun(link))
+        .map(|link| link.index)
+        .collect();
+    let addresses = links.addresses()?;
+    // Whoever has two routers has one address in the LAN of each.
+    let own_beside = |gateway: Ipv4Addr, link: u32| {
+        addresses.iter().find_map(|address| match address.net {
+            IpNet::V4(net) if address.link == link && net.contains(&gateway) => Some(net.addr()),
+            IpNet::V4(_) | IpNet::V6(_) => None,
+        })
+    };
+    let leading = links.routes()?.into_iter().find_map(|route| {
+        let IpAddr::V4(gateway) = route.via.filter(|_| route.to.prefix_len() == 0)? else {
+            return None;
+        };
+        let link = route.link.filter(|link| others.contains(link))?;
+        Some((gateway, own_beside(gateway, link)?))
+    });
+    Ok(leading)
 }
 
 fn is_dialable(address: IpAddr) -> bool {

@@ -34,7 +34,7 @@ pub enum Health {
     Broken,
 }
 
-/// How many descriptors one wait reports. A data thread has four.
+/// How many descriptors one wait reports. A data thread has five.
 const READY_MAX: usize = 8;
 
 impl Poll {
@@ -79,6 +79,13 @@ impl Poll {
             });
         }
         Ok(())
+    }
+}
+
+/// It is readable itself while one of its descriptors is.
+impl AsFd for Poll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
     }
 }
 

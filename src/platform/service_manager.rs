@@ -1,7 +1,7 @@
-//! Descriptors that the service manager (systemd) keeps while no process of this service runs: `sd_pid_notify_with_fds`
-//! and `sd_listen_fds`.
+//! The service manager (systemd): descriptors that it keeps while no process of this service runs
+//! (`sd_pid_notify_with_fds` and `sd_listen_fds`), and what it is about to do with the service.
 //!
-//! Knows the messages and how descriptors travel. Refuses to know what is kept, and why.
+//! Knows the messages and how descriptors travel. Refuses to know what is kept, and why, and what a job means.
 #![expect(unsafe_code, reason = "descriptors come in as numbers")]
 
 use std::{
@@ -14,11 +14,56 @@ use std::{
 };
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use zbus::zvariant::OwnedObjectPath;
 
 /// Whether a service manager listens to this process.
 pub fn is_present() -> bool {
     std::env::var_os(NOTIFY_SOCKET).is_some()
 }
+
+/// The kind of job that systemd carries out for the unit of this process (`start`, `stop`, `restart` …); None: it has none.
+///
+/// # Errors
+/// There is no system bus, or systemd does not answer on it. It may take its time: whoever asks sets the limit.
+pub async fn job_of_own_unit() -> zbus::Result<Option<String>> {
+    let bus = zbus::Connection::system().await?;
+    let answer = bus
+        .call_method(
+            Some(SYSTEMD),
+            "/org/freedesktop/systemd1",
+            Some("org.freedesktop.systemd1.Manager"),
+            "GetUnitByPID",
+            &(std::process::id(),),
+        )
+        .await?;
+    let unit: OwnedObjectPath = answer.body().deserialize()?;
+    let job = property(&bus, &unit, ("org.freedesktop.systemd1.Unit", "Job")).await?;
+    let (number, job): (u32, OwnedObjectPath) = job.try_into()?;
+    if number == 0 {
+        return Ok(None);
+    }
+    let kind = property(&bus, &job, ("org.freedesktop.systemd1.Job", "JobType")).await?;
+    Ok(Some(kind.try_into()?))
+}
+
+async fn property(
+    bus: &zbus::Connection,
+    object: &OwnedObjectPath,
+    (interface, name): (&str, &str),
+) -> zbus::Result<zbus::zvariant::OwnedValue> {
+    let answer = bus
+        .call_method(
+            Some(SYSTEMD),
+            object,
+            Some("org.freedesktop.DBus.Properties"),
+            "Get",
+            &(interface, name),
+        )
+        .await?;
+    answer.body().deserialize()
+}
+
+const SYSTEMD: &str = "org.freedesktop.systemd1";
 
 /// The descriptors that this process was started with, by name; none at the second call, or when they were meant for
 /// another process. A program that this one starts does not get them.

@@ -1,9 +1,12 @@
 //! The TUN device: made, taken over, configured, read and written. It goes with the last descriptor of it, and its
 //! addresses and routes with it: with the process, unless a service manager keeps a copy.
-#![expect(unsafe_code, reason = "an ioctl asks which device a descriptor is")]
+#![expect(
+    unsafe_code,
+    reason = "ioctls ask which device a descriptor is, and say what its packets look like"
+)]
 
 use std::{
-    io,
+    io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
@@ -23,7 +26,11 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
 };
 
-use super::{link::Links, netlink::Netlink};
+use super::{
+    link::Links,
+    netlink::Netlink,
+    udp::{TRAIN, TRAIN_BYTES},
+};
 
 /// What the device is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +43,31 @@ pub struct Shape {
     pub v4: Option<(Ipv4Addr, Ipv4Net)>,
     /// The own IPv6 address and the prefix that is routed here.
     pub v6: (Ipv6Addr, Ipv6Net),
+    /// Whether programs' packets may come longer than the MTU, to be cut here.
+    pub long_packets: bool,
 }
+
+/// Bytes before each packet, by which the kernel says what is left to be done to it, little-endian.
+pub const HEAD: usize = 10;
+
+/// The longest packet that is read.
+pub const PACKET_MAX: usize = 65_535;
+
+/// What is left to be done to packets that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LongPackets {
+    /// Nothing, as was asked.
+    Off,
+    /// Nothing: the kernel does not know how to.
+    Refused,
+    /// TCP is to be cut, and checksums are to be finished.
+    Tcp,
+    /// The same, and equal UDP datagrams.
+    TcpAndUdp,
+}
+
+/// What WireGuard adds to a packet.
+const OVERHEAD: usize = 32;
 
 /// Packets in the device's own queue. Short: what waits there is latency that nobody sees (design §6).
 const QUEUE: u32 = 128;
@@ -86,11 +117,12 @@ pub enum OpenTunError {
     },
 }
 
-/// A TUN device of ours: non-blocking, one packet per read and write, no header before it.
+/// A TUN device of ours: non-blocking, one packet per read and write, [`HEAD`] bytes before it.
 #[derive(Debug)]
 pub struct Tun {
     fd: OwnedFd,
     mtu: u16,
+    long_packets: LongPackets,
 }
 
 /// Whether a device of this name could be had now. It is made and gone at once.
@@ -105,7 +137,7 @@ pub fn try_out(name: &str) -> Result<(), OpenTunError> {
 /// What all our devices have in common.
 fn blank(name: &str) -> tun_rs::DeviceBuilder {
     tun_rs::DeviceBuilder::new().name(name).with(|guard| {
-        guard.offload(false).multi_queue(false);
+        guard.offload(true).multi_queue(false);
     })
 }
 
@@ -132,21 +164,27 @@ impl Tun {
         interface(&self.fd).map(|(name, _)| name)
     }
 
-    /// Reads one packet; None when there is none. Never waits.
-    pub fn read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match nix::unistd::read(&self.fd, buffer) {
-            Ok(len) => Ok(Some(len)),
+    /// What is left to be done to packets that are read.
+    pub fn long_packets(&self) -> LongPackets {
+        self.long_packets
+    }
+
+    /// Reads one packet, and what is left to be done to it; None when there is none. Never waits.
+    pub fn read(&self, head: &mut [u8; HEAD], packet: &mut [u8]) -> io::Result<Option<usize>> {
+        let parts = &mut [IoSliceMut::new(head), IoSliceMut::new(packet)];
+        match nix::sys::uio::readv(&self.fd, parts) {
+            Ok(len) => Ok(Some(len.saturating_sub(HEAD))),
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Writes one packet. Never waits.
+    /// Writes one packet: what is left to be done to it, and its parts. Never waits.
     ///
     /// # Errors
     /// The packet is lost.
-    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
-        nix::unistd::write(&self.fd, packet)?;
+    pub fn write(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        nix::sys::uio::writev(&self.fd, parts)?;
         Ok(())
     }
 }
@@ -162,8 +200,8 @@ impl AsFd for Tun {
 pub struct Spare(OwnedFd);
 
 impl Spare {
-    /// Takes a device that an earlier process made, if it has this name and is of the kind that is made here. Whether
-    /// packets have protocol information before them cannot be asked: that the same version made it must be known.
+    /// Takes a device that an earlier process made, if it has this name and is of the kind that is made here. What packets
+    /// have before them cannot be asked in full: that the same version made it must be known.
     ///
     /// # Errors
     /// It is another; the descriptor comes back.
@@ -174,7 +212,11 @@ impl Spare {
             | libc::IFF_VNET_HDR
             | libc::IFF_PERSIST;
         match interface(&fd) {
-            Ok((is, flags)) if is == name && flags & kinds == libc::IFF_TUN => Ok(Self(fd)),
+            Ok((is, flags))
+                if is == name && flags & kinds == libc::IFF_TUN | libc::IFF_VNET_HDR =>
+            {
+                Ok(Self(fd))
+            }
             Ok(_) | Err(_) => Err(fd),
         }
     }
@@ -185,6 +227,14 @@ impl Spare {
     /// It is in another, or gone.
     pub fn index(&self) -> io::Result<u32> {
         Links::open()?.index(&interface(&self.0)?.0)
+    }
+
+    /// Takes away the addresses that it is not to have, with their routes.
+    ///
+    /// # Errors
+    /// Some of them may still be there.
+    pub fn withdraw(&self, shape: &Shape) -> io::Result<()> {
+        withdraw(&mut Links::open()?, self.index()?, shape)
     }
 
     /// Gives it its addresses and takes others away, and routes the network to it. What it has already stays as it is:
@@ -202,12 +252,15 @@ impl Spare {
         };
         fcntl(&self.0, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .map_err(|error| configure(error.into()))?;
+        // Before it is up: no packet comes in another form.
+        let long_packets = take_long_packets(&self.0, shape.long_packets).map_err(configure)?;
         let mut links = Links::open().map_err(configure)?;
         let index = address(&mut links, shape).map_err(configure)?;
         route(&mut links, shape, index)?;
         Ok(Tun {
             fd: self.0,
             mtu: shape.mtu,
+            long_packets,
         })
     }
 }
@@ -233,27 +286,39 @@ fn address(links: &mut Links, shape: &Shape) -> io::Result<u32> {
     let name = shape.name.as_str();
     links.set_mtu(name, u32::from(shape.mtu))?;
     links.set_queue(name, QUEUE)?;
+    // A long packet is best cut into as many as go out as one train on the underlay.
+    let most = TRAIN.min(TRAIN_BYTES / (usize::from(shape.mtu) + OVERHEAD));
+    // A kernel that does not know this only makes more segments of some packets.
+    let _unknown = links.set_segments(name, u32::try_from(most).unwrap_or(1));
     links.up(name)?;
     let index = links.index(name)?;
-    let wanted: Vec<IpNet> = shape
-        .v4
-        .map(|(own, _)| IpNet::from(IpAddr::V4(own)))
-        .into_iter()
-        .chain([IpNet::from(IpAddr::V6(shape.v6.0))])
-        .collect();
-    let had: Vec<IpNet> = links
-        .addresses()?
-        .into_iter()
-        .filter(|address| address.link == index && !is_link_local(address.net))
-        .map(|address| address.net)
-        .collect();
-    for net in had.iter().filter(|net| !wanted.contains(net)) {
-        links.remove_address(name, *net)?;
-    }
-    for net in wanted.iter().filter(|net| !had.contains(net)) {
+    withdraw(links, index, shape)?;
+    let had = addresses_of(links, index)?;
+    for net in wanted(shape).iter().filter(|net| !had.contains(net)) {
         links.add_address(name, *net)?;
     }
     Ok(index)
+}
+
+fn withdraw(links: &mut Links, index: u32, shape: &Shape) -> io::Result<()> {
+    let wanted = wanted(shape);
+    let had = addresses_of(links, index)?;
+    for net in had.iter().filter(|net| !wanted.contains(net)) {
+        links.remove_address(&shape.name, *net)?;
+    }
+    Ok(())
+}
+
+fn wanted(shape: &Shape) -> Vec<IpNet> {
+    let v4 = shape.v4.map(|(own, _)| IpNet::from(IpAddr::V4(own)));
+    let v6 = IpNet::from(IpAddr::V6(shape.v6.0));
+    v4.into_iter().chain([v6]).collect()
+}
+
+fn addresses_of(links: &mut Links, index: u32) -> io::Result<Vec<IpNet>> {
+    let all = links.addresses()?.into_iter();
+    let own = all.filter(|address| address.link == index && !is_link_local(address.net));
+    Ok(own.map(|address| address.net).collect())
 }
 
 /// The kernel gives every device one of these.
@@ -335,13 +400,53 @@ fn interface(fd: &OwnedFd) -> io::Result<(String, libc::c_int)> {
     let name = request
         .ifr_name
         .iter()
-        .map(|letter| letter.cast_unsigned())
+        .flat_map(|letter| letter.to_be_bytes())
         .take_while(|letter| *letter != 0)
         .collect();
     let name = String::from_utf8(name)
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     Ok((name, libc::c_int::from(flags)))
 }
+
+/// Has the kernel leave as much to us as is wanted and it can; everything it says is little-endian from then on.
+fn take_long_packets(fd: &OwnedFd, wanted: bool) -> io::Result<LongPackets> {
+    let little_endian: libc::c_int = 1;
+    // SAFETY: the descriptor is open, and TUNSETVNETLE reads one c_int that outlives the call.
+    unsafe { tun_set_little_endian(fd.as_raw_fd(), &raw const little_endian) }?;
+    let tcp = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    let ask = |what: libc::c_uint| {
+        // SAFETY: the descriptor is open, and TUNSETOFFLOAD takes a number.
+        unsafe { tun_set_offload(fd.as_raw_fd(), libc::c_int::try_from(what).unwrap_or(0)) }
+    };
+    if wanted {
+        if ask(tcp | udp).is_ok() {
+            return Ok(LongPackets::TcpAndUdp);
+        }
+        if ask(tcp).is_ok() {
+            return Ok(LongPackets::Tcp);
+        }
+    }
+    ask(0)?;
+    Ok(if wanted {
+        LongPackets::Refused
+    } else {
+        LongPackets::Off
+    })
+}
+
+nix::ioctl_write_ptr_bad!(
+    /// TUNSETVNETLE.
+    tun_set_little_endian,
+    libc::TUNSETVNETLE,
+    libc::c_int
+);
+
+nix::ioctl_write_int_bad!(
+    /// TUNSETOFFLOAD.
+    tun_set_offload,
+    libc::TUNSETOFFLOAD
+);
 
 nix::ioctl_read_bad!(
     /// TUNGETIFF.

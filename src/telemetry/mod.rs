@@ -5,7 +5,8 @@
 //!
 //! The last lines are kept in memory too ([`last_lines`]), for `webmesh debug bundle`.
 //!
-//! Addresses and names of peers go through [`Private`], keys never go anywhere.
+//! Names and ids of peers, and addresses by which anybody finds a machine, go through [`Private`] from INFO up; `tests/tidy.rs`
+//! looks for it. Keys never go anywhere.
 
 mod ring;
 

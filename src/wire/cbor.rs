@@ -60,6 +60,17 @@ pub struct Decoded<T> {
     pub critical: bool,
 }
 
+impl<T> Decoded<T> {
+    /// The same, of what `f` makes of the body.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Decoded<U> {
+        Decoded {
+            body: f(self.body),
+            unknown: self.unknown,
+            critical: self.critical,
+        }
+    }
+}
+
 /// Decodes a body that is the whole of `bytes`.
 ///
 /// # Errors

@@ -50,21 +50,21 @@ pub struct Counted<'a> {
     pub bytes: &'a [u8],
 }
 
-/// A relayed datagram. Its form is fixed; relays themselves come later.
+/// A datagram in a relay's frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Relayed<'a> {
     /// Chosen by the receiving end.
     pub session: u32,
-    /// One datagram of type 01–04, 10 or 30, or one more 20.
+    /// One datagram of type 01–04, 10, 21–23 or 30, or one more 20.
     pub datagram: &'a [u8],
 }
 
-/// A step of binding a relay session. Its form is fixed; relays themselves come later.
+/// A step of binding a way through a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayBinding {
     /// Which step.
     pub step: RelayStep,
-    /// Which relay session.
+    /// Which end of which way: what frames to the relay carry.
     pub id: [u8; 4],
     /// Nonce.
     pub nonce: [u8; 16],
@@ -129,24 +129,39 @@ pub fn classify(bytes: &[u8]) -> Result<Datagram<'_>, Unclassified> {
 impl Relayed<'_> {
     /// Writes a datagram into a relay's frame.
     pub fn encode(&self) -> Vec<u8> {
-        [
-            &[0x20, 0, 0, 0][..],
-            &self.session.to_le_bytes(),
-            self.datagram,
-        ]
-        .concat()
+        [&relay_head(self.session)[..], self.datagram].concat()
+    }
+}
+
+/// Bytes of a relay's frame around a datagram.
+pub const RELAY_HEAD: usize = 8;
+
+/// What stands before a datagram in a relay's frame.
+pub fn relay_head(session: u32) -> [u8; RELAY_HEAD] {
+    let [a, b, c, d] = session.to_le_bytes();
+    [0x20, 0, 0, 0, a, b, c, d]
+}
+
+impl RelayStep {
+    /// Its first byte.
+    pub fn kind(self) -> u8 {
+        match self {
+            Self::Bind => 0x21,
+            Self::Challenge => 0x22,
+            Self::Answer => 0x23,
+        }
     }
 }
 
 impl RelayBinding {
     /// Writes the 40 bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        let kind = match self.step {
-            RelayStep::Bind => 0x21,
-            RelayStep::Challenge => 0x22,
-            RelayStep::Answer => 0x23,
-        };
-        [&[kind, 0, 0, 0][..], &self.id, &self.nonce, &self.mac].concat()
+    pub fn encode(&self) -> [u8; 40] {
+        let mut bytes = [0; 40];
+        bytes[0] = self.step.kind();
+        bytes[4..8].copy_from_slice(&self.id);
+        bytes[8..24].copy_from_slice(&self.nonce);
+        bytes[24..].copy_from_slice(&self.mac);
+        bytes
     }
 }
 
@@ -199,7 +214,7 @@ fn counted(bytes: &[u8]) -> Result<Counted<'_>, Unclassified> {
 fn relayed(bytes: &[u8]) -> Result<Relayed<'_>, Unclassified> {
     let outer = unwrap_relay(bytes)?;
     match head(outer.datagram)? {
-        0x01..=0x04 | 0x10 | sealed::TYPE => Ok(outer),
+        0x01..=0x04 | 0x10 | 0x21..=0x23 | sealed::TYPE => Ok(outer),
         0x20 => match head(unwrap_relay(outer.datagram)?.datagram)? {
             0x01..=0x04 | 0x10 | sealed::TYPE => Ok(outer),
             _ => Err(Unclassified::Type),
@@ -316,10 +331,10 @@ mod tests {
         assert!(classify(&once).is_ok());
         assert!(classify(&relay(&once)).is_ok());
         assert_eq!(classify(&relay(&relay(&once))), Err(Unclassified::Type));
-        assert_eq!(
-            classify(&relay(&typed([0x21, 0, 0, 0], 40))),
-            Err(Unclassified::Type)
-        );
+        // Behind one relay an end binds with another.
+        let binding = relay(&typed([0x21, 0, 0, 0], 40));
+        assert!(classify(&binding).is_ok());
+        assert_eq!(classify(&relay(&binding)), Err(Unclassified::Type));
         assert_eq!(
             classify(&relay(b"d1:rd2:id20:abcdefghij0123456789e1:t2:aa1:y1:re")),
             Err(Unclassified::Type)

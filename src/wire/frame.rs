@@ -19,9 +19,50 @@ pub const BODY_MAX: usize = 1100;
 pub const JOIN_RECORDS_MAX: usize = 960;
 
 const VERSION: u8 = 1;
-const WHOLE: u8 = 0x01;
+pub(super) const WHOLE: u8 = 0x01;
 /// The two halves of a message of the transport exchange.
-const HALVES: [u8; 2] = [0x02, 0x12];
+pub(super) const HALVES: [u8; 2] = [0x02, 0x12];
+
+/// A frame whose body was not read.
+pub(super) struct Bare<'a> {
+    pub(super) kind: u8,
+    /// Index << 4 | count; 01: whole.
+    pub(super) fragment: u8,
+    pub(super) id: u32,
+    pub(super) body: &'a [u8],
+}
+
+impl<'a> Bare<'a> {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let len = u16::try_from(self.body.len()).unwrap_or(u16::MAX);
+        let mut out = Vec::with_capacity(HEAD + self.body.len());
+        out.extend_from_slice(&[0, VERSION, self.kind, self.fragment]);
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&[0, 0]);
+        out.extend_from_slice(&self.id.to_le_bytes());
+        out.extend_from_slice(self.body);
+        out
+    }
+
+    pub(super) fn decode(frame: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(frame);
+        let [zero, version, kind, fragment] = reader.array()?;
+        let len = usize::from(reader.u16()?);
+        let reserved = reader.u16()?;
+        let id = reader.u32()?;
+        let body = reader.slice(len)?;
+        reader.end()?;
+        if zero != 0 || version != VERSION || reserved != 0 {
+            return Err(Malformed::Layout);
+        }
+        Ok(Self {
+            kind,
+            fragment,
+            id,
+            body,
+        })
+    }
+}
 
 /// A control frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,18 +88,31 @@ pub enum Content {
     Unknown,
 }
 
+/// The padding of a Ping on a path of this number that makes the packet which carries it so long, once its frame is shaped.
+pub fn padding(len: u16, path: u64) -> Vec<u8> {
+    let bare = Message::Ping(message::Ping {
+        nonce: [0; 8],
+        path,
+        pad: Some(vec![0; PADDING_MIN]),
+    });
+    let mut shaped = Vec::new();
+    shape(&encode(&bare, 0), &mut shaped);
+    vec![0; (usize::from(len) + PADDING_MIN).saturating_sub(shaped.len())]
+}
+
+/// Shorter padding would have a shorter head.
+const PADDING_MIN: usize = 256;
+
 /// Writes a whole message as one frame, without the 20 bytes before it. The sender keeps bodies within [`BODY_MAX`]: a
 /// longer one (but for a Ping) is dropped by whoever receives it.
 pub fn encode(message: &Message, id: u32) -> Vec<u8> {
-    let body = message.body();
-    let len = u16::try_from(body.len()).unwrap_or(u16::MAX);
-    let mut out = Vec::with_capacity(HEAD + body.len());
-    out.extend_from_slice(&[0, VERSION, message.kind(), WHOLE]);
-    out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(&[0, 0]);
-    out.extend_from_slice(&id.to_le_bytes());
-    out.extend_from_slice(&body);
-    out
+    let bare = Bare {
+        kind: message.kind(),
+        fragment: WHOLE,
+        id,
+        body: &message.body(),
+    };
+    bare.encode()
 }
 
 /// Reads a frame, without the 20 bytes before it.
@@ -66,17 +120,16 @@ pub fn encode(message: &Message, id: u32) -> Vec<u8> {
 /// # Errors
 /// What is wrong with it. A kind that is not known is no error.
 pub fn decode(frame: &[u8]) -> Result<Frame, Malformed> {
-    let mut reader = Reader::new(frame);
-    let [zero, version, kind, fragment] = reader.array()?;
-    let len = usize::from(reader.u16()?);
-    let reserved = reader.u16()?;
-    let id = reader.u32()?;
-    let body = reader.slice(len)?;
-    reader.end()?;
-    if zero != 0 || version != VERSION || reserved != 0 || !may_be_fragment(kind, fragment) {
+    let Bare {
+        kind,
+        fragment,
+        id,
+        body,
+    } = Bare::decode(frame)?;
+    if !may_be_fragment(kind, fragment) {
         return Err(Malformed::Layout);
     }
-    if len > BODY_MAX && kind != message::PING {
+    if body.len() > BODY_MAX && kind != message::PING {
         return Err(Malformed::TooLong);
     }
     let (content, unknown_keys) = match Message::decode(kind, body)? {

@@ -6,6 +6,7 @@ use super::{
     Malformed,
     cbor::{self, Decoded, Layout, layout},
     fields, frame,
+    reaching::{Reaching, Relaying},
 };
 use crate::{
     addr::Underlay,
@@ -83,6 +84,10 @@ pub enum Message {
     Unlink(Unlink),
     /// 46: a datagram of a joiner, handed on.
     Introduced(Introduced),
+    /// 40–48: finding a way.
+    Reaching(Reaching),
+    /// 50–52: ways through a relay.
+    Relaying(Relaying),
 }
 
 /// Says who is there, what it can do, and what it holds.
@@ -330,6 +335,8 @@ pub enum Block {
     Links,
     /// 40–4F: finding a way.
     Reaching,
+    /// 50–5F: ways through a relay.
+    Relay,
 }
 
 impl Message {
@@ -346,7 +353,8 @@ impl Message {
                 Block::Membership
             }
             Self::Link(_) | Self::Unlink(_) => Block::Links,
-            Self::Introduced(_) => Block::Reaching,
+            Self::Introduced(_) | Self::Reaching(_) => Block::Reaching,
+            Self::Relaying(_) => Block::Relay,
         }
     }
 
@@ -369,6 +377,8 @@ impl Message {
             Self::Link(_) => LINK,
             Self::Unlink(_) => UNLINK,
             Self::Introduced(_) => INTRODUCED,
+            Self::Reaching(message) => message.kind(),
+            Self::Relaying(message) => message.kind(),
         }
     }
 
@@ -391,6 +401,8 @@ impl Message {
             Self::Link(body) => body.to_bytes(),
             Self::Unlink(body) => body.to_bytes(),
             Self::Introduced(body) => body.to_bytes(),
+            Self::Reaching(message) => message.body(),
+            Self::Relaying(message) => message.body(),
         }
     }
 
@@ -416,10 +428,18 @@ impl Message {
             LINK => read(body, Self::Link),
             UNLINK => read(body, Self::Unlink),
             INTRODUCED => read(body, Self::Introduced),
-            _ => return Ok(None),
+            _ => return decode_ways(kind, body),
         };
         decoded.map(Some)
     }
+}
+
+fn decode_ways(kind: u8, body: &[u8]) -> Result<Option<Decoded<Message>>, Malformed> {
+    if let Some(decoded) = Reaching::decode(kind, body)? {
+        return Ok(Some(decoded.map(Message::Reaching)));
+    }
+    let decoded = Relaying::decode(kind, body)?;
+    Ok(decoded.map(|decoded| decoded.map(Message::Relaying)))
 }
 
 /// The empty body of 22.
@@ -431,16 +451,7 @@ fn read<T: Layout>(
     body: &[u8],
     message: impl FnOnce(T) -> Message,
 ) -> Result<Decoded<Message>, Malformed> {
-    let Decoded {
-        body,
-        unknown,
-        critical,
-    } = cbor::decode(body, frame::BODY_MAX)?;
-    Ok(Decoded {
-        body: message(body),
-        unknown,
-        critical,
-    })
+    Ok(cbor::decode(body, frame::BODY_MAX)?.map(message))
 }
 
 /// Only a Ping with padding may be longer than other bodies.
@@ -449,9 +460,5 @@ fn read_ping(body: &[u8]) -> Result<Decoded<Message>, Malformed> {
     if body.len() > frame::BODY_MAX && decoded.body.pad.is_none() {
         return Err(Malformed::TooLong);
     }
-    Ok(Decoded {
-        body: Message::Ping(decoded.body),
-        unknown: decoded.unknown,
-        critical: decoded.critical,
-    })
+    Ok(decoded.map(Message::Ping))
 }

@@ -11,12 +11,17 @@
 mod body;
 pub mod cbor;
 pub mod datagram;
+mod envelope;
+pub mod exchange;
 mod fields;
 pub mod frame;
 pub mod message;
+pub mod reaching;
 mod reader;
 pub mod record;
 pub mod sealed;
+pub mod slot;
+pub mod stream;
 
 /// Why bytes were refused. Each is a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]

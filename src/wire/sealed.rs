@@ -1,12 +1,12 @@
 //! Sealed datagrams: first contact (protocol §2). The bodies, the 44 bytes before them, the padding and the AEAD.
 
-use chacha20poly1305::{AeadInPlace, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use minicbor::{Decode, Encode};
 
 use super::{
     Malformed,
     cbor::{Item, Layout, layout},
     datagram::{SEALED_MAX, SEALED_MIN},
+    envelope::{self, NONCE, TAG},
     fields,
     reader::Reader,
 };
@@ -18,9 +18,6 @@ pub const TYPE: u8 = 0x30;
 pub const VERSION: u8 = 0x01;
 /// Bytes of the header, which are also the AEAD's associated data.
 pub const HEADER: usize = 12;
-
-const NONCE: usize = 24;
-const TAG: usize = 16;
 
 /// What a sealed datagram carries, by its third byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -229,6 +226,21 @@ impl Kind {
 }
 
 impl Header {
+    /// Reads the first four bytes and the hint.
+    pub(super) fn read(front: [u8; 4], hint: [u8; 8]) -> Result<Self, Malformed> {
+        let [first, version, kind, epoch] = front;
+        let kind = Kind::from_number(kind).ok_or(Malformed::Layout)?;
+        let stray = if kind.is_of_network() {
+            hint != [0; 8]
+        } else {
+            epoch != 0
+        };
+        if first != TYPE || version != VERSION || stray {
+            return Err(Malformed::Layout);
+        }
+        Ok(Self { kind, epoch, hint })
+    }
+
     /// The 12 bytes.
     pub fn bytes(&self) -> [u8; HEADER] {
         let [a, b, c, d, e, f, g, h] = self.hint;
@@ -333,18 +345,8 @@ pub fn parse_header(datagram: &[u8]) -> Result<Header, Malformed> {
         return Err(Malformed::TooLong);
     }
     let mut reader = Reader::new(datagram);
-    let [first, version, kind, epoch] = reader.array()?;
-    let hint = reader.array()?;
-    let kind = Kind::from_number(kind).ok_or(Malformed::Layout)?;
-    let stray = if kind.is_of_network() {
-        hint != [0; 8]
-    } else {
-        epoch != 0
-    };
-    if first != TYPE || version != VERSION || stray {
-        return Err(Malformed::Layout);
-    }
-    Ok(Header { kind, epoch, hint })
+    let (front, hint) = (reader.array()?, reader.array()?);
+    Header::read(front, hint)
 }
 
 /// Seals a body, padded so that the datagram is at least [`SEALED_MIN`] bytes long.
@@ -364,10 +366,8 @@ pub fn seal(
     let head = header.bytes();
     let mut plaintext = body.to_vec();
     plaintext.resize(body.len().max(SEALED_MIN - AROUND), 0);
-    let tag = XChaCha20Poly1305::new(key.into())
-        .encrypt_in_place_detached(XNonce::from_slice(&nonce), &head, &mut plaintext)
-        .expect("the plaintext is far below the AEAD's limit");
-    Ok([&head[..], &nonce, &plaintext, &tag].concat())
+    let sealed = envelope::seal(key, nonce, &head, plaintext);
+    Ok([&head[..], &sealed].concat())
 }
 
 /// Opens a sealed datagram: first the AEAD, then the checker, then the body. Nothing asymmetric is computed.
@@ -378,20 +378,7 @@ pub fn open(datagram: &[u8], key: &[u8; 32]) -> Result<Opened, NotOpened> {
     let header = parse_header(datagram)?;
     let mut reader = Reader::new(datagram);
     let head: [u8; HEADER] = reader.array()?;
-    let nonce: [u8; NONCE] = reader.array()?;
-    let (ciphertext, tag) = reader
-        .rest()
-        .split_last_chunk::<TAG>()
-        .ok_or(Malformed::CutShort)?;
-    let mut plaintext = ciphertext.to_vec();
-    XChaCha20Poly1305::new(key.into())
-        .decrypt_in_place_detached(
-            XNonce::from_slice(&nonce),
-            &head,
-            &mut plaintext,
-            Tag::from_slice(tag),
-        )
-        .map_err(|_refused| NotOpened::Key)?;
+    let (nonce, plaintext) = envelope::open(key, &head, reader.rest()).ok_or(NotOpened::Key)?;
     let (body, unsigned, unknown_keys) = Sealed::decode(header.kind, &plaintext)?;
     Ok(Opened {
         header,
@@ -413,21 +400,12 @@ fn without<T: Layout>(body: &T, signature: u64) -> Vec<u8> {
     item.without(signature)
 }
 
-/// The one body at the front of a plaintext, then only zeros.
-fn front<T: Layout>(plaintext: &[u8]) -> Result<Item<'_>, Malformed> {
-    let item = Item::front(plaintext, SEALED_MAX, T::KEYS)?;
-    if item.rest().iter().any(|byte| *byte != 0) {
-        return Err(Malformed::Trailing);
-    }
-    Ok(item)
-}
-
 fn read_signed<T: Layout>(
     plaintext: &[u8],
     signature: u64,
     sealed: impl FnOnce(T) -> Sealed,
 ) -> Result<(Sealed, Vec<u8>, u32), Malformed> {
-    let item = front::<T>(plaintext)?;
+    let item = envelope::front::<T>(plaintext)?;
     if item.critical() {
         return Err(Malformed::Entry);
     }
@@ -443,7 +421,7 @@ fn read_bare<T: Layout>(
     plaintext: &[u8],
     sealed: impl FnOnce(T) -> Sealed,
 ) -> Result<(Sealed, Vec<u8>, u32), Malformed> {
-    let decoded = front::<T>(plaintext)?.decode()?;
+    let decoded = envelope::front::<T>(plaintext)?.decode()?;
     Ok((sealed(decoded.body), Vec::new(), decoded.unknown))
 }
 

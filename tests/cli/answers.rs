@@ -3,7 +3,10 @@
 use serde_json::json;
 use webmesh::{
     addr::Underlay,
-    api::{words::ago, *},
+    api::{
+        words::{NAMES_WAYS_OUT, ago},
+        *,
+    },
     cli::{
         names::{Answer, Asked, DnsStatus},
         render,
@@ -65,8 +68,7 @@ Next:  sudo webmesh invite      sudo webmesh service add web --port 80 --target 
 "
     );
     assert_eq!((told.stderr.as_str(), told.exit), ("", 0));
-    let asked =
-        json!({"network": "home", "name": "anna", "domain": null, "ipv4": null, "closed": false});
+    let asked = json!({"network": "home", "name": "anna", "host_name": null, "domain": null, "ipv4": null, "closed": false});
     assert_eq!(agent.last_request(), ("/v1/init".to_owned(), asked));
 }
 
@@ -118,9 +120,11 @@ fn a_debug_bundle_is_a_new_file_that_only_its_owner_reads() {
     let file = std::env::temp_dir().join(format!("webmesh-bundle-{}", std::process::id()));
     let words = format!("debug bundle --output {}", file.display());
     let told = agent.run(&words);
+    let text = std::fs::read_to_string(&file).unwrap();
     let line = format!(
-        "{}  52 B, for your eyes only so far: read it, then send it to who helps you.\n",
-        file.display()
+        "{}  {} B, for your eyes only so far: read it, then send it to who helps you.\n",
+        file.display(),
+        text.len()
     );
     assert_eq!(
         (told.stdout.as_str(), told.exit),
@@ -128,10 +132,15 @@ fn a_debug_bundle_is_a_new_file_that_only_its_owner_reads() {
         "{}",
         told.stderr
     );
-    let text = std::fs::read_to_string(&file).unwrap();
+    // What the agent may not read is added here.
+    let (from_agent, added) = text.split_at(52);
     assert_eq!(
-        text,
+        from_agent,
         "{\"part\":\"about\"}\n{\"part\":\"log\",\"line\":\"Agent runs\"}\n"
+    );
+    assert!(
+        added.starts_with("{\"part\":\"sysctl\",") && added.lines().count() == 1,
+        "{added}"
     );
     assert_eq!(
         std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
@@ -208,6 +217,7 @@ fn the_answer_of_invite_is_the_token_alone() {
         expires: tonight(),
         uses: 1,
         role: Role::Member,
+        warning: Some("the DHT is off here".into()),
     };
     let agent = FakeAgent::new().says(Verb::Invite, &reply);
     let told = agent.run("invite --expires 2h --service db,web-*");
@@ -217,7 +227,8 @@ fn the_answer_of_invite_is_the_token_alone() {
         told.stderr,
         format!(
             "One machine may join home as member until 23:59. There:  sudo webmesh join {head}…\n\
-             Keep this machine on until then: it answers the invite.  Take it back: webmesh invite cancel 7k3d\n"
+             Keep this machine on until then: it answers the invite.  Take it back: webmesh invite cancel 7k3d\n\
+             ! the DHT is off here\n"
         )
     );
     assert_eq!(told.exit, 0);
@@ -304,9 +315,11 @@ fn join_talks_while_it_looks_and_answers_when_it_is_in() {
          Try:  ping anna    curl http://web.svc.home.internal/\n"
     );
     assert_eq!(told.exit, 0);
+    // The agent of a unit does not see that a host was given another name.
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     assert_eq!(
         agent.last_request().1,
-        json!({"token": token(), "name": null})
+        json!({"token": token(), "name": null, "host_name": host_name.trim()})
     );
 }
 
@@ -328,7 +341,7 @@ fn join_takes_the_token_from_stdin() {
     );
     assert_eq!(
         agent.last_request().1,
-        json!({"token": token(), "name": "laptop"})
+        json!({"token": token(), "name": "laptop", "host_name": null})
     );
 }
 
@@ -392,7 +405,16 @@ fn a_name_of_a_peer_cannot_command_the_terminal() {
 }
 
 #[test]
-fn ping_prints_each_answer_as_it_comes() {
+fn ping_prints_each_answer_as_it_comes_and_by_which_path() {
+    let relayed = Pong {
+        rtt_ms: 48.2,
+        path: Path {
+            kind: PathKind::Relay,
+            endpoint: None,
+            via: Some("vps".into()),
+            why: None,
+        },
+    };
     let pong = Pong {
         rtt_ms: 34.0,
         path: values::direct("203.0.113.9:61234"),
@@ -400,18 +422,14 @@ fn ping_prints_each_answer_as_it_comes() {
     let reply = PingReply {
         peer: "anna".into(),
         sent: 2,
-        pongs: vec![pong.clone(), pong.clone()],
+        pongs: vec![relayed.clone(), pong.clone()],
     };
-    let lines = [
-        Line::Talk(pong.clone()),
-        Line::Talk(pong),
-        Line::Reply(reply),
-    ];
+    let lines = [Line::Talk(relayed), Line::Talk(pong), Line::Reply(reply)];
     let agent = FakeAgent::new().talks(Verb::Ping, &lines);
     let told = agent.run("ping -c 2 anna");
     assert_eq!(
         told.stdout,
-        "34 ms  direct 203.0.113.9:61234\n34 ms  direct 203.0.113.9:61234\n"
+        "48 ms  relay via vps\n34 ms  direct 203.0.113.9:61234\n"
     );
     assert_eq!(
         (told.exit, agent.last_request().1["count"].clone()),
@@ -609,11 +627,17 @@ fn a_service_that_may_not_be_offered_is_told_and_is_no_failure() {
 #[test]
 fn where_nobody_sends_us_names_the_two_ways_out_are_said() {
     assert_eq!(
-        render::no_names(&values::dns(DnsState::NotResolving)).unwrap(),
+        render::no_names(&values::dns(DnsState::NotResolving), NAMES_WAYS_OUT).unwrap(),
         "names do not resolve here yet: sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover\n"
     );
-    assert_eq!(render::no_names(&values::dns(DnsState::Resolving)), None);
-    assert_eq!(render::no_names(&values::dns(DnsState::SettingUp)), None);
+    assert_eq!(
+        render::no_names(&values::dns(DnsState::Resolving), ""),
+        None
+    );
+    assert_eq!(
+        render::no_names(&values::dns(DnsState::SettingUp), ""),
+        None
+    );
 }
 
 #[test]
@@ -811,7 +835,24 @@ fn found(state: DnsState, backend: DnsBackend) -> DnsStatus {
         is_taken: false,
         leads_to: Some("../run/systemd/resolve/stub-resolv.conf".to_owned()),
         asked: None,
+        ways_out: NAMES_WAYS_OUT.to_owned(),
     }
+}
+
+#[test]
+fn dns_status_knows_a_network_that_is_down_from_names_that_are_left_alone() {
+    let mut status = found(DnsState::Off, DnsBackend::None);
+    let left = render::dns_status(&status);
+    assert!(
+        left.contains("[dns] mode is \"off\"") && !left.contains("down"),
+        "{left}"
+    );
+    status.dns.servers.clear();
+    let down = render::dns_status(&status);
+    assert!(
+        down.contains("is down: sudo webmesh up\n") && !down.contains("[dns]"),
+        "{down}"
+    );
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn what_the_issuer_answers_ends_a_join() {
         ),
         (
             ApiError::no_ipv4(Some(("home", "100.71.0.0/16"))),
-            "every IPv4 address of home (100.71.0.0/16) is given out: sudo webmesh revoke PEER frees one".to_owned(),
+            "every IPv4 address of home (100.71.0.0/16) is given out: how many there are is chosen when a network is made: sudo webmesh init NAME --ipv4 CIDR".to_owned(),
         ),
         (
             ApiError::issuer_silent("anna", 30, &tried, NOW + 3600, NOW),
@@ -236,7 +236,7 @@ fn what_the_agent_refuses_is_printed_as_it_says_it() {
             "ping anna",
             Verb::Ping,
             ApiError::no_answer("anna"),
-            "no answer from anna: webmesh peers anna",
+            "no answer from anna: webmesh why anna",
             1,
         ),
         (

@@ -5,8 +5,10 @@
 mod answers;
 mod errors;
 mod fake_agent;
+mod netcheck;
 mod newcomer;
 mod pictures;
 mod schema;
 mod status;
 mod values;
+mod why;

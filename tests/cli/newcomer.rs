@@ -38,6 +38,7 @@ fn an_invite_whose_token_is_lost_can_be_taken_back() {
         expires: NOW + 3600,
         uses: 1,
         role: Role::Member,
+        warning: None,
     };
     let agent = FakeAgent::new().says(Verb::Invite, &reply);
     for words in [["invite"].as_slice(), &["invite", "--json"]] {

@@ -1,7 +1,7 @@
 //! Tables at 80 and 120 columns, and without a terminal.
 
 use webmesh::{
-    api::{Path, PathKind, PeerDetails, PeersReply, Role},
+    api::{Met, Path, PathKind, PeerDetails, PeersReply, Role},
     cli::status::{peers_reply, service, status},
 };
 
@@ -11,11 +11,11 @@ const STATUS: &str = "\
 home · bo (member) · 100.71.3.4 · UDP 41820 behind NAT · certificate until 2027-02-20
 PEER  STATE  PATH                      RTT    RX      TX      LAST
 anna  up     direct 203.0.113.9:61234  34 ms  8.1 MB  1.2 MB  now
-nas   up     relay via vps             48 ms  3.0 GB  22 MB   now
+nas   up     relay via vps             48 ms  3.0 GB  22 MB   now     → webmesh why nas
 old   away   –                         –      –       –       3 days
 SERVICE  UP      ADDRESS                   WHERE
 web      1 of 1  web.svc.home.internal:80  anna
-! home has one admin. If anna's machine is lost nobody can be added: sudo webmesh invite --role admin
+! home has one admin. If anna's machine is lost nobody can be added: on another machine of it, with the recovery code: sudo webmesh recover CODE
 ";
 
 #[test]
@@ -25,14 +25,29 @@ fn status_is_the_transcripts() {
 }
 
 #[test]
+fn status_says_whom_the_dht_has_found_last() {
+    let mut picture = values::status();
+    let met = |peer: &str, ago_s| Met {
+        peer: peer.into(),
+        ago_s,
+    };
+    picture.dht = values::dht(vec![met("anna", 181), met("nas", 9_000)]);
+    let said = status(&picture, None);
+    let line = said.lines().nth(1);
+    assert_eq!(line, Some("dht  met anna through the DHT 3 min ago"));
+}
+
+#[test]
 fn status_folds_its_head_at_80_columns() {
     let head =
         "home · bo (member) · 100.71.3.4 · UDP 41820 behind NAT · certificate until 2027-02-20\n";
     let folded =
         "home · bo (member) · 100.71.3.4 · UDP 41820 behind NAT\n  certificate until 2027-02-20\n";
+    let narrow = STATUS.replace(head, folded);
     assert_eq!(
         status(&values::status(), Some(80)),
-        STATUS.replace(head, folded)
+        narrow.replace("     → webmesh why nas", ""),
+        "a hint that has no room is left out"
     );
 }
 
@@ -105,6 +120,7 @@ anna  up     direct 203.0.113.9:61234  34 ms  8.1 MB  1.2 MB  now
   certificate  until 2027-02-20
   version      0.1.0
   services     db, web
+  sealed by    wireguard
   id           {id}
 "
     );
@@ -149,5 +165,28 @@ fn a_relayed_path_names_its_relay() {
         via: Some("vps".into()),
         why: None,
     };
-    assert_eq!(webmesh::cli::status::path(&path), "relay via vps");
+    let words = webmesh::cli::status::path;
+    assert_eq!(words(&path), "relay via vps");
+    let bare = |kind| Path {
+        kind,
+        via: None,
+        ..path.clone()
+    };
+    assert_eq!(words(&bare(PathKind::Relay)), "relay (lost)");
+    assert_eq!(words(&bare(PathKind::Stream)), "stream (TLS)");
+}
+
+#[test]
+fn weights_and_tags_are_shown_where_somebody_gave_them() {
+    let mut web = values::web();
+    web.instances[1].weight = 50;
+    web.instances[1].tags = vec!["v2".into(), "eu".into()];
+    assert_eq!(
+        service(&web, None),
+        "web.svc.home.internal:80  2 of 3 up\n  \
+         PEER  STATE  WEIGHT  TAGS    TARGET\n  \
+         anna  up     100     –       127.0.0.1:8080\n  \
+         nas   up     50      v2, eu  –\n  \
+         old   down   100     –       –\n"
+    );
 }

@@ -1,4 +1,4 @@
-//! The part of JSON Schema that `status.schema.json` uses; a keyword that is not here is a violation, so nothing in the
+//! The part of JSON Schema that `status.schema.json` and `why.schema.json` use; a keyword that is not here is a violation, so nothing in the
 //! schema is silently unchecked.
 
 use serde_json::Value;

@@ -103,6 +103,8 @@ pub(crate) fn web() -> Service {
         instance: peer.into(),
         state,
         target: target.map(str::to_owned),
+        tags: Vec::new(),
+        weight: 100,
     };
     Service {
         name: "web".into(),
@@ -139,6 +141,14 @@ pub(crate) fn dns(state: DnsState) -> Dns {
     }
 }
 
+pub(crate) fn dht(met: Vec<Met>) -> Dht {
+    Dht {
+        state: DhtState::Idle,
+        why: None,
+        met,
+    }
+}
+
 pub(crate) fn status() -> Status {
     Status {
         api: VERSION,
@@ -149,13 +159,22 @@ pub(crate) fn status() -> Status {
         peers: vec![anna(), nas(), old()],
         services: vec![small_web()],
         dns: dns(DnsState::Resolving),
+        dht: dht(vec![]),
         drops: [("no_session".to_owned(), 3)].into(),
-        offloads: [("tun_gso".to_owned(), "off".to_owned())].into(),
+        relay: Some(Relayed {
+            ways: 1,
+            packets: 20,
+            bytes: 24_000,
+        }),
+        offloads: [("udp_gso".to_owned(), "off".to_owned())].into(),
         health: vec![Health {
             level: Level::Warning,
             code: "one_admin".into(),
             message: "home has one admin. If anna's machine is lost nobody can be added".into(),
-            remedy: Some("sudo webmesh invite --role admin".into()),
+            remedy: Some(
+                "on another machine of it, with the recovery code: sudo webmesh recover CODE"
+                    .into(),
+            ),
         }],
     }
 }
@@ -175,6 +194,7 @@ pub(crate) fn nowhere() -> Status {
             state: DnsState::Off,
         },
         drops: Default::default(),
+        relay: None,
         offloads: Default::default(),
         health: vec![],
         ..status()

@@ -8,6 +8,29 @@ use crate::{
 };
 
 #[test]
+fn a_service_of_a_network_that_is_alone_is_shown_and_resolves_at_once() {
+    let mut net = Net::empty();
+    net.add_public("anna", 11);
+    let anna = net.peer("anna");
+    anna.ok(&["init", "home"]);
+    anna.ok(&["service", "add", "web", "--port", "8000"]);
+    let services = anna.status()["services"].clone();
+    assert_eq!(
+        (&services[0]["name"], &services[0]["up"]),
+        (&"web".into(), &1.into()),
+        "{services}"
+    );
+    anna.agent.use_resolver().unwrap();
+    let [own, _] = anna.mesh_addresses();
+    assert_eq!(
+        anna.sh("dig +short web.svc.home.internal A"),
+        format!("{own}\n")
+    );
+    anna.ok(&["down"]);
+    assert_eq!(anna.status()["services"], serde_json::json!([]));
+}
+
+#[test]
 fn every_verb_answers_in_json_and_the_status_is_as_its_schema_says() {
     let mut net = Net::three();
     let init = json(net.peer("anna"), &["init", "home"]);
@@ -37,10 +60,11 @@ fn every_verb_answers_in_json_and_the_status_is_as_its_schema_says() {
     }
     anna.ok(&["wait", "--peer", "carol", "--timeout", "5s"]);
     let [v4, _] = bo.mesh_addresses();
-    let verbs: [&[&str]; 12] = [
+    let verbs: [&[&str]; 13] = [
         &["status"],
         &["peers"],
         &["peers", "bo"],
+        &["peers", &v4],
         &["wait"],
         &["ping", "-c", "1", "bo"],
         &["whois", &v4],
@@ -63,8 +87,18 @@ fn every_verb_answers_in_json_and_the_status_is_as_its_schema_says() {
 
     let bo = net.peer("bo");
     json(bo, &["service", "rm", "web"]);
+    anna.ok(&["service", "add", "web", "--port", "8000"]);
+    bo.ok(&["wait", "--service", "web", "--timeout", "5s"]);
     json(bo, &["down"]);
-    judge_status(&bo.status());
+    let down = bo.status();
+    judge_status(&down);
+    let mut peers = down["peers"].as_array().unwrap().iter();
+    assert!(peers.all(|peer| peer["state"] == "idle"), "{down}");
+    let web = &down["services"][0];
+    assert_eq!(
+        (&web["up"], &web["instances"][0]["state"]),
+        (&0.into(), &"unknown".into())
+    );
     json(bo, &["up"]);
     net.peer_mut("carol").agent.kill().unwrap();
     json(net.peer("bo"), &["leave", "home"]);
@@ -121,7 +155,7 @@ fn the_exit_code_says_yes_no_or_cannot() {
         ),
         (
             &["ping", "-c", "1", "carol"],
-            "no answer from carol: webmesh peers carol",
+            "no answer from carol: webmesh why carol",
         ),
     ] {
         let said = anna.refused(1, verb);

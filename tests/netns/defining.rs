@@ -68,6 +68,41 @@ fn services_come_and_go_with_their_files_and_the_tunnel_stays() {
 }
 
 #[test]
+fn services_are_renamed_and_swap_ports_at_one_reload() {
+    let net = Net::three();
+    net.form();
+    let (anna, bo) = (net.peer("anna"), net.peer("bo"));
+    let at = |name: &str| -> Option<u64> {
+        let status = bo.status();
+        let mut services = status["services"].as_array().unwrap().iter();
+        let found = services.find(|service| service["name"] == name)?;
+        found["port"].as_u64()
+    };
+    for (text, expected) in [
+        ("[service.web]\nport = 80\n", [Some(80), None, None]),
+        (
+            "[service.shop]\nport = 80\n[service.db]\nport = 81\n",
+            [None, Some(80), Some(81)],
+        ),
+        (
+            "[service.shop]\nport = 81\n[service.db]\nport = 80\n",
+            [None, Some(81), Some(80)],
+        ),
+    ] {
+        define(anna, "all.toml", text);
+        reload(anna);
+        within(Duration::from_secs(5), text, || {
+            ["web", "shop", "db"].map(at) == expected
+        });
+    }
+    assert!(
+        !health_of(anna)
+            .iter()
+            .any(|line| line.contains("services_unused"))
+    );
+}
+
+#[test]
 fn a_file_of_root_s_may_name_another_host_and_a_command_may_not() {
     let mut net = Net::empty();
     net.add_public("anna", 11);
@@ -123,6 +158,7 @@ fn a_bad_file_changes_nothing_and_is_named_until_it_is_good() {
     net.add_public("anna", 11);
     let anna = net.peer("anna");
     anna.ok(&["init", "home"]);
+    let began_with = fs::read_to_string(anna.agent.config()).unwrap();
     fs::write(anna.agent.config(), "[api]\nread = \"all\"\n\nred = 1\n").unwrap();
     let health = await_health(anna, "config_unused");
     assert!(
@@ -136,7 +172,8 @@ fn a_bad_file_changes_nothing_and_is_named_until_it_is_good() {
             .iter()
             .any(|line| line.contains("config.toml:4: unknown field `red`"))
     });
-    fs::write(anna.agent.config(), "[tun]\nmtu = 1300\n").unwrap();
+    let narrower = format!("{began_with}[tun]\nmtu = 1300\n");
+    fs::write(anna.agent.config(), narrower).unwrap();
     reload(anna);
     within(Duration::from_secs(5), "the key is named", || {
         let lines = health_of(anna);
@@ -150,7 +187,7 @@ fn a_bad_file_changes_nothing_and_is_named_until_it_is_good() {
         anna.agent.log()
     );
     assert!(anna.sh("ip link show wm0").contains(" mtu 1420 "));
-    fs::write(anna.agent.config(), "").unwrap();
+    fs::write(anna.agent.config(), began_with).unwrap();
     reload(anna);
     within(Duration::from_secs(5), "what runs is on the disk", || {
         !health_of(anna)

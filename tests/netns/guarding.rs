@@ -233,11 +233,17 @@ fn a_route_in_the_network_s_pool_takes_ipv4_away_and_gives_it_back() {
     anna.ok(&["init", "home"]);
     let [own, _] = anna.mesh_addresses();
     let pool = pool_of(&own);
+    // What others were told of the device, such as the host's resolver, goes with its number.
+    let device = || anna.sh("ip -o link show wm0 | cut -d: -f1");
+    let first = device();
     anna.sh(&format!("ip route add {pool} via 203.0.113.254 metric 7"));
     within(Duration::from_secs(10), "the route is noticed", || {
         health(anna, "ipv4_blocked").is_some()
     });
     assert_eq!(anna.status()["self"]["ipv4"], Value::Null);
+    let addresses = anna.sh("ip -o addr show wm0 scope global");
+    assert!(!addresses.contains(&own), "{addresses}");
+    assert_eq!(anna.sh("ip -4 route show dev wm0"), "");
     let rules = anna.sh("nft list table inet webmesh-wm0");
     assert!(
         !rules.contains("ip saddr"),
@@ -249,6 +255,127 @@ fn a_route_in_the_network_s_pool_takes_ipv4_away_and_gives_it_back() {
     });
     let rules = anna.sh("nft list table inet webmesh-wm0");
     assert!(rules.contains(&format!("ip saddr {pool}")), "{rules}");
+    assert_eq!(device(), first, "the device is the same");
+}
+
+#[test]
+fn another_overlay_whose_peers_lie_in_the_pool_is_not_cut_off() {
+    let mut net = Net::empty();
+    net.add_public("anna", 11);
+    let lan = ["203.0.113.66/24"];
+    let rival = net.lab().public("rival", &lan).unwrap();
+    let anna = net.peer("anna");
+    anna.ok(&["init", "home"]);
+    let [own, _] = anna.mesh_addresses();
+    let octets: Vec<&str> = own.split('.').collect();
+    let theirs = format!("{}.{}.9.9", octets[0], octets[1]);
+    let mut command = rival.command("ip").unwrap();
+    command.args(["addr", "add", &format!("{theirs}/32"), "dev", "eth0"]);
+    assert!(command.status().unwrap().success());
+
+    // As Tailscale does it: a table of its own, asked before the main one.
+    anna.sh("ip rule add pref 5270 lookup 52");
+    anna.sh(&format!(
+        "ip route add {theirs} via 203.0.113.66 src 203.0.113.11 table 52"
+    ));
+    within(Duration::from_secs(10), "the route is noticed", || {
+        health(anna, "ipv4_blocked").is_some()
+    });
+    let said = health(anna, "ipv4_blocked").unwrap();
+    assert!(
+        said["message"].as_str().unwrap().contains(&theirs),
+        "{said}"
+    );
+    within(Duration::from_secs(5), "their peer answers", || {
+        anna.run(&format!("ping -c 1 -W 1 {theirs}"))
+            .status
+            .success()
+    });
+    anna.sh("ip route flush table 52");
+    within(Duration::from_secs(10), "IPv4 is back", || {
+        anna.status()["self"]["ipv4"] == own.as_str()
+    });
+    assert_eq!(health(anna, "ipv4_blocked"), None);
+}
+
+#[test]
+fn a_dns_server_of_the_host_that_lies_in_the_pool_is_not_cut_off() {
+    let mut net = Net::empty();
+    net.add_public("anna", 11);
+    let lan = ["203.0.113.66/24"];
+    let cloud = net.lab().public("cloud", &lan).unwrap();
+    let anna = net.peer("anna");
+    anna.ok(&["init", "home"]);
+    let [own, _] = anna.mesh_addresses();
+    let octets: Vec<&str> = own.split('.').collect();
+    let server = format!("{}.{}.2.136", octets[0], octets[1]);
+    let mut command = cloud.command("ip").unwrap();
+    command.args(["addr", "add", &format!("{server}/32"), "dev", "eth0"]);
+    assert!(command.status().unwrap().success());
+
+    anna.sh("mkdir etc && cp -L /etc/passwd /etc/group /etc/nsswitch.conf etc/ && mount --bind etc /etc");
+    anna.sh(&format!("echo nameserver {server} > /etc/resolv.conf"));
+    // Reached as everything else, and not by a route of its own.
+    anna.sh("ip route replace default via 203.0.113.66");
+    within(Duration::from_secs(10), "the server is noticed", || {
+        health(anna, "ipv4_blocked").is_some()
+    });
+    let said = health(anna, "ipv4_blocked").unwrap();
+    let message = said["message"].as_str().unwrap();
+    assert!(message.contains(&server), "{said}");
+    within(Duration::from_secs(5), "the server answers", || {
+        anna.run(&format!("ping -c 1 -W 1 {server}"))
+            .status
+            .success()
+    });
+}
+
+#[test]
+fn that_no_streams_are_taken_is_said_as_long_as_it_is_so() {
+    let mut net = Net::empty();
+    net.add_public("anna", 11);
+    let anna = net.peer("anna");
+    let busy = anna.beside("python3 -c \"import socket, time; s = socket.create_server(('', 41820)); time.sleep(600)\"");
+    anna.await_port(41820);
+    anna.ok(&["init", "home"]);
+    within(Duration::from_secs(5), "the busy port is said", || {
+        health(anna, "streams_missing").is_some()
+    });
+    let said = health(anna, "streams_missing").unwrap();
+    let message = said["message"].as_str().unwrap();
+    assert!(message.contains("TCP port 41820"), "{said}");
+    drop(busy);
+    within(Duration::from_secs(5), "it is taken back", || {
+        health(anna, "streams_missing").is_none()
+    });
+}
+
+#[test]
+fn a_network_that_comes_up_anew_keeps_its_port_and_what_waits_there() {
+    let mut net = Net::empty();
+    net.add_public("anna", 11);
+    let anna = net.peer("anna");
+    // The default port is busy at first, and free when the network comes up anew.
+    let busy = anna.beside("python3 -c \"import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 41820)); time.sleep(600)\"");
+    anna.await_udp_port(41820);
+    anna.ok(&["init", "home"]);
+    drop(busy);
+    let port = anna.status()["self"]["port"].clone();
+    assert_ne!(port, 41820);
+    let inode = || {
+        anna.sh(&format!(
+            "ss -Hlnue4 sport = :{port} | grep -o 'ino:[0-9]*'"
+        ))
+    };
+    let before = inode();
+    let [own, _] = anna.mesh_addresses();
+    let pool = pool_of(&own);
+    anna.sh(&format!("ip route add {pool} via 203.0.113.254 metric 7"));
+    within(Duration::from_secs(10), "it came up anew", || {
+        anna.status()["self"]["ipv4"] == Value::Null
+    });
+    assert_eq!(anna.status()["self"]["port"], port);
+    assert_eq!(inode(), before, "the very same socket");
 }
 
 #[test]

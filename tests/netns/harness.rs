@@ -113,6 +113,45 @@ impl Net {
         self.add(machine);
     }
 
+    /// The same with this text in the agent's configuration.
+    pub(crate) fn add_home_configured(
+        &mut self,
+        nat: NatKind,
+        (name, number): (&str, u8),
+        config: &str,
+    ) {
+        let router = format!("router-{name}");
+        let public = format!("203.0.113.{number}/24");
+        let lab = &self.lab;
+        lab.router(&router, &[&public], "192.168.1.1/24", nat)
+            .unwrap();
+        self.add_configured_behind(&router, (name, "192.168.1.2/24"), config);
+    }
+
+    /// A machine with a running agent in the LAN of a router that stands already; the router is 192.168.1.1 there.
+    pub(crate) fn add_behind(&mut self, router: &str, name: &str, address: &str) {
+        let machine = self
+            .lab
+            .behind(router, name, address, "192.168.1.1")
+            .unwrap();
+        self.add(machine);
+    }
+
+    /// The same with this text in the agent's configuration.
+    pub(crate) fn add_configured_behind(
+        &mut self,
+        router: &str,
+        (name, address): (&str, &str),
+        config: &str,
+    ) {
+        let machine = self
+            .lab
+            .behind(router, name, address, "192.168.1.1")
+            .unwrap();
+        std::fs::write(machine.directory.join("config.toml"), config).unwrap();
+        self.add(machine);
+    }
+
     /// Like [`Net::add_public`], with this text in the agent's configuration.
     pub(crate) fn add_configured(&mut self, name: &str, number: u8, config: &str) {
         let address = format!("203.0.113.{number}/24");
@@ -121,7 +160,8 @@ impl Net {
         self.add(machine);
     }
 
-    fn add(&mut self, machine: Machine) {
+    /// Starts an agent in a machine of this lab.
+    pub(crate) fn add(&mut self, machine: Machine) {
         let mut agent = Agent::new(machine, &program());
         agent.start().unwrap_or_else(|error| panic!("{error}"));
         self.peers.push(Peer {

@@ -74,8 +74,18 @@ fn after_a_kill_other_names_cost_a_second_and_revert_brings_everything_back() {
     let _old_server = serve_names(net.peer("anna"));
     let before = etc(net.peer("bo"));
     net.peer("bo").ok(&["dns", "takeover"]);
+    let asked = net.peer("anna").file("asked");
+    let names_of_ours = || {
+        std::fs::read_to_string(&asked)
+            .unwrap()
+            .contains("internal")
+    };
     net.peer_mut("bo").agent.kill().unwrap();
     let bo = net.peer("bo");
+    // The price of it, which README tells: nobody stands between the names of the mesh and the old server.
+    assert!(!names_of_ours());
+    assert!(!bo.run("getent hosts anna.home.internal").status.success());
+    assert!(names_of_ours());
     let began = Instant::now();
     assert_eq!(look_up(bo, "www.example.com"), "192.0.2.80");
     assert!(

@@ -134,3 +134,24 @@ fn a_recovery_code_makes_an_admin_of_the_machine_it_is_typed_on() {
         carol.sh(&format!("ping -c 1 -W 3 {target}"));
     }
 }
+
+#[test]
+fn who_is_let_in_by_a_third_admin_reaches_it() {
+    let mut net = Net::three();
+    net.add_public("dora", 14);
+    let peer = |name| net.peer(name);
+    let said = peer("anna").ok(&["init", "home", "--json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let code = said["recovery_code"].as_str().unwrap().to_owned();
+    let token = peer("anna").invite();
+    peer("bo").ok(&["join", &token]);
+    peer("bo").ok(&["recover", &code]);
+    let token = peer("bo").ok(&["invite", "--role", "admin"]);
+    peer("carol").ok(&["join", token.trim()]);
+    // Nobody that dora meets has a certificate of the founder's.
+    let token = peer("carol").invite();
+    peer("dora").ok(&["join", &token]);
+    peer("dora").ok(&["wait", "--timeout", "10s"]);
+    peer("dora").ok(&["ping", "-c", "1", "carol"]);
+    peer("dora").ok(&["ping", "-c", "1", "anna"]);
+}

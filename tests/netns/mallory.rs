@@ -360,15 +360,20 @@ fn redeem(token: &Token, identity: &Identity, mut line: Line) -> (Grant, Line) {
                     line.initiate();
                 }
                 JoinerOutput::Send { message, .. } => line.say(&message),
-                JoinerOutput::Reached { .. } | JoinerOutput::Close => {}
+                JoinerOutput::Reached { .. }
+                | JoinerOutput::Call { .. }
+                | JoinerOutput::OpenStream { .. }
+                | JoinerOutput::Introduce { .. }
+                | JoinerOutput::Close => {}
                 JoinerOutput::Granted(grant) => return (*grant, line),
+                JoinerOutput::Slot(_) | JoinerOutput::Datagram { .. } => panic!("there is no DHT"),
                 JoinerOutput::Refused(refused) => panic!("{refused:?}"),
             }
         }
         let to = Underlay::new(line.to);
         match line.hear() {
-            Heard::Up => joiner.handle_up(clock::now(), to),
-            Heard::Message(message) => joiner.handle_message(clock::now(), to, message),
+            Heard::Up => joiner.handle_up(clock::now(), to.into()),
+            Heard::Message(message) => joiner.handle_message(clock::now(), to.into(), message),
             Heard::Nothing => {}
         }
         joiner.handle_timeout(clock::now());

@@ -29,10 +29,12 @@ fn twenty_with_four_links_each_know_everybody_and_open_a_session_on_demand() {
         all.iter()
             .all(|peer| peer.status()["peers"].as_array().unwrap().len() == 19)
     });
-    within(Duration::from_secs(60), "links alone are left", || {
-        let up: Vec<usize> = all.iter().map(|peer| in_state(peer, "up").len()).collect();
-        up.iter().all(|up| (1..=4).contains(up))
-    });
+    // Of each at some time: who knocks for another, to prove that one reachable, has a fifth session for two seconds.
+    for peer in &all {
+        within(Duration::from_secs(60), "links alone are left", || {
+            (1..=4).contains(&in_state(peer, "up").len())
+        });
+    }
 
     let stranger = in_state(all[0], "idle").remove(0);
     all[0].sh(&format!(

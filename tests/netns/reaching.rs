@@ -110,7 +110,7 @@ fn ssh_and_scp_run_over_the_mesh(ground: Ground) {
 #[test]
 fn a_peer_to_which_no_way_is_found_is_idle_and_no_error_of_the_whole() {
     let mut net = Net::empty();
-    net.add_public("vps", 10);
+    net.add_configured("vps", 10, "[relay]\nudp = false\n");
     net.add_home_behind(NatKind::Symmetric, "anna", 5);
     net.add_home_behind(NatKind::Symmetric, "bo", 6);
     net.form();

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use webmesh::demo::lab::{Lab, Machine};
+use webmesh::demo::{
+    agent::Agent,
+    lab::{Lab, Machine},
+};
 
 use crate::{
     double::{Said, serve},
@@ -17,7 +20,7 @@ use crate::{
 struct Host {
     machine: Machine,
     running: Vec<Child>,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Host {
@@ -27,7 +30,7 @@ impl Host {
         let mut host = Self {
             machine,
             running: Vec::new(),
-            _lab: lab,
+            lab,
         };
         let bus = host.file("bus");
         let config = format!(
@@ -177,6 +180,66 @@ fn resolved_is_told_at_init_again_when_it_starts_anew_and_reverted_at_down() {
 }
 
 #[test]
+fn resolved_is_told_of_another_domain_only_while_root_says_that_it_is_ours() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut host = Host::new();
+    let (_double, said) = runtime.block_on(serve(&host.address(), 0));
+    host.start_agent();
+    let before = etc(&host);
+    let init = host.webmesh("init home --domain mesh.example.com");
+    let sent = "systemd-resolved sends us mesh.example.com, nothing else";
+    assert!(init.contains(sent), "{init}");
+    assert!(has(&said, " mesh.example.com svc.mesh.example.com ~"));
+    let domains = host.sh("cat /etc/webmesh/domains");
+    assert_eq!(domains, "mesh.example.com\n");
+
+    // What a stranger in the agent's place would have.
+    host.sh("rm /etc/webmesh/domains");
+    said.lock().unwrap().clear();
+    host.webmesh("up");
+    assert!(!has(&said, "Domains") && has(&said, "Revert"), "{said:?}");
+    let (_, words) = host.run(&format!("{} dns status", program().display()));
+    let way_out = "echo mesh.example.com | sudo tee -a /etc/webmesh/domains && sudo webmesh up";
+    assert!(words.contains(way_out), "{words}");
+    host.sh(&way_out
+        .replace("sudo webmesh", &program().display().to_string())
+        .replace("sudo ", ""));
+    assert!(has(&said, " mesh.example.com svc.mesh.example.com ~"));
+
+    host.webmesh("leave home --yes");
+    assert_eq!(etc(&host), before);
+}
+
+#[test]
+fn join_says_whose_names_it_takes_along_and_leaves_those_that_others_use() {
+    for (domain, words, written) in [
+        (
+            "example.com",
+            "all names under example.com are asked of home here",
+            "example.com\n",
+        ),
+        ("docker.internal", "here they stay with those", ""),
+    ] {
+        let mut host = Host::new();
+        let machine = host.lab.public("mallory", &["203.0.113.12/24"]).unwrap();
+        let mut mallory = Agent::new(machine, &program());
+        mallory.start().unwrap();
+        let founded = mallory.webmesh(&["init", "home", "--domain", domain]);
+        assert!(founded.unwrap().status.success());
+        let token = text(&mallory.webmesh(&["invite"]).unwrap().stdout);
+        host.start_agent();
+        let said = host.webmesh(&format!("join {}", token.trim()));
+        assert!(said.contains(words), "{said}");
+        let (_, domains) = host.run("cat /etc/webmesh/domains 2>/dev/null");
+        assert_eq!(domains, written);
+    }
+}
+
+#[test]
 fn a_takeover_goes_with_the_agent_comes_again_with_it_and_yields_to_others() {
     let mut host = Host::new();
     host.sh("echo nameserver 203.0.113.99 > etc/resolv.conf");
@@ -211,6 +274,22 @@ fn a_takeover_goes_with_the_agent_comes_again_with_it_and_yields_to_others() {
     );
     host.webmesh("leave home --yes");
     assert_eq!(host.sh("cat etc/resolv.conf"), "nameserver 203.0.113.77\n");
+}
+
+#[test]
+fn an_agent_by_hand_whose_device_is_taken_away_leaves_no_takeover_behind() {
+    let mut host = Host::new();
+    host.sh("echo nameserver 203.0.113.99 > etc/resolv.conf");
+    let before = host.sh("cat etc/resolv.conf");
+    host.start_agent();
+    host.webmesh("init home");
+    host.webmesh("dns takeover");
+    assert_ne!(host.sh("cat etc/resolv.conf"), before);
+    host.sh("ip link del wm0");
+    let code = host.running.pop().unwrap().wait().unwrap().code();
+    assert_eq!(code, Some(2), "it cannot go on, and says so");
+    assert_eq!(host.sh("cat etc/resolv.conf"), before);
+    assert_eq!(host.sh("ls -A etc | grep resolv"), "resolv.conf\n");
 }
 
 fn etc(host: &Host) -> String {

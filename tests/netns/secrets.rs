@@ -4,16 +4,20 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use data_encoding::{BASE32_NOPAD, BASE64_NOPAD, BASE64URL_NOPAD, HEXLOWER};
 use webmesh::{
     ids::NodeId,
-    keys::{NetSecret, RootSeed, Token, pair_psk},
+    keys::{InviteSecret, NetSecret, RootSeed, Token, pair_psk},
     wire::record::{Body, Record},
 };
 
-use crate::harness::{Net, Peer};
+use crate::{
+    dht::{self, Nodes},
+    harness::{Net, Peer, within},
+};
 
 /// A secret, and all the ways in which it could have been written.
 struct Secret {
@@ -81,14 +85,16 @@ impl Secret {
 #[test]
 fn no_secret_is_found_outside_the_state_directory() {
     let mut net = Net::empty();
+    let _dht = Nodes::start(net.lab());
     for (name, number) in [("anna", 11), ("bo", 12)] {
-        net.add_public(name, number);
+        net.add_configured(name, number, dht::CONFIG);
         let agent = &mut net.peer_mut(name).agent;
         agent.stop().unwrap();
         agent.set_environment("WEBMESH_LOG", "trace");
         agent.start().unwrap();
     }
     let (anna, bo) = (net.peer("anna"), net.peer("bo"));
+    only_by_tls(bo);
     let init = anna.ok(&["init", "home"]);
     let code = init.split("all admins are lost:   ").nth(1).unwrap();
     let code = code.lines().next().unwrap();
@@ -98,15 +104,22 @@ fn no_secret_is_found_outside_the_state_directory() {
     bo.sh(&format!("\"$WEBMESH\" join - < {}", given.display()));
     fs::remove_file(&given).unwrap();
     bo.ok(&["ping", "anna"]);
+    let path = &bo.status()["peers"][0]["path"]["kind"];
+    assert_eq!(path, "stream", "keys of streams are in use");
+    // From here on as usual, for a bundle with an address in it.
+    become_direct(anna, bo);
+    let log = anna.agent.log();
+    assert!(
+        log.contains("The DHT is in use"),
+        "keys of slots are: {log}"
+    );
     let said_no = bo.refused(2, &["join", &token]) + &bo.refused(2, &["recover", "4XKD-91TQ-0000"]);
 
+    let invite = token.parse::<Token>().unwrap().secret;
     let mut secrets = vec![
         Secret::text("the recovery code", code),
         Secret::text("the token", &token),
-        Secret::bytes(
-            "the invite's secret",
-            &token.parse::<Token>().unwrap().secret.0,
-        ),
+        Secret::bytes("the invite's secret", &invite.0),
         Secret::bytes("the root seed", &RootSeed::parse_code(code).unwrap().0),
     ];
     for peer in [anna, bo] {
@@ -120,7 +133,9 @@ fn no_secret_is_found_outside_the_state_directory() {
     });
     let psk = pair_psk(&NetSecret(net_secret), a, b);
     secrets.push(Secret::bytes("the pair's psk", &psk));
-    assert_eq!(secrets.len(), 4 + 4 + 2);
+    secrets.extend(derived(&NetSecret(net_secret), &invite));
+    secrets.push(Secret::bytes("a listener's TLS key", PKCS8_P256));
+    assert_eq!(secrets.len(), 4 + 4 + 2 + (1 + 2 * 2 + 2 * 3 * 4) + 1);
 
     let mut heaps = vec![("what was said".to_owned(), said_no.into_bytes())];
     for peer in [anna, bo] {
@@ -151,6 +166,53 @@ fn no_secret_is_found_outside_the_state_directory() {
         }
     }
     assert_eq!(found, [""; 0]);
+}
+
+/// As in an office that lets no UDP out but what the DHT needs.
+fn only_by_tls(peer: &Peer) {
+    peer.sh(
+        "nft 'add table inet office; add chain inet office out { type filter hook output priority 0; }; \
+         add rule inet office out udp dport 41820 drop'",
+    );
+}
+
+fn become_direct(anna: &Peer, bo: &Peer) {
+    bo.sh("nft delete table inet office");
+    within(Duration::from_secs(60), "the direct path is found", || {
+        let path_of = |peer: &Peer| peer.status()["peers"][0]["path"]["kind"].clone();
+        path_of(bo) == "direct" && path_of(anna) == "direct"
+    });
+}
+
+/// How every key of the kind begins that the listener for TLS makes for itself; nobody else knows the rest.
+const PKCS8_P256: &[u8] = &[
+    0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02,
+    0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x6d,
+];
+
+/// What is made of the network's secret and the invite's for streams and for the slots of the DHT, around today.
+fn derived(network: &NetSecret, invite: &InviteSecret) -> Vec<Secret> {
+    let mut secrets = vec![Secret::bytes(
+        "the key that begins streams",
+        &network.stream_key(),
+    )];
+    let mut slots = vec![("invite", invite.slot(0)), ("invite", invite.slot(1))];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let today = u32::try_from(now.as_secs() / 86_400).unwrap();
+    for day in [today - 1, today, today + 1] {
+        slots.extend((0..4).map(|i| ("network", network.slot(day, i, 0))));
+    }
+    for (whose, slot) in slots {
+        secrets.push(Secret::bytes(
+            format!("a slot's seed ({whose})"),
+            &slot.seed,
+        ));
+        secrets.push(Secret::bytes(
+            format!("a slot's seal ({whose})"),
+            &slot.seal,
+        ));
+    }
+    secrets
 }
 
 /// Both seeds, as they lie in the two-slot file of an identity: byte strings of 32 bytes.
@@ -273,7 +335,7 @@ fn must_be_of_use(bundle: &Path, peer: &Peer) {
         .collect();
     let wanted = [
         "about", "config", "dns", "drops", "files", "health", "host", "log", "network", "peer",
-        "timers",
+        "sysctl", "timers",
     ];
     assert_eq!(kinds, wanted.into());
     let other = parts.iter().find(|part| part["part"] == "peer").unwrap();
@@ -283,7 +345,8 @@ fn must_be_of_use(bundle: &Path, peer: &Peer) {
     );
     let endpoint = other["peer"]["path"]["endpoint"].as_str().unwrap();
     assert!(
-        endpoint.contains("public4-") && endpoint.ends_with(":41820"),
+        (endpoint.contains("public4-") || endpoint.contains("public6-"))
+            && endpoint.ends_with(":41820"),
         "{endpoint}"
     );
     for hidden in ["anna", "bo", "home", "203.0.113.", "100.", "2001:db8"] {

@@ -148,8 +148,8 @@ def lend(name, port):
 def make(name):
     remove(name)
     device = os.open("/dev/net/tun", os.O_RDWR)
-    # TUNSETIFF with IFF_TUN, IFF_NO_PI and IFF_VNET_HDR.
-    fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"wm0", 0x0001 | 0x1000 | 0x4000))
+    # TUNSETIFF with IFF_TUN and IFF_NO_PI.
+    fcntl.ioctl(device, 0x400454CA, struct.pack("16sH22x", b"wm0", 0x0001 | 0x1000))
     store.append((name, device))
 
 

@@ -91,7 +91,7 @@ fn has_seen(peer: &Peer, line: &str) -> bool {
 fn device_label(peer: &Peer) -> String {
     let status = peer.status();
     let id = status["network"]["id"].as_str().unwrap();
-    format!("1.tun.{}", id.get(..16).unwrap())
+    format!("2.tun.{}", id.get(..16).unwrap())
 }
 
 /// What is the same device, with the same sockets: the number of the one, the inodes of the others.
@@ -227,7 +227,7 @@ fn what_is_stored_and_does_not_fit_is_closed_and_made_anew() {
     let first = ground(anna);
 
     // Another version of what is kept.
-    let other = label.replacen("1.", "0.", 1);
+    let other = label.replacen("2.", "1.", 1);
     manager.order(&format!("spoil {label} {other}"));
     manager.order("restart");
     assert!(has_seen(anna, &format!("removed {other}")));
@@ -235,7 +235,7 @@ fn what_is_stored_and_does_not_fit_is_closed_and_made_anew() {
     assert_ne!(second.0, first.0, "another device");
     assert_eq!(second.1, first.1, "the same sockets");
 
-    // A device of another kind: what it reads and writes has a header.
+    // A device of another kind: what it reads and writes has no header.
     manager.order("halt");
     manager.order(&format!("make {label}"));
     let foreign = anna.sh("ip -o link show wm0 | cut -d: -f1");
@@ -251,15 +251,18 @@ fn what_is_stored_and_does_not_fit_is_closed_and_made_anew() {
         !anna.run("ip link show wm0").status.success(),
         "the old one is gone"
     );
+    // Its routes were none of a stranger's.
+    let addresses = anna.sh("ip -4 -o addr show mesh7");
+    assert_eq!(addresses.lines().count(), 1, "{addresses}");
     fs::write(anna.agent.config(), "").unwrap();
 
     // Two ports that are no pair; then a pair on another port, while the default is free.
-    manager.order("lend 1.udp4 5555");
+    manager.order("lend 2.udp4 5555");
     manager.order("restart");
     assert_eq!(anna.status()["self"]["port"], 41820);
     assert_eq!(anna.sh("ss -Hlun 'sport = :5555'"), "");
-    manager.order("lend 1.udp4 5555");
-    manager.order("spoil 1.udp6 0.udp6");
+    manager.order("lend 2.udp4 5555");
+    manager.order("spoil 2.udp6 1.udp6");
     manager.order("restart");
     assert_eq!(anna.status()["self"]["port"], 41820);
     assert_eq!(anna.sh("ss -Hlun 'sport = :5555'"), "");
@@ -272,7 +275,7 @@ fn what_is_stored_and_does_not_fit_is_closed_and_made_anew() {
 fn down_and_leave_take_what_is_kept_out_of_the_store() {
     let mut net = two();
     let anna = net.peer_mut("anna");
-    let labels = [device_label(anna), "1.udp4".to_owned(), "1.udp6".to_owned()];
+    let labels = [device_label(anna), "2.udp4".to_owned(), "2.udp6".to_owned()];
     let mut manager = Manager::of(anna, &[]);
     for [verb, back] in [
         [&["down"][..], &["up"]],

@@ -1,12 +1,12 @@
 //! Issue 4, point 2: installed under a real systemd, with the commands of design §1 and what they print.
 
-use std::time::Duration;
+use std::{fs, path::Path, time::Duration};
 
 use crate::{
-    building::packages,
+    building::{newer_packages, packages},
     home::{Home, assert_reads, await_new_agent, install, status, within},
     host,
-    machine::Machine,
+    machine::{Lan, Machine},
     roots::{Kind, text},
     web::{PAGE, Web},
 };
@@ -87,8 +87,8 @@ fn the_first_hour_goes_as_the_design_prints_it() {
         &bo.sh("setpriv --reuid=nobody --regid=nogroup --clear-groups webmesh status"),
         &[
             "home · bo (member) · 100.{} · UDP 41820 · certificate until {}",
-            "PEER  STATE  PATH                       RTT{}RX{}TX{}LAST",
-            "anna  up     direct 203.0.113.11:41820  {} ms  {}  now",
+            "PEER  STATE  PATH{}RTT{}RX{}TX{}LAST",
+            "anna  up     direct {}:41820  {} ms  {}  now",
             "SERVICE  UP      ADDRESS                   WHERE",
             "web      1 of 1  web.svc.home.internal:80  anna",
         ],
@@ -179,6 +179,24 @@ fn killed_or_hung_the_agent_comes_back_with_its_network() {
         bo.journal("webmesh")
     );
     assert_eq!(bo.property("webmesh", "NRestarts"), "2");
+
+    // Also where nothing brings a program called kill: procps is in every test root, and on not every machine.
+    bo.sh("rm -f /usr/bin/kill && ! command -v /bin/kill && systemctl reload webmesh");
+    within(Duration::from_secs(5), "the reload is logged", || {
+        bo.journal("webmesh").contains("Reload: ")
+    });
+    assert_eq!(bo.property("webmesh", "NRestarts"), "2");
+
+    // A configuration that cannot be used is told once, and not four times a second.
+    let config = "/etc/webmesh/config.toml";
+    bo.sh(&format!("cp {config} /root && echo nmae = 1 >> {config}"));
+    assert!(!bo.run("systemctl restart webmesh").status.success());
+    assert_eq!(bo.property("webmesh", "SubState"), "failed");
+    bo.sh(&format!(
+        "cp /root/config.toml {config} && systemctl start webmesh"
+    ));
+    assert_same_peer(bo, &before);
+    await_page(bo);
 }
 
 #[test]
@@ -188,9 +206,14 @@ fn removed_the_host_is_as_before_and_purged_nothing_is_left() {
     let before = host::look(bo);
     install(&home.anna, &packages().deb);
     install(bo, &packages().deb);
-    home.anna.sh("webmesh init home");
+    // A domain that is not the network's own name under .internal needs root's word, which init and join are.
+    home.anna.sh("webmesh init home --domain mesh.example.com");
     let token = home.anna.sh("webmesh invite");
     bo.sh(&format!("webmesh join {}", token.trim()));
+    for machine in [&home.anna, bo] {
+        machine.sh("getent hosts anna.mesh.example.com && test -e /etc/webmesh/domains");
+        assert_eq!(machine.sh("systemctl --failed --no-legend"), "");
+    }
     assert!(
         host::look(bo).differences(&before).len() > 2,
         "the look sees what an agent does"
@@ -216,6 +239,81 @@ fn removed_the_host_is_as_before_and_purged_nothing_is_left() {
     assert!(left.is_empty(), "after purge: {left:#?}");
     let files = bo.sh("find / -xdev -name '*webmesh*' -not -path '/root/*' -not -path '/proc/*'");
     assert_eq!(files, "", "files after purge");
+}
+
+#[test]
+fn an_rpm_under_a_running_systemd_starts_renews_and_ends_the_agent() {
+    let lan = Lan::new();
+    let anna = lan.boot(Kind::RPM.fresh(), "anna", 11);
+    let failed = || anna.sh("systemctl --failed --no-legend");
+    let rpm = |verb: &str, package: &Path| {
+        let name = package.file_name().unwrap().to_str().unwrap();
+        fs::copy(package, anna.file("/root").join(name)).unwrap();
+        // Debian's root does not know what Fedora's packages are called.
+        anna.sh(&format!("rpm {verb} --nodeps /root/{name} 2>&1"))
+    };
+    let said = rpm("--install", &packages().rpm);
+    assert!(
+        said.contains("Webmesh runs and is in no network."),
+        "{said}"
+    );
+    assert_eq!(anna.property("webmesh", "ActiveState"), "active");
+    assert_eq!(anna.property("webmesh-dns.path", "ActiveState"), "active");
+    anna.sh("webmesh init home");
+    let before = status(&anna);
+    anna.sh("getent hosts anna.home.internal");
+
+    let newer = newer_packages();
+    let took = await_new_agent(&anna, Duration::from_secs(30), || {
+        rpm("--upgrade", &newer.rpm);
+    });
+    eprintln!("another agent {took:?} after the upgrade began");
+    assert_same_peer(&anna, &before);
+    anna.sh("getent hosts anna.home.internal");
+    assert_eq!(failed(), "");
+
+    anna.sh("rpm --erase --nodeps webmesh");
+    assert!(!anna.run("ip link show wm0").status.success());
+    assert!(!anna.sh("resolvectl domain").contains("home.internal"));
+    assert_eq!(
+        anna.sh("systemctl list-units --plain --no-legend 'webmesh*'"),
+        ""
+    );
+    assert_eq!(failed(), "");
+}
+
+#[test]
+fn port_443_takes_streams_where_its_owner_says_so() {
+    let home = Home::formed(Kind::RESOLVED);
+    let (anna, bo) = (&home.anna, &home.bo);
+    let outside = "203.0.113.11";
+    assert!(!speaks_tls(bo, outside), "enabled by the package");
+    anna.sh("systemctl enable --quiet webmesh-stream.socket && systemctl restart webmesh");
+    let limit = Duration::from_secs(10);
+    within(limit, "TLS on port 443", || speaks_tls(bo, outside));
+    let mesh = status(anna)["self"]["ipv4"].as_str().unwrap().to_owned();
+    bo.sh(&format!("ping -c 1 {mesh}"));
+    assert!(!speaks_tls(bo, &mesh), "at the address in the mesh too");
+
+    // Nobody who knocks at the port starts what its owner stopped.
+    anna.sh("systemctl stop webmesh");
+    assert!(!speaks_tls(bo, outside));
+    assert_eq!(anna.property("webmesh", "ActiveState"), "inactive");
+    anna.sh("systemctl start webmesh");
+    within(limit, "TLS on port 443 again", || speaks_tls(bo, outside));
+
+    anna.sh("apt-get purge --yes --quiet webmesh");
+    assert_eq!(anna.sh("ss -Hlnt 'sport = :443'"), "");
+    let links = anna.sh("find /etc/systemd /run/systemd -name '*webmesh*'");
+    assert_eq!(links, "", "after purge");
+}
+
+/// Whether somebody shakes hands in TLS at port 443 of an address. What follows is for members alone.
+fn speaks_tls(from: &Machine, address: &str) -> bool {
+    let curl =
+        "curl --silent --insecure --max-time 3 --output /dev/null --write-out '%{time_appconnect}'";
+    let got = from.run(&format!("{curl} https://{address}/"));
+    text(&got.stdout).parse::<f64>().unwrap() > 0.0
 }
 
 fn assert_same_peer(machine: &Machine, before: &serde_json::Value) {

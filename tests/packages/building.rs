@@ -125,36 +125,114 @@ fn the_same_source_gives_the_same_bytes() {
     }
 }
 
+/// What every package installs, whatever its kind, as far as it stands at the same place in each; some of it compressed.
+const INSTALLED: &[&str] = &[
+    "usr/bin/webmesh",
+    "usr/lib/systemd/system/webmesh.service",
+    "usr/lib/systemd/system/webmesh-dns.path",
+    "usr/lib/systemd/system/webmesh-dns.service",
+    "usr/lib/sysusers.d/webmesh.conf",
+    "etc/webmesh/config.toml",
+    "etc/webmesh/services.d/example.toml",
+    "usr/share/man/man1/webmesh.1",
+    "usr/share/man/man1/webmesh-service-add.1",
+    "usr/share/bash-completion/completions/webmesh",
+    "usr/share/fish/vendor_completions.d/webmesh.fish",
+    "usr/share/doc/webmesh/config.toml",
+    "usr/share/doc/webmesh/services.d/example.toml",
+    "usr/share/doc/webmesh/copyright",
+    "usr/share/doc/webmesh/third-party-licences",
+];
+
+/// Below what everything stands that a package installs.
+const PLACES: [&str; 4] = ["usr/bin/", "usr/lib/sys", "usr/share/", "etc/webmesh/"];
+
 #[test]
-fn the_deb_holds_what_the_design_says_and_nothing_stands_elsewhere() {
+fn deb_and_rpm_hold_what_the_design_says_and_nothing_stands_elsewhere() {
+    let of_deb = succeed(
+        Command::new("dpkg-deb")
+            .arg("--contents")
+            .arg(&packages().deb),
+    );
+    let of_deb = of_deb.lines().filter(|line| !line.starts_with('d'));
+    let of_deb: Vec<&str> = of_deb
+        .map(|line| line.rsplit(" ./").next().unwrap())
+        .collect();
+    let of_rpm = succeed(
+        Command::new("rpm")
+            .args(["--query", "--package", "--queryformat"])
+            .arg("[%{FILEMODES:perms} %{FILENAMES}\\n]")
+            .arg(&packages().rpm),
+    );
+    let of_rpm = of_rpm.lines().filter(|line| !line.starts_with('d'));
+    let of_rpm: Vec<&str> = of_rpm
+        .map(|line| line.split_once(" /").unwrap().1)
+        .collect();
+    for (files, of_zsh) in [
+        (of_deb, "usr/share/zsh/vendor-completions/_webmesh"),
+        (of_rpm, "usr/share/zsh/site-functions/_webmesh"),
+    ] {
+        let is_there = |wanted: &str| {
+            let mut bare = files.iter().map(|file| file.trim_end_matches(".gz"));
+            bare.any(|file| file == wanted)
+        };
+        for wanted in INSTALLED.iter().chain(&[of_zsh]) {
+            assert!(is_there(wanted), "{wanted} is missing: {files:#?}");
+        }
+        // Every unit in the sources is installed, also one that came after this was written.
+        for unit in units() {
+            let wanted = format!("usr/lib/systemd/system/{unit}");
+            assert!(is_there(&wanted), "{wanted} is missing: {files:#?}");
+        }
+        for file in files {
+            assert!(PLACES.iter().any(|place| file.starts_with(place)), "{file}");
+        }
+    }
+}
+
+fn units() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let names = fs::read_dir(folder).unwrap().map(|entry| {
+        let name = entry.unwrap().file_name();
+        name.into_string().unwrap()
+    });
+    let units: Vec<String> = names.filter(|name| !name.ends_with(".sysusers")).collect();
+    assert!(units.len() >= 3, "{units:?}");
+    units
+}
+
+#[test]
+fn the_packaged_readme_leads_to_files_that_are_packaged() {
     let listed = succeed(
         Command::new("dpkg-deb")
             .arg("--contents")
             .arg(&packages().deb),
     );
-    let files: Vec<&str> = listed
-        .lines()
-        .filter(|line| !line.starts_with('d'))
-        .map(|line| line.rsplit(" ./").next().unwrap())
-        .collect();
-    for wanted in [
-        "usr/bin/webmesh",
-        "usr/lib/systemd/system/webmesh.service",
-        "usr/lib/sysusers.d/webmesh.conf",
-        "etc/webmesh/config.toml",
-        "usr/share/man/man1/webmesh.1.gz",
-        "usr/share/man/man1/webmesh-service-add.1.gz",
-        "usr/share/bash-completion/completions/webmesh",
-        "usr/share/zsh/vendor-completions/_webmesh",
-        "usr/share/fish/vendor_completions.d/webmesh.fish",
-        "usr/share/doc/webmesh/copyright",
-        "usr/share/doc/webmesh/third-party-licences.gz",
-    ] {
-        assert!(files.contains(&wanted), "{wanted} is missing:\n{listed}");
-    }
-    let places = ["usr/bin/", "usr/lib/sys", "usr/share/", "etc/webmesh/"];
-    for file in files {
-        assert!(places.iter().any(|place| file.starts_with(place)), "{file}");
+    let tree = output_folder().join("unpacked-readme");
+    succeed(
+        Command::new("dpkg-deb")
+            .arg("--extract")
+            .arg(&packages().deb)
+            .arg(&tree),
+    );
+    let text = succeed(
+        Command::new("zcat")
+            .arg("--force")
+            .arg(tree.join("usr/share/doc/webmesh/README.md.gz")),
+    );
+    let links = text.split("](").skip(1);
+    let links: Vec<&str> = links.map(|rest| rest.split(')').next().unwrap()).collect();
+    assert!(links.len() > 4, "{links:?}");
+    for link in links.into_iter().filter(|link| !link.contains("://")) {
+        let path = match link.strip_prefix('/') {
+            Some(path) => path.to_owned(),
+            None => format!("usr/share/doc/webmesh/{link}"),
+        };
+        let is_there = listed.lines().any(|line| {
+            let file = line.rsplit(" ./").next().unwrap();
+            file == path || file == format!("{path}.gz")
+        });
+        assert!(is_there, "{link} leads nowhere:\n{listed}");
     }
 }
 

@@ -139,6 +139,21 @@ fn is_taken_over(way: &Way) {
     // And once more, for the agent's end and the purge to undo.
     bo.sh("webmesh dns takeover");
     lab.assert_names_work();
+    // As when the machine goes down: the helper's unit is started no more.
+    bo.sh("systemctl stop webmesh-dns.path && systemctl stop webmesh");
+    assert_eq!(
+        lab.names_files,
+        bo.sh(NAMES_FILES),
+        "at the end of the unit"
+    );
+    bo.sh("systemctl start webmesh-dns.path webmesh");
+    lab.assert_names_work();
+    // The same with an agent that hangs, so that systemd has to kill it.
+    bo.sh("systemctl kill --signal=STOP webmesh");
+    bo.sh("systemctl stop webmesh-dns.path && systemctl stop webmesh");
+    assert_eq!(lab.names_files, bo.sh(NAMES_FILES), "after a hang");
+    bo.sh("systemctl reset-failed webmesh && systemctl start webmesh-dns.path webmesh");
+    lab.assert_names_work();
     lab.assert_as_before_while_stopped();
     lab.assert_as_before_when_purged();
 }

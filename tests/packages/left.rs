@@ -34,8 +34,12 @@ pub(crate) fn fresh_directory() -> PathBuf {
 
 /// Takes away a directory with what is mounted on it and on its `root`.
 pub(crate) fn remove_directory(path: &Path) {
+    // Where everybody may write, it may be a link of somebody else's.
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir()) {
+        return;
+    }
     for mounted in [path.join("root"), path.to_owned()] {
-        let _ = umount2(&mounted, MntFlags::MNT_DETACH);
+        unmount(&mounted);
     }
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -47,8 +51,13 @@ pub(crate) fn remove_directory(path: &Path) {
 
 /// Takes away a network namespace; it goes when nothing is in it any more.
 pub(crate) fn remove_network(path: &Path) {
-    let _ = umount2(path, MntFlags::MNT_DETACH);
+    unmount(path);
     let _ = fs::remove_file(path);
+}
+
+/// Never through a link: in a folder that everybody may write to, one may lead to any mount of this host.
+fn unmount(path: &Path) {
+    let _ = umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
 }
 
 /// Takes away a control group with all below it; none may hold a process.

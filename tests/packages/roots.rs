@@ -50,6 +50,12 @@ impl Kind {
         packages: &["systemd-resolved"],
     };
 
+    /// The same with rpm beside dpkg.
+    pub(crate) const RPM: Self = Self {
+        name: "rpm",
+        packages: &["systemd-resolved", "rpm"],
+    };
+
     /// Where the kept root lies. Makes it first if it is not there; others who want it meanwhile wait.
     pub(crate) fn kept(self) -> PathBuf {
         assert!(geteuid().is_root(), "these tests need root: sudo tests/run");

@@ -21,9 +21,8 @@ use crate::{
     web::Web,
 };
 
-/// The longest that the download may stand still. On an idle machine it is a fraction of a second; CI has two
-/// processors for all.
-const STALL_LIMIT: Duration = Duration::from_secs(3);
+/// The longest that the download may stand still.
+const STALL_LIMIT: Duration = Duration::from_secs(1);
 
 #[test]
 fn neither_an_upgrade_nor_a_crash_of_an_agent_costs_a_download_anything() {

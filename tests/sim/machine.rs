@@ -7,7 +7,7 @@ use std::{
 };
 
 use webmesh::{
-    addr::Underlay,
+    addr::Path,
     hash::{Use, short},
     ids::{Boot, JoinIx, NetworkId, NodeId, PeerIx, SessionId, Slot, Version},
     keys::{NetSecret, NodeKey, RootSeed, Token, TunnelKey},
@@ -20,12 +20,13 @@ use webmesh::{
         output::{FirstContact, Notice, Output, Remote, Write},
     },
     overlay::Limits,
+    relay::grants::Willing,
     tables::Tables,
     time::{Moment, Now},
     wire::{
         message::Refused,
         record::Record,
-        sealed::{Header, Join, Knock, Sealed, open, parse_header, seal},
+        sealed::{self, Header, Introduce, Join, Knock, Sealed, open, parse_header, seal},
     },
 };
 
@@ -45,13 +46,17 @@ pub(crate) struct Machine {
     /// What a person calls it.
     pub(crate) name: String,
     /// Where its datagrams come from.
-    pub(crate) address: Underlay,
+    pub(crate) address: Path,
+    /// The router it is behind, if any.
+    pub(crate) nat: Option<usize>,
     /// What came out of the tunnels for programs, by packet number.
     pub(crate) received: BTreeSet<u64>,
     /// How often a session came up since the agent started.
     pub(crate) ups: BTreeMap<SessionId, u32>,
     /// What a person was told.
     pub(crate) notices: Vec<Notice>,
+    /// How often programs were told that a peer is not reached.
+    pub(crate) unreachable: u32,
     /// Why joining failed, if it did.
     pub(crate) refused: Option<Refused>,
     agent: Agent,
@@ -66,7 +71,7 @@ pub(crate) struct Machine {
     queue: BTreeMap<PeerIx, Vec<u64>>,
     report_at: Option<Moment>,
     inputs: VecDeque<Input>,
-    outbox: VecDeque<(Underlay, Datagram)>,
+    outbox: VecDeque<(Path, Datagram)>,
     diary: VecDeque<String>,
 }
 
@@ -91,13 +96,15 @@ struct Disk {
 
 impl Machine {
     /// A machine on which nothing runs yet.
-    pub(crate) fn new(name: &str, address: Underlay, seed: u64, limits: Limits) -> Self {
+    pub(crate) fn new(name: &str, address: Path, seed: u64, limits: Limits) -> Self {
         Self {
             name: name.to_owned(),
             address,
+            nat: None,
             received: BTreeSet::new(),
             ups: BTreeMap::new(),
             notices: Vec::new(),
+            unreachable: 0,
             refused: None,
             agent: Agent::Off,
             has_join_session: false,
@@ -182,7 +189,10 @@ impl Machine {
             seed: self.draw(&format!("node {}", self.boots)),
             limits: self.limits,
             ipv4: Ipv4Use::On,
+            streams: false,
             dns_tcp_port: 20_053,
+            relay: Willing::No,
+            transports: true,
             built_s: BUILT_S,
         };
         self.agent = Agent::Member(Box::new(Node::new(
@@ -193,7 +203,10 @@ impl Machine {
             restored,
         )));
         self.settle(now);
-        self.handle(now, Input::Addresses(vec![self.address]));
+        self.handle(
+            now,
+            Input::Addresses(self.address.direct().into_iter().collect()),
+        );
     }
 
     /// Keys and seeds of this machine: the same in every world of the same seed.
@@ -243,7 +256,7 @@ impl Machine {
     }
 
     /// A datagram arrives.
-    pub(crate) fn receive(&mut self, now: Now, source: Underlay, datagram: Datagram) {
+    pub(crate) fn receive(&mut self, now: Now, source: Path, datagram: Datagram) {
         match (&self.agent, datagram.kind) {
             (Agent::Off, _) => {}
             (_, Kind::Sealed(bytes)) => self.on_sealed(now, source, &bytes),
@@ -254,28 +267,30 @@ impl Machine {
         }
     }
 
-    fn on_sealed(&mut self, now: Now, source: Underlay, bytes: &[u8]) {
-        let Some(node) = self.node() else { return };
+    fn on_sealed(&mut self, now: Now, source: Path, bytes: &[u8]) {
+        if let Some(input) = self.open_sealed(now, source, bytes) {
+            self.handle(now, input);
+        }
+    }
+
+    fn open_sealed(&self, now: Now, source: Path, bytes: &[u8]) -> Option<Input> {
+        let node = self.node()?;
         let header = parse_header(bytes).expect("nodes here make good headers");
         let opened = node.sealed_keys(now, &header).into_iter().find_map(|key| {
             let opened = open(bytes, key.key()).ok()?;
             Some((key, opened.body))
         });
         let (epoch, body) = match opened {
-            None => return,
+            None => return None,
             Some((SealedKey::Epoch { epoch, .. }, body)) => (epoch, body),
-            Some((SealedKey::Invite { .. }, body)) => (0, body),
+            Some((SealedKey::Invite { .. } | SealedKey::Introduction { .. }, body)) => (0, body),
         };
-        let hint = header.hint;
-        self.handle(
-            now,
-            Input::Sealed {
-                source,
-                epoch,
-                hint,
-                body,
-            },
-        );
+        Some(Input::Sealed {
+            source,
+            epoch,
+            hint: header.hint,
+            body,
+        })
     }
 
     /// When this machine wants to be woken next.
@@ -342,7 +357,7 @@ impl Machine {
     }
 
     /// The next datagram that leaves.
-    pub(crate) fn poll_datagram(&mut self) -> Option<(Underlay, Datagram)> {
+    pub(crate) fn poll_datagram(&mut self) -> Option<(Path, Datagram)> {
         self.outbox.pop_front()
     }
 
@@ -463,22 +478,68 @@ impl Machine {
                 self.tunnels
                     .admit(now.at, session, remote, source, admission);
             }
-            Output::SetPath { session, endpoint } => self.tunnels.set_path(session, endpoint),
+            Output::OpenStream { .. } => self.diary.push_back("a stream".to_owned()),
+            Output::Take { source, bytes } => self.take(now, source, &bytes),
+            Output::SetPath { session, endpoint }
+            | Output::Move {
+                session, endpoint, ..
+            } => {
+                self.tunnels.set_path(session, endpoint);
+                self.send_queue(now, session);
+            }
+            Output::Mirror { session, via } => {
+                self.diary
+                    .push_back(format!("mirrors {session:?} to {via:?}"));
+            }
+            // This world's machines have one socket each.
+            Output::Open { to, .. } => self.diary.push_back(format!("opens sockets to {to}")),
+            // Neither long packets nor keys for many of them: this world's tunnels are its own.
+            Output::SetRoom { .. } | Output::Transport { .. } => {}
+            Output::Withdraw { session } => {
+                self.diary.push_back(format!("has no path for {session:?}"));
+            }
             Output::Close { session } => {
                 self.diary.push_back(format!("closes {session:?}"));
                 self.tunnels.close(session);
             }
             Output::Unreachable { peer, .. } => {
+                self.unreachable += 1;
                 let lost = self.queue.remove(&peer).unwrap_or_default();
                 self.diary
                     .push_back(format!("does not reach {peer:?}, {} packets", lost.len()));
             }
+            Output::Relay(order) => self.diary.push_back(format!("relays {order:?}")),
             Output::Publish(tables) => self.tables = Some(tables),
-            Output::Splice(_) | Output::Ponged { .. } => {}
+            Output::Splice(_) | Output::Ponged { .. } | Output::Beacon { .. } => {}
+            Output::Datagram { to, bytes } => {
+                let kind = Kind::from_bytes(&bytes);
+                self.outbox.push_back((to, Datagram { kind }));
+            }
+            Output::Punch { to, .. } => self.diary.push_back(format!("punches {to}")),
+            Output::Slot(_) => panic!("there is no DHT in this world"),
             Output::Persist { ticket, write } => self.persist(ticket, write),
             Output::Notice(notice) => {
                 self.diary.push_back(format!("says {notice:?}"));
                 self.notices.push(notice);
+            }
+        }
+    }
+
+    /// A handshake came by hand.
+    fn take(&mut self, now: Now, source: Path, bytes: &[u8]) {
+        let kind = Kind::from_bytes(bytes);
+        let Kind::Sealed(bytes) = kind else {
+            return self.tunnels.handle_datagram(now.at, source, kind);
+        };
+        if let Some(input) = self.open_sealed(now, source, &bytes) {
+            self.inputs.push_back(input);
+        }
+    }
+
+    fn send_queue(&mut self, now: Now, session: SessionId) {
+        if let SessionId::Pair(peer) = session {
+            for packet in self.queue.remove(&peer).unwrap_or_default() {
+                self.tunnels.send_packet(now.at, session, packet);
             }
         }
     }
@@ -504,9 +565,18 @@ impl Machine {
         now: Now,
         session: SessionId,
         remote: Remote,
-        to: Vec<Underlay>,
+        to: Vec<Path>,
         first: FirstContact,
     ) {
+        let sealed = |path: Path| {
+            let kind = Kind::Sealed(self.seal_first(first.by(path)));
+            (path, Datagram { kind })
+        };
+        let to = to.into_iter().map(sealed).collect();
+        self.tunnels.initiate(now.at, session, remote, to);
+    }
+
+    fn seal_first(&self, first: FirstContact) -> Vec<u8> {
         let identity = self.identity();
         let (epoch, hint, key, body) = match first {
             FirstContact::Knock {
@@ -550,19 +620,7 @@ impl Machine {
             epoch,
             hint,
         };
-        let bytes = seal(header, [0; 24], &key, &body.body()).expect("what a node seals fits");
-        let to = to
-            .into_iter()
-            .map(|to| {
-                (
-                    to,
-                    Datagram {
-                        kind: Kind::Sealed(bytes.clone()),
-                    },
-                )
-            })
-            .collect();
-        self.tunnels.initiate(now.at, session, remote, to);
+        seal(header, [0; 24], &key, &body.body()).expect("what a node seals fits")
     }
 
     fn on_joiner_output(&mut self, now: Now, output: JoinerOutput) {
@@ -585,11 +643,27 @@ impl Machine {
             JoinerOutput::Send { message, via } => {
                 self.tunnels.send(JOINING, message, via);
             }
+            JoinerOutput::Call { .. } | JoinerOutput::OpenStream { .. } => {}
             JoinerOutput::Close => self.tunnels.close(JOINING),
             JoinerOutput::Reached { endpoint, .. } => self
                 .diary
                 .push_back(format!("finds its issuer at {endpoint}")),
             JoinerOutput::Granted(grant) => self.on_granted(now, *grant),
+            JoinerOutput::Introduce { to, datagram } => {
+                let header = Header {
+                    kind: sealed::Kind::Introduce,
+                    epoch: 0,
+                    hint: token.secret.join_id().0,
+                };
+                let body = Sealed::Introduce(Introduce { datagram }).body();
+                let bytes = seal(header, [0; 24], &token.secret.introduce_key(), &body)
+                    .expect("what a joiner sends fits");
+                let kind = Kind::Sealed(bytes);
+                self.outbox.push_back((to, Datagram { kind }));
+            }
+            JoinerOutput::Slot(_) | JoinerOutput::Datagram { .. } => {
+                panic!("there is no DHT in this world")
+            }
             JoinerOutput::Refused(refused) => {
                 self.diary.push_back(format!("is refused: {refused:?}"));
                 self.refused = Some(refused);
@@ -606,11 +680,22 @@ impl Machine {
             ..Restored::default()
         };
         self.become_member(now, grant.network, restored);
-        self.command(now, |node| node.meet(now, grant.issuer, grant.endpoint));
+        self.command(now, |node| match grant.introducer {
+            Some(by) => node.meet_through(now, by, (grant.endpoint, None), grant.issuer),
+            None => node.meet(now, grant.issuer, (grant.endpoint, None)),
+        });
     }
 
     fn on_effect(&mut self, now: Now, effect: Effect) {
         match effect {
+            Effect::Transmit {
+                to: Path::Handed(hand),
+                datagram,
+            } => {
+                if let Some(bytes) = datagram.kind.to_bytes() {
+                    self.tell(now, Input::Handed { hand, bytes });
+                }
+            }
             Effect::Transmit { to, datagram } => self.outbox.push_back((to, datagram)),
             Effect::Up { session, endpoint } => self.on_up(now, session, endpoint),
             Effect::Down { session } => {
@@ -649,13 +734,13 @@ impl Machine {
         }
     }
 
-    fn on_up(&mut self, now: Now, session: SessionId, endpoint: Underlay) {
+    fn on_up(&mut self, now: Now, session: SessionId, endpoint: Path) {
         self.diary
             .push_back(format!("has {session:?} at {endpoint}"));
         *self.ups.entry(session).or_default() += 1;
-        if let SessionId::Pair(peer) = session {
-            for packet in self.queue.remove(&peer).unwrap_or_default() {
-                self.tunnels.send_packet(now.at, session, packet);
+        if let SessionId::Pair(_) = session {
+            if endpoint.carries_data() {
+                self.send_queue(now, session);
             }
             if std::mem::take(&mut self.has_join_session) {
                 self.tunnels.close(JOINING);
@@ -687,13 +772,26 @@ impl Machine {
                     event: SessionEvent::Down,
                     ..
                 } => joiner.handle_down(now),
+                Input::Handed { hand, bytes } => joiner.handle_handed(hand, bytes),
                 Input::Sealed { .. }
+                | Input::Stream(_)
+                | Input::Leg { .. }
+                | Input::WayOver { .. }
                 | Input::Session { .. }
                 | Input::Wanted { .. }
                 | Input::Heard { .. }
                 | Input::NewPath { .. }
+                | Input::Unheard { .. }
+                | Input::Resent { .. }
+                | Input::Elsewhere { .. }
+                | Input::Woke
                 | Input::Addresses(_)
+                | Input::Mapped(_)
+                | Input::Places(_)
+                | Input::Lan { .. }
                 | Input::Persisted { .. }
+                | Input::Slot(_)
+                | Input::Dht { .. }
                 | Input::Tick => {}
             },
             Agent::Member(node) => node.handle_input(now, input),

@@ -11,6 +11,8 @@
 mod joining;
 mod machine;
 mod meeting;
+mod nats;
+mod reaching;
 mod repeating;
 mod tunnel;
 mod wires;

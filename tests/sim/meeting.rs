@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use webmesh::{
-    addr::Underlay,
+    addr::Path,
     ids::SessionId,
     keys::Word,
     node::input::Input,
@@ -194,7 +194,7 @@ fn revoke(world: &mut World, admin: MachineIx, by: MachineIx, out: MachineIx) {
     let record = draft
         .sign_with(|bytes| key.sign(Word::Record, &network.0, &[bytes]))
         .expect("a Revoke fits into a record");
-    let source: Underlay = world.machines[by].address;
+    let source: Path = world.machines[by].address;
     let by = world.machines[by].identity().key.id();
     let session = world.machines[admin]
         .session_with(by)

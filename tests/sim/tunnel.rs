@@ -10,7 +10,7 @@ use std::{
 };
 
 use webmesh::{
-    addr::Underlay,
+    addr::{Path, Underlay},
     ids::SessionId,
     node::output::Remote,
     tables::Admission,
@@ -62,6 +62,69 @@ pub(crate) enum Kind {
     },
 }
 
+impl Kind {
+    /// The bytes of a handshake that travels by hand, as long as the real ones are; None: it does not travel so.
+    pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
+        let (first, len, parts) = match self {
+            Self::Sealed(bytes) => return Some(bytes.clone()),
+            Self::Initiation { sender, keys } => {
+                let parts = [&sender.to_le_bytes()[..], &keys.from, &keys.to, &keys.psk].concat();
+                (1, 148, parts)
+            }
+            Self::Response { receiver, sender } => (
+                2,
+                92,
+                [receiver.to_le_bytes(), sender.to_le_bytes()].concat(),
+            ),
+            Self::Data { receiver, inner } => {
+                let frame = match inner {
+                    Inner::Keepalive => &[][..],
+                    Inner::Frame(frame) => frame,
+                    Inner::Packet(_) => return None,
+                };
+                let frame_len = u64::try_from(frame.len()).expect("frames are short");
+                let head = [receiver.to_le_bytes(), frame_len.to_le_bytes()].concat();
+                (4, 32 + frame.len(), [&head, frame].concat())
+            }
+        };
+        let mut bytes = vec![0; len];
+        bytes[0] = first;
+        bytes[4..4 + parts.len()].copy_from_slice(&parts);
+        Some(bytes)
+    }
+
+    /// The handshake of these bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let number = |at: usize| {
+            let part = bytes[at..].first_chunk().expect("handshakes are long");
+            u64::from_le_bytes(*part)
+        };
+        let key = |at: usize| *bytes[at..].first_chunk().expect("handshakes are long");
+        match bytes[0] {
+            1 => Self::Initiation {
+                sender: number(4),
+                keys: Keys {
+                    from: key(12),
+                    to: key(44),
+                    psk: key(76),
+                },
+            },
+            2 => Self::Response {
+                receiver: number(4),
+                sender: number(12),
+            },
+            4 => Self::Data {
+                receiver: number(4),
+                inner: match usize::try_from(number(12)).expect("frames are short") {
+                    0 => Inner::Keepalive,
+                    len => Inner::Frame(bytes[20..20 + len].to_vec()),
+                },
+            },
+            _ => Self::Sealed(bytes.to_vec()),
+        }
+    }
+}
+
 /// A receiver index. Never used twice in one world.
 pub(crate) type Index = u64;
 
@@ -88,27 +151,21 @@ pub(crate) enum Inner {
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
     /// A datagram leaves.
-    Transmit { to: Underlay, datagram: Datagram },
+    Transmit { to: Path, datagram: Datagram },
     /// A session stands.
-    Up {
-        session: SessionId,
-        endpoint: Underlay,
-    },
+    Up { session: SessionId, endpoint: Path },
     /// A state ended by itself.
     Down { session: SessionId },
     /// A message was opened.
     Opened {
         session: SessionId,
-        source: Underlay,
+        source: Path,
         message: Message,
     },
     /// A packet was opened.
     Delivered { packet: u64 },
     /// An authenticated datagram came from elsewhere.
-    NewPath {
-        session: SessionId,
-        source: Underlay,
-    },
+    NewPath { session: SessionId, source: Path },
 }
 
 /// All sessions of one machine.
@@ -117,8 +174,8 @@ pub(crate) struct Tunnels {
     own: [u8; 32],
     next_index: Index,
     states: BTreeMap<SessionId, State>,
-    admitted: BTreeMap<Underlay, (SessionId, Moment)>,
-    parked: VecDeque<(Underlay, Moment, Index, Keys)>,
+    admitted: BTreeMap<Path, (SessionId, Moment)>,
+    parked: VecDeque<(Path, Moment, Index, Keys)>,
     effects: VecDeque<Effect>,
 }
 
@@ -126,7 +183,7 @@ pub(crate) struct Tunnels {
 struct State {
     remote: Remote,
     made: Moment,
-    endpoint: Option<Underlay>,
+    endpoint: Option<Path>,
     is_up: bool,
     halves: Vec<Half>,
     /// The half that stood last: what is sent goes out under it.
@@ -141,6 +198,8 @@ struct State {
 struct Half {
     local: Index,
     remote: Option<Index>,
+    /// Where the initiation came from that this half answered.
+    answered: Option<Path>,
 }
 
 impl Tunnels {
@@ -191,7 +250,7 @@ impl Tunnels {
         now: Moment,
         session: SessionId,
         remote: Remote,
-        to: Vec<(Underlay, Datagram)>,
+        to: Vec<(Path, Datagram)>,
     ) {
         for (to, first) in to {
             let local = self.draw_index();
@@ -202,6 +261,7 @@ impl Tunnels {
             state.halves.push(Half {
                 local,
                 remote: None,
+                answered: None,
             });
             let keys = Keys {
                 from: self.own,
@@ -225,7 +285,7 @@ impl Tunnels {
         now: Moment,
         session: SessionId,
         remote: Remote,
-        source: Underlay,
+        source: Path,
         admission: Admission,
     ) {
         if admission == Admission::Replace {
@@ -247,7 +307,7 @@ impl Tunnels {
     }
 
     /// Takes in a datagram other than a sealed one.
-    pub(crate) fn handle_datagram(&mut self, now: Moment, source: Underlay, kind: Kind) {
+    pub(crate) fn handle_datagram(&mut self, now: Moment, source: Path, kind: Kind) {
         match kind {
             Kind::Sealed(_) => {}
             Kind::Initiation { sender, keys } => self.on_initiation(now, source, sender, keys),
@@ -256,7 +316,7 @@ impl Tunnels {
         }
     }
 
-    fn on_initiation(&mut self, now: Moment, source: Underlay, sender: Index, keys: Keys) {
+    fn on_initiation(&mut self, now: Moment, source: Path, sender: Index, keys: Keys) {
         let announced = self
             .admitted
             .get(&source)
@@ -290,8 +350,11 @@ impl Tunnels {
         state.halves.push(Half {
             local,
             remote: Some(sender),
+            answered: Some(source),
         });
-        state.endpoint.get_or_insert(source);
+        if source.carries_data() {
+            state.endpoint.get_or_insert(source);
+        }
         self.transmit(
             source,
             Kind::Response {
@@ -301,7 +364,7 @@ impl Tunnels {
         );
     }
 
-    fn on_response(&mut self, now: Moment, source: Underlay, receiver: Index, sender: Index) {
+    fn on_response(&mut self, now: Moment, source: Path, receiver: Index, sender: Index) {
         let Some((session, state)) = self.state_of(receiver) else {
             return;
         };
@@ -316,7 +379,9 @@ impl Tunnels {
         state.sending = Some(receiver);
         state.heard = now;
         state.is_reported = false;
-        state.endpoint.get_or_insert(source);
+        if source.carries_data() {
+            state.endpoint.get_or_insert(source);
+        }
         self.transmit(
             source,
             Kind::Data {
@@ -324,10 +389,10 @@ impl Tunnels {
                 inner: Inner::Keepalive,
             },
         );
-        self.stand(session);
+        self.stand(session, source);
     }
 
-    fn on_data(&mut self, now: Moment, source: Underlay, receiver: Index, inner: Inner) {
+    fn on_data(&mut self, now: Moment, source: Path, receiver: Index, inner: Inner) {
         let Some((session, state)) = self.state_of(receiver) else {
             return;
         };
@@ -337,11 +402,13 @@ impl Tunnels {
         if is_newer {
             state.sending = Some(receiver);
         }
-        let elsewhere = state.endpoint != Some(source);
+        let elsewhere = state.endpoint != Some(source) && source.carries_data();
+        let half = state.halves.iter().find(|half| half.local == receiver);
+        let found = half.and_then(|half| half.answered).unwrap_or(source);
         if matches!(inner, Inner::Packet(_)) {
             state.user = now;
         }
-        self.stand(session);
+        self.stand(session, found);
         if elsewhere {
             self.effects.push_back(Effect::NewPath { session, source });
         }
@@ -356,25 +423,18 @@ impl Tunnels {
         }
     }
 
-    fn stand(&mut self, session: SessionId) {
+    fn stand(&mut self, session: SessionId, found: Path) {
         let Some(state) = self.states.get_mut(&session) else {
             return;
         };
-        let Some(endpoint) = state.endpoint else {
-            return;
-        };
+        let endpoint = state.endpoint.unwrap_or(found);
         if !std::mem::replace(&mut state.is_up, true) {
             self.effects.push_back(Effect::Up { session, endpoint });
         }
     }
 
     /// Sends a message in a session that stands; false: none does.
-    pub(crate) fn send(
-        &mut self,
-        session: SessionId,
-        message: Message,
-        via: Option<Underlay>,
-    ) -> bool {
+    pub(crate) fn send(&mut self, session: SessionId, message: Message, via: Option<Path>) -> bool {
         self.seal(session, Inner::Frame(frame::encode(&message, 0)), via)
     }
 
@@ -387,7 +447,7 @@ impl Tunnels {
         self.seal(session, Inner::Packet(packet), None)
     }
 
-    fn seal(&mut self, session: SessionId, inner: Inner, via: Option<Underlay>) -> bool {
+    fn seal(&mut self, session: SessionId, inner: Inner, via: Option<Path>) -> bool {
         let Some(state) = self.states.get(&session).filter(|state| state.is_up) else {
             return false;
         };
@@ -405,7 +465,7 @@ impl Tunnels {
     }
 
     /// Moves a session's data.
-    pub(crate) fn set_path(&mut self, session: SessionId, endpoint: Underlay) {
+    pub(crate) fn set_path(&mut self, session: SessionId, endpoint: Path) {
         if let Some(state) = self.states.get_mut(&session) {
             state.endpoint = Some(endpoint);
         }
@@ -450,7 +510,7 @@ impl Tunnels {
             .map(|(session, state)| (*session, state))
     }
 
-    fn transmit(&mut self, to: Underlay, kind: Kind) {
+    fn transmit(&mut self, to: Path, kind: Kind) {
         self.effects.push_back(Effect::Transmit {
             to,
             datagram: Datagram { kind },
@@ -498,8 +558,8 @@ mod tests {
 
     const PAIR: SessionId = SessionId::Pair(PeerIx(0));
 
-    fn at(last: u8) -> Underlay {
-        Underlay::new(([10, 0, 0, last], 41820).into())
+    fn at(last: u8) -> Path {
+        Path::Direct(Underlay::new(([10, 0, 0, last], 41820).into()))
     }
 
     fn two() -> (Tunnels, Tunnels) {
@@ -533,12 +593,7 @@ mod tests {
         }
     }
 
-    fn hand_over(
-        effects: Vec<Effect>,
-        to: &mut Tunnels,
-        source: Underlay,
-        knocker: Remote,
-    ) -> usize {
+    fn hand_over(effects: Vec<Effect>, to: &mut Tunnels, source: Path, knocker: Remote) -> usize {
         let mut ups = 0;
         for effect in effects {
             match effect {

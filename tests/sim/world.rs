@@ -8,18 +8,19 @@ use std::{
 };
 
 use webmesh::{
-    addr::Underlay,
+    addr::{Path, Underlay},
     hash::{Use, short},
     keys::{InviteSecret, Token},
     members::invites::InviteRole,
     node::InviteOptions,
     overlay::Limits,
     time::{Moment, Now},
-    wire::sealed::parse_header,
+    wire::{frame, message::Message, reaching::Reaching, sealed::parse_header},
 };
 
 use crate::{
     machine::Machine,
+    nats::{Nat, NatKind},
     tunnel::{Datagram, Inner, Kind, read},
     wires::{GOOD, MachineIx, Quality, Wires},
 };
@@ -44,20 +45,31 @@ pub(crate) struct World {
     pub(crate) machines: Vec<Machine>,
     /// The network between them.
     pub(crate) wires: Wires,
+    nats: Vec<Nat>,
     now: Moment,
     seed: u64,
     limits: Limits,
-    by_address: BTreeMap<Underlay, MachineIx>,
+    by_address: BTreeMap<Path, MachineIx>,
     under_way: BTreeMap<(Moment, u64), Arrival>,
     next_serial: u64,
     next_packet: u64,
     next_poll: Option<Moment>,
+    lie: Option<Lie>,
     log: Log,
+}
+
+/// One machine says in each Call and Answer that it is at a stranger's address too.
+struct Lie {
+    by: MachineIx,
+    stranger: Underlay,
+    told: u32,
+    /// Datagrams that others sent to the stranger.
+    hits: u32,
 }
 
 struct Arrival {
     to: MachineIx,
-    source: Underlay,
+    source: Path,
     datagram: Datagram,
 }
 
@@ -73,6 +85,7 @@ impl World {
         Self {
             machines: Vec::new(),
             wires: Wires::new(seed, quality),
+            nats: Vec::new(),
             now: Moment(1_000_000),
             seed,
             limits,
@@ -81,7 +94,49 @@ impl World {
             next_serial: 0,
             next_packet: 0,
             next_poll: (polling == Polling::Each100Ms).then_some(Moment(1_100_000)),
+            lie: None,
             log: Log::default(),
+        }
+    }
+
+    /// From now on a machine claims in each Call and Answer to be at a stranger's address too.
+    pub(crate) fn let_lie(&mut self, by: MachineIx, stranger: Underlay) {
+        self.lie = Some(Lie {
+            by,
+            stranger,
+            told: 0,
+            hits: 0,
+        });
+    }
+
+    /// How often that was claimed, and how many datagrams went to the stranger.
+    pub(crate) fn lies_and_hits(&self) -> (u32, u32) {
+        self.lie.as_ref().map_or((0, 0), |lie| (lie.told, lie.hits))
+    }
+
+    /// Puts the lie into what the liar sends, and counts what others send to the stranger.
+    fn lie(&mut self, from: MachineIx, to: Path, datagram: &mut Datagram) {
+        let Some(lie) = &mut self.lie else { return };
+        lie.hits += u32::from(to == Path::Direct(lie.stranger));
+        let Kind::Data {
+            inner: Inner::Frame(frame),
+            ..
+        } = &mut datagram.kind
+        else {
+            return;
+        };
+        let mut message = read(frame);
+        let addresses = if let Message::Reaching(Reaching::Call(call)) = &mut message {
+            &mut call.addresses
+        } else if let Message::Reaching(Reaching::Answer(answer)) = &mut message {
+            &mut answer.addresses
+        } else {
+            return;
+        };
+        if from == lie.by {
+            addresses.insert(0, lie.stranger);
+            lie.told += 1;
+            *frame = frame::encode(&message, 0);
         }
     }
 
@@ -102,7 +157,10 @@ impl World {
     pub(crate) fn machine(&mut self, name: &str) -> MachineIx {
         let ix = self.machines.len();
         let last = u8::try_from(ix + 1).expect("worlds are small");
-        let address = Underlay::new(SocketAddr::from((Ipv4Addr::new(10, 0, last, 1), 41820)));
+        let address = Path::Direct(Underlay::new(SocketAddr::from((
+            Ipv4Addr::new(10, 0, last, 1),
+            41820,
+        ))));
         let seed = self.seed * 1000 + u64::from(last);
         self.machines
             .push(Machine::new(name, address, seed, self.limits));
@@ -110,13 +168,74 @@ impl World {
         ix
     }
 
+    /// A home router; its public addresses lie in a prefix of their own.
+    pub(crate) fn nat(&mut self, kind: NatKind) -> usize {
+        let last = u8::try_from(self.nats.len() + 1).expect("worlds are small");
+        self.nats
+            .push(Nat::new(Ipv4Addr::new(198, last, 100, 7), kind));
+        self.nats.len() - 1
+    }
+
+    /// A machine with a public address.
+    pub(crate) fn public_machine(&mut self, name: &str) -> MachineIx {
+        let ix = self.machine(name);
+        let last = u8::try_from(ix + 1).expect("worlds are small");
+        self.readdress(ix, Ipv4Addr::new(203, last, 113, 5));
+        ix
+    }
+
+    /// A machine behind a router.
+    pub(crate) fn hidden_machine(&mut self, name: &str, nat: usize) -> MachineIx {
+        let ix = self.machine(name);
+        let last = u8::try_from(ix + 1).expect("worlds are small");
+        self.readdress(ix, Ipv4Addr::new(192, 168, 1, last));
+        self.machines[ix].nat = Some(nat);
+        ix
+    }
+
+    fn readdress(&mut self, ix: MachineIx, ip: Ipv4Addr) {
+        let address = Path::Direct(Underlay::new(SocketAddr::from((ip, 41820))));
+        let before = std::mem::replace(&mut self.machines[ix].address, address);
+        self.by_address.remove(&before);
+        self.by_address.insert(address, ix);
+    }
+
+    /// Whose a datagram is that goes from one machine to an address, and where it seems to come from.
+    fn route(&mut self, from: MachineIx, to: Path) -> Option<(MachineIx, Path)> {
+        let (inside, to) = (self.machines[from].address.direct()?, to.direct()?);
+        let nat = self.machines[from].nat;
+        if let Some(neighbour) = self.by_address.get(&Path::Direct(to)).copied()
+            && self.machines[neighbour].nat == nat
+        {
+            return Some((neighbour, Path::Direct(inside)));
+        }
+        let now = self.now;
+        let source = match nat {
+            Some(nat) => self.nats[nat].leave(now, inside, to),
+            None => inside,
+        };
+        let public = self.by_address.get(&Path::Direct(to)).copied();
+        if let Some(public) = public.filter(|ix| self.machines[*ix].nat.is_none()) {
+            return Some((public, Path::Direct(source)));
+        }
+        let router = self.nats.iter().find(|nat| nat.public() == to.ip())?;
+        let inside = router.enter(now, to.socket().port(), source)?;
+        let target = self.by_address.get(&Path::Direct(inside)).copied()?;
+        Some((target, Path::Direct(source)))
+    }
+
     /// A new machine that founds a network.
     pub(crate) fn founder(&mut self, name: &str) -> MachineIx {
         let ix = self.machine(name);
+        self.found(ix);
+        ix
+    }
+
+    /// A machine founds a network.
+    pub(crate) fn found(&mut self, ix: MachineIx) {
         let now = self.now();
         self.machines[ix].found(now, "home");
         self.after_turn(ix);
-        ix
     }
 
     /// A token of this machine.
@@ -146,10 +265,15 @@ impl World {
     /// A new machine that begins to join.
     pub(crate) fn joiner(&mut self, name: &str, token: &Token) -> MachineIx {
         let ix = self.machine(name);
+        self.join(ix, token);
+        ix
+    }
+
+    /// A machine begins to join.
+    pub(crate) fn join(&mut self, ix: MachineIx, token: &Token) {
         let now = self.now();
         self.machines[ix].join(now, token.clone());
         self.after_turn(ix);
-        ix
     }
 
     /// A founder and others that joined through it, all knowing each other.
@@ -207,6 +331,10 @@ impl World {
                 machine.name
             );
             if let Some(node) = machine.node() {
+                let (own, homes) = (node.status(self.now()).own, node.homes().len());
+                let _ = writeln!(text, "         reached at {:?}, {homes} homes", own.proven);
+            }
+            if let Some(node) = machine.node() {
                 let _ = writeln!(text, "         {:?}", node.status(self.now()).counters);
             }
         }
@@ -215,12 +343,21 @@ impl World {
 
     /// A program on one machine sends a packet to another; its number.
     pub(crate) fn send(&mut self, from: MachineIx, to: MachineIx) -> u64 {
+        let address = self.address_of(to);
+        self.send_to(from, address)
+    }
+
+    /// The address of a machine in the mesh.
+    pub(crate) fn address_of(&self, ix: MachineIx) -> std::net::Ipv6Addr {
+        let node = self.machines[ix].node();
+        let address = node.map(|node| node.status(self.now()).own.ipv6);
+        address.expect("packets go to members")
+    }
+
+    /// A program sends a packet to an address of the mesh, whether anybody is there or not; its number.
+    pub(crate) fn send_to(&mut self, from: MachineIx, address: std::net::Ipv6Addr) -> u64 {
         self.next_packet += 1;
         let packet = self.next_packet;
-        let address = self.machines[to]
-            .node()
-            .map(|node| node.status(self.now()).own.ipv6);
-        let address = address.expect("packets go to members");
         let now = self.now();
         self.machines[from].send_packet(now, address, packet);
         self.after_turn(from);
@@ -347,14 +484,15 @@ impl World {
         while let Some(line) = self.machines[from].poll_diary() {
             self.note(from, &line);
         }
-        let source = self.machines[from].address;
-        while let Some((target, datagram)) = self.machines[from].poll_datagram() {
+        while let Some((target, mut datagram)) = self.machines[from].poll_datagram() {
+            self.lie(from, target, &mut datagram);
             self.log.hash(&datagram);
-            let way = self.by_address.get(&target).copied();
-            let carried = way.and_then(|to| Some((to, self.wires.carry(from, to)?)));
+            let way = self.route(from, target);
+            let carried =
+                way.and_then(|(to, source)| Some((to, source, self.wires.carry(from, to)?)));
             let fate = if carried.is_some() { "" } else { " (lost)" };
             self.note(from, &format!("→ {target} {}{fate}", name_of(&datagram)));
-            if let Some((to, took)) = carried {
+            if let Some((to, source, took)) = carried {
                 self.next_serial += 1;
                 self.under_way.insert(
                     (self.now.after(took), self.next_serial),

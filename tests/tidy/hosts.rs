@@ -23,6 +23,14 @@ pub(crate) const STANDARDS: &[&str] = &[
     "wireguard.com",
 ];
 
+/// Where the DHT is entered: named in the shipped configuration and nowhere else, so that whoever runs an agent sees them and
+/// can change them (design §8).
+pub(crate) const ENTRY_POINTS: &[&str] = &[
+    "dht.libtorrent.org",
+    "dht.transmissionbt.com",
+    "router.bittorrent.com",
+];
+
 /// Words that look like public host names, other than those of examples and of `known` publishers.
 pub(crate) fn hosts(path: &str, text: &str, known: &[&str]) -> Vec<String> {
     let mut offences = Vec::new();

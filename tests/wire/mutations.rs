@@ -15,7 +15,8 @@ use webmesh::{
         turn::{self, Turn},
         udp,
     },
-    wire::{datagram::classify, frame, record::Record, sealed},
+    transport::layout::{Answer, Init},
+    wire::{datagram::classify, exchange, frame, record::Record, sealed},
 };
 
 use crate::{
@@ -94,6 +95,28 @@ fn each_costs_little(rounds: usize, mut mutator: Mutator, mut decode: impl FnMut
 
 fn bytes_of(named: Vec<samples::Named>) -> Vec<Vec<u8>> {
     named.into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+#[test]
+fn mutated_frames_of_the_exchange_are_harmless() {
+    let frames = [
+        exchange::init_frames(1, &[7; exchange::INIT_LEN]).to_vec(),
+        exchange::response_frames(1, &[7; exchange::RESPONSE_LEN]).to_vec(),
+        vec![exchange::done_frame(1, &[7; exchange::DONE_LEN])],
+        vec![exchange::please_frame(1)],
+    ];
+    let mut read = 0;
+    let mut init = [1; exchange::INIT_LEN];
+    let mut response = [1; exchange::RESPONSE_LEN];
+    each_costs_little(ALL / 20, Mutator::new(7, frames.concat()), |bytes| {
+        read += usize::from(exchange::decode(bytes).is_ok());
+        let _refused = frame::decode(bytes);
+        let head = bytes.len().min(80);
+        init[..head].copy_from_slice(&bytes[..head]);
+        response[..head].copy_from_slice(&bytes[..head]);
+        let _refused = (Init::decode(&init), Answer::decode(&response));
+    });
+    assert!(read > 0, "some are still frames");
 }
 
 #[test]
@@ -224,7 +247,7 @@ fn mutated_tokens_with_a_good_check_are_harmless() {
 fn the_samples_hold_every_kind() {
     let kinds = |end: u8, is_known: &dyn Fn(u8) -> bool| (0..=end).filter(|k| is_known(*k)).count();
     let messages: BTreeSet<u8> = samples::messages().iter().map(|(_, m)| m.kind()).collect();
-    assert_eq!(messages.len(), 16, "{messages:?}");
+    assert_eq!(messages.len(), 26, "{messages:?}");
     let records = samples::records();
     let of = |kind: u8| records.iter().any(|(_, bytes)| bytes.get(1) == Some(&kind));
     assert_eq!(kinds(12, &of), 12, "kinds 1 to 12");

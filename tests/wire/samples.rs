@@ -5,15 +5,17 @@ use webmesh::{
     hash::{Use, hash},
     ids::{Boot, JoinId, Slot, Version},
     keys::{
-        InviteSecret, NetSecret, NodeKey, RootKey, RootSeed, Token, TunnelKey, Word, pair_psk,
-        people_id,
+        InviteSecret, NetSecret, NodeKey, RootKey, RootSeed, SlotKey, Token, TunnelKey, Word,
+        pair_psk, people_id,
     },
     wire::{
         datagram::{RelayBinding, RelayStep, Relayed},
         frame,
         message::{self, Message},
+        reaching::{self, Reaching, Relaying},
         record::{self, Body, Draft, Record},
         sealed::{self, Header, Kind, Sealed, SignedPart},
+        slot::{self, Where},
     },
 };
 
@@ -326,7 +328,14 @@ pub(crate) fn records() -> Vec<Named> {
 }
 
 pub(crate) fn messages() -> Vec<(&'static str, Message)> {
-    [session_messages(), gossip_messages(), membership_messages()].concat()
+    [
+        session_messages(),
+        gossip_messages(),
+        membership_messages(),
+        reaching_messages(),
+        relaying_messages(),
+    ]
+    .concat()
 }
 
 fn session_messages() -> Vec<(&'static str, Message)> {
@@ -417,6 +426,69 @@ fn membership_messages() -> Vec<(&'static str, Message)> {
     ]
 }
 
+fn reaching_messages() -> Vec<(&'static str, Message)> {
+    let (caller, called) = (alice().id(), bob().id());
+    let call = reaching::Call {
+        to: called,
+        from: caller,
+        ttl: 2,
+        datagrams: vec![vec![0x30; 176], initiation()],
+        addresses: vec![v4(), v6()],
+        seen: vec![v4()],
+    };
+    let answer = reaching::Answer {
+        to: caller,
+        from: called,
+        datagrams: vec![vec![0x02; 92]],
+        addresses: vec![v6()],
+        seen: Vec::new(),
+    };
+    let candidates = reaching::Candidates {
+        addresses: vec![v4()],
+    };
+    let knock_at = reaching::KnockAt {
+        node: caller,
+        address: v4(),
+    };
+    let finding = [
+        ("call", Reaching::Call(call)),
+        ("answer", Reaching::Answer(answer)),
+        (
+            "not-here",
+            Reaching::NotHere(reaching::NotHere { node: called }),
+        ),
+        ("candidates", Reaching::Candidates(candidates)),
+        ("dial-back", Reaching::DialBack),
+        ("knock-at", Reaching::KnockAt(knock_at)),
+        ("guess", Reaching::Guess),
+    ];
+    finding
+        .into_iter()
+        .map(|(name, message)| (name, Message::Reaching(message)))
+        .collect()
+}
+
+fn relaying_messages() -> Vec<(&'static str, Message)> {
+    let other = bob().id();
+    let offer = reaching::RelayOffer {
+        other,
+        id: [1, 2, 3, 4],
+        key: [5; 32],
+    };
+    let closed = reaching::RelayClosed { other, reason: 2 };
+    let ways = [
+        (
+            "relay-request",
+            Relaying::Request(reaching::RelayRequest { to: other }),
+        ),
+        ("relay-offer", Relaying::Offer(offer)),
+        ("relay-closed", Relaying::Closed(closed)),
+    ];
+    ways.into_iter()
+        .map(|(name, message)| (name, Message::Relaying(message)))
+        .collect()
+}
+
 fn hello() -> message::Hello {
     message::Hello {
         wire_min: 1,
@@ -491,6 +563,7 @@ pub(crate) fn datagrams() -> Vec<Named> {
             mac: [6; 16],
         }
         .encode()
+        .to_vec()
     };
     let typed = |kind: u8, len: usize| {
         let mut bytes: Vec<u8> = (0..len).map(|i| i.to_le_bytes()[0]).collect();
@@ -714,6 +787,43 @@ pub(crate) fn computed() -> Vec<Named> {
     ];
     named.extend(bytes.map(|(name, bytes)| (name, bytes.to_vec())));
     named
+}
+
+/// Slots of the DHT: their keys, and values with two entries, with one, and with none.
+pub(crate) fn slots() -> Vec<Named> {
+    let of_network = secret().slot(20_833, 2, 1);
+    let of_invite = invite().slot(1);
+    let [anna, bo] = entries();
+    let keys = |key: &SlotKey| [key.seed.to_vec(), key.public().to_vec(), key.seal.to_vec()];
+    let [seed, public, sealing] = keys(&of_network);
+    let [invite_seed, invite_public, invite_sealing] = keys(&of_invite);
+    vec![
+        ("network-slot-seed", seed),
+        ("network-slot-public", public),
+        ("network-slot-seal", sealing),
+        (
+            "network-slot-value",
+            slot::seal(&of_network, NONCE, &[anna, bo.clone()]),
+        ),
+        ("invite-slot-seed", invite_seed),
+        ("invite-slot-public", invite_public),
+        ("invite-slot-seal", invite_sealing),
+        ("invite-slot-value", slot::seal(&of_invite, NONCE, &[bo])),
+        ("empty-slot-value", slot::seal(&of_invite, NONCE, &[])),
+    ]
+}
+
+/// What stands in the slots above.
+pub(crate) fn entries() -> [Where; 2] {
+    let entry = |node: NodeKey, addresses: Vec<Underlay>, time| Where {
+        node: node.id(),
+        addresses,
+        time,
+    };
+    [
+        entry(alice(), vec![v4(), v6()], SEQ / 1000),
+        entry(bob(), vec![v4()], SEQ / 1000 - 7),
+    ]
 }
 
 /// Texts that people copy.

@@ -11,6 +11,7 @@ use webmesh::{
         message::Message,
         record::{Body, Kind, Record, Unusable},
         sealed::{self, Sealed},
+        slot,
     },
 };
 
@@ -81,6 +82,7 @@ fn every_layout_is_written_as_the_golden_vectors_have_it() {
     compare("frames.txt", hex(samples::frames()));
     compare("records.txt", hex(samples::records()));
     compare("keys.txt", hex(samples::computed()));
+    compare("slots.txt", hex(samples::slots()));
     compare("texts.txt", samples::texts());
 }
 
@@ -94,6 +96,24 @@ fn every_golden_message_reads_as_what_was_written() {
             "{name}"
         );
         assert_eq!(read.content, Content::Known(message), "{name}");
+    }
+}
+
+#[test]
+fn every_golden_slot_reads_as_what_was_written() {
+    let [anna, bo] = samples::entries();
+    let of_network = samples::secret().slot(20_833, 2, 1);
+    let of_invite = samples::invite().slot(1);
+    for (key, name, written) in [
+        (of_network, "network-slot-value", vec![anna, bo.clone()]),
+        (of_invite.clone(), "invite-slot-value", vec![bo]),
+        (of_invite, "empty-slot-value", vec![]),
+    ] {
+        assert_eq!(
+            slot::open(&key, &golden("slots.txt", name)),
+            Ok(written),
+            "{name}"
+        );
     }
 }
 
@@ -327,7 +347,7 @@ fn every_golden_datagram_is_told_by_its_first_bytes() {
             Ok(Datagram::Transport(found)) => name == "transport" && found.counter == COUNTER,
             Ok(Datagram::Relayed(found)) => found.encode() == bytes && name.starts_with("relayed"),
             Ok(Datagram::RelayBinding(found)) => {
-                found.encode() == bytes && name.starts_with("relay-")
+                found.encode().as_slice() == bytes && name.starts_with("relay-")
             }
             Ok(Datagram::Dht(_)) => name == "dht",
             Ok(Datagram::Sealed(_)) | Err(_) => false,

@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use super::{Control, policy};
 use crate::{
     api::{ApiError, Code, InitReply, InitRequest, Status},
-    daemon::{agent::Agent, sealing, starting},
+    daemon::{agent::Agent, port_mapping::Finding, sealing, starting},
     keys::{NetSecret, NodeKey, RootSeed},
     members::label::{self, Domain},
     node::founding::{Founding, found},
@@ -16,6 +16,9 @@ use crate::{
 
 /// How long the host's resolver may take to say whether a name is in use; a host without one must not wait long.
 const RESOLVER_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the router may take until `init` is answered without its word.
+const ROUTER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a person decided, checked.
 struct Wish {
@@ -35,6 +38,7 @@ pub(super) async fn answer(control: &Control, request: InitRequest) -> Result<In
         return Err(ApiError::network_name_in_use(&wish.network));
     }
     let recovery_code = control.caller.ask(move |agent| init(agent, wish)).await?;
+    await_router(control).await?;
     let (look, network) = control.network_look(None)?;
     Ok(InitReply {
         network,
@@ -45,6 +49,25 @@ pub(super) async fn answer(control: &Control, request: InitRequest) -> Result<In
         recovery_code,
         warnings: warnings(&look.status),
     })
+}
+
+/// A person is told at once whether the router lets others in, where it answers at once: most do.
+async fn await_router(control: &Control) -> Result<(), ApiError> {
+    let watcher = |agent: &mut Agent| Ok(agent.port_mapping.watcher());
+    let mut found = control.caller.ask(watcher).await?;
+    let settled = found.wait_for(Finding::is_settled);
+    if tokio::time::timeout(ROUTER_PATIENCE, settled)
+        .await
+        .is_err()
+    {
+        tracing::debug!("The router takes its time; what it says is told later");
+    }
+    let show = |agent: &mut Agent| {
+        agent.tend_port_mapping();
+        agent.publish();
+        Ok(())
+    };
+    control.caller.ask(show).await
 }
 
 /// What is to be known before the network is of use: that its addresses clash with this host's.
@@ -88,7 +111,10 @@ fn checked(request: &InitRequest) -> Result<Wish, ApiError> {
         Some(name) => label::parse_peer(name)
             .map_err(|_refused| ApiError::bad_name("peer", name))?
             .to_owned(),
-        None => label::from_host_name(&credentials::hostname()),
+        None => {
+            let asked = request.host_name.clone();
+            label::from_host_name(&asked.unwrap_or_else(credentials::hostname))
+        }
     };
     let pool4 = request.ipv4.as_deref().map(pool).transpose()?;
     Ok(Wish {
@@ -158,7 +184,7 @@ fn try_init(agent: &mut Agent, wish: Wish) -> anyhow::Result<String> {
     }
     folder.records.sync()?;
     folder.store_kept(&restored.kept, "founding-state")?;
-    agent.bring_up(folder, id, restored, ground)?;
+    agent.bring_up(folder, id, restored, ground, sealing::draw_boot())?;
     agent.settle_up()?;
     Ok(code)
 }

@@ -2,14 +2,16 @@
 
 use super::Control;
 use crate::{
+    addr::Underlay,
     api::{
         self, ApiError, InviteCancelReply, InviteCancelRequest, InviteListReply, InviteReply,
         InviteRequest, NetworkRequest, OpenInvite,
     },
-    daemon::{agent::Agent, network::Network, sealing},
+    daemon::{agent::Agent, network::Network, sealing, view},
     keys::InviteSecret,
     members::invites::{CancelRefused, Invite, InviteRole},
     node::{InviteOptions, InviteRefused, status::Role},
+    paths::allowed::is_private,
     platform::clock,
 };
 
@@ -56,6 +58,7 @@ pub(super) async fn answer_cancel(
 fn invite(agent: &mut Agent, request: &InviteRequest) -> Result<InviteReply, ApiError> {
     let network = agent.network()?;
     let now = clock::now();
+    let nat = view::nat(&network.node.status(now));
     let secret = InviteSecret(sealing::draw());
     let options = InviteOptions {
         secret: secret.clone(),
@@ -93,7 +96,26 @@ fn invite(agent: &mut Agent, request: &InviteRequest) -> Result<InviteReply, Api
         expires: u64::from(token.expires),
         uses: request.uses,
         role: request.role,
+        warning: warning(&token.hints, network.dht.is_on(), nat),
     })
+}
+
+/// Why a machine elsewhere may not get in by a token with these addresses.
+fn warning(hints: &[Underlay], has_dht: bool, nat: api::Nat) -> Option<String> {
+    if !hints.iter().all(|hint| is_private(hint.ip())) {
+        return None;
+    }
+    match (has_dht, nat) {
+        (false, _) => Some(
+            "the token has only addresses of this LAN, and the DHT is off here: machines elsewhere cannot find this one. Would help: a member with a public address, a port mapping at the router, or the agent's --config packaging/config.toml, at both ends"
+                .to_owned(),
+        ),
+        (true, api::Nat::Hard) => Some(
+            "the NAT here gives a new port per destination: a machine behind another NAT may not get in. Would help: a machine with a public address that joins first, or a port mapping at the router"
+                .to_owned(),
+        ),
+        (true, api::Nat::None | api::Nat::Easy | api::Nat::Unknown) => None,
+    }
 }
 
 fn refusal(network: &Network, refused: InviteRefused) -> ApiError {
@@ -202,4 +224,21 @@ fn used_by(invite: &Invite) -> Vec<String> {
         .iter()
         .map(|spend| spend.name.clone())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_invite_that_leads_into_a_lan_alone_is_warned_of() {
+        let hint = |text: &str| Underlay::new(text.parse().unwrap());
+        let near = [hint("192.168.1.2:41820")];
+        let warned = |has_dht, nat| warning(&near, has_dht, nat).unwrap_or_default();
+        assert!(warned(false, api::Nat::Unknown).contains("the DHT is off here"));
+        assert!(warned(true, api::Nat::Hard).contains("a new port per destination"));
+        assert_eq!(warned(true, api::Nat::Easy), "");
+        let far = [near[0], hint("203.0.113.9:41820")];
+        assert_eq!(warning(&far, false, api::Nat::Hard), None);
+    }
 }

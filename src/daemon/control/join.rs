@@ -16,7 +16,6 @@ use crate::{
         joining::{Asker, Beginning, Joined, Joining},
         starting,
     },
-    ids::NodeId,
     keys::{Token, TokenRefused},
     members::label,
     node::joiner::Wish,
@@ -31,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) async fn answer(control: &Control, request: JoinRequest) -> Result<Response, ApiError> {
     let token: Token = request.token.trim().parse().map_err(refused_token)?;
-    let wish = wish(request.name.as_deref())?;
+    let wish = wish(request.name.as_deref(), request.host_name.clone())?;
     let started = Instant::now();
     let issuer = token.name.clone();
     let (talk, heard) = mpsc::channel(8);
@@ -43,7 +42,7 @@ pub(super) async fn answer(control: &Control, request: JoinRequest) -> Result<Re
     Ok(lines(move |out| async move {
         let joined = follow(&control, heard, decided, &out).await;
         let reply = match joined {
-            Ok(joined) => finish(&control, joined.issuer, &issuer, started).await,
+            Ok(joined) => finish(&control, joined, &issuer, started).await,
             Err(error) => Err(error),
         };
         let _client_gone = out.send(last_line(reply)).await;
@@ -58,7 +57,7 @@ fn refused_token(refused: TokenRefused) -> ApiError {
 }
 
 /// The name given by the person, and no other; else the host's, made fit.
-fn wish(name: Option<&str>) -> Result<Wish, ApiError> {
+fn wish(name: Option<&str>, host_name: Option<String>) -> Result<Wish, ApiError> {
     match name {
         Some(name) => match label::parse_peer(name) {
             Ok(_) => Ok(Wish {
@@ -68,7 +67,7 @@ fn wish(name: Option<&str>) -> Result<Wish, ApiError> {
             Err(_refused) => Err(ApiError::bad_name("peer", name)),
         },
         None => Ok(Wish {
-            name: label::from_host_name(&credentials::hostname()),
+            name: label::from_host_name(&host_name.unwrap_or_else(credentials::hostname)),
             exact: false,
         }),
     }
@@ -127,11 +126,11 @@ async fn follow(
 
 async fn finish(
     control: &Control,
-    issuer: NodeId,
+    joined: Joined,
     name: &str,
     started: Instant,
 ) -> Result<JoinReply, ApiError> {
-    let _late_is_no_error = timeout(ROUND, in_sync(control, issuer)).await;
+    let _late_is_no_error = timeout(ROUND, in_sync(control, joined)).await;
     let publish = |agent: &mut Agent| {
         agent.publish();
         Ok(())
@@ -150,8 +149,14 @@ async fn finish(
     })
 }
 
-async fn in_sync(control: &Control, issuer: NodeId) {
-    let is_so = move |agent: &mut Agent| Ok(agent.network()?.node.is_in_sync_with(issuer));
+/// Waits for a round with the issuer, or with the member that introduced this machine to it.
+async fn in_sync(control: &Control, joined: Joined) {
+    let is_so = move |agent: &mut Agent| {
+        let node = &agent.network()?.node;
+        let introducer = joined.introducer;
+        let is_in_sync = introducer.is_some_and(|by| node.is_in_sync_with(by));
+        Ok(is_in_sync || node.is_in_sync_with(joined.issuer))
+    };
     while let Ok(false) = control.caller.ask(is_so).await {
         tokio::time::sleep(LOOK).await;
     }

@@ -11,6 +11,7 @@ mod invite;
 mod join;
 mod leave;
 mod listener;
+mod netcheck;
 mod peers;
 mod ping;
 mod policy;
@@ -20,6 +21,7 @@ mod status;
 mod up;
 mod wait;
 mod whois;
+mod why;
 
 use std::{
     io,
@@ -222,7 +224,9 @@ async fn carry_out(
         Verb::Peers => reply(&peers::answer(&control, &request(body)?)?),
         Verb::Wait => wait::answer(&control, request(body)?),
         Verb::Ping => ping::answer(&control, request(body)?).await,
+        Verb::Why => reply(&why::answer(&control, request(body)?).await?),
         Verb::Whois => reply(&whois::answer(&control, request(body)?).await?),
+        Verb::Netcheck => reply(&netcheck::answer(&control, request(body)?).await?),
         Verb::DnsStatus => reply(&dns::answer_status(&control, request(body)?).await?),
         Verb::DnsQuery => reply(&dns::answer(&control, request(body)?).await?),
         Verb::ServiceAdd => reply(&service::answer_add(&control, request(body)?, asker).await?),

@@ -1,5 +1,7 @@
 //! `webmesh peers`: all of them, or more of one.
 
+use std::net::IpAddr;
+
 use super::Control;
 use crate::{
     api::{self, ApiError, PeersReply, PeersRequest},
@@ -16,8 +18,17 @@ pub(super) fn answer(control: &Control, request: &PeersRequest) -> Result<PeersR
     };
     let domain = format!(".{}", network.domain);
     let bare = wanted.strip_suffix(&domain).unwrap_or(wanted);
+    let address: Option<IpAddr> = wanted.parse().ok();
+    let has = |ipv4: &Option<String>, ipv6: &str| {
+        address.is_some_and(|address| {
+            let mut own = ipv4.iter().map(String::as_str).chain([ipv6]);
+            own.any(|own| own.parse() == Ok(address))
+        })
+    };
     let is_it = |peer: &&api::Peer| {
-        peer.name == bare || (wanted.len() >= 8 && peer.id.starts_with(wanted.as_str()))
+        peer.name == bare
+            || (wanted.len() >= 8 && peer.id.starts_with(wanted.as_str()))
+            || has(&peer.ipv4, &peer.ipv6)
     };
     if let Some(peer) = look.status.peers.iter().find(is_it) {
         return Ok(PeersReply {
@@ -29,9 +40,12 @@ pub(super) fn answer(control: &Control, request: &PeersRequest) -> Result<PeersR
         .status
         .own
         .as_ref()
-        .filter(|own| own.name == bare || own.id == *wanted);
+        .filter(|own| own.name == bare || own.id == *wanted || has(&own.ipv4, &own.ipv6));
     if let Some(own) = own {
         return Ok(myself(own, &look, &network));
+    }
+    if let Some(address) = address {
+        return Err(ApiError::foreign_address(address, &network.name));
     }
     let names = look.status.peers.iter().map(|peer| peer.name.as_str());
     Err(ApiError::no_such_name("peer", wanted, &network.name, names))

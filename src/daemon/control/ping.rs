@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{Control, last_line, lines, talk_line};
 use crate::{
     api::{self, ApiError, PingReply, PingRequest, Pong},
-    daemon::{agent::Agent, network::Ponged},
+    daemon::{agent::Agent, network::Ponged, view},
     ids::NodeId,
     node::status::Whois,
     platform::clock,
@@ -77,17 +77,12 @@ async fn ping_all(
         if sent != 0 {
             tokio::time::sleep(PACE).await;
         }
-        let Some(ponged) = ping(control, node).await? else {
+        let Some(ponged) = once(control, node).await? else {
             continue;
         };
         let pong = Pong {
             rtt_ms: api::words::as_milliseconds(ponged.rtt),
-            path: api::Path {
-                kind: api::PathKind::Direct,
-                endpoint: Some(ponged.endpoint.to_string()),
-                via: None,
-                why: None,
-            },
+            path: view::path_of(ponged.endpoint, &ponged.via),
         };
         let _client_gone = out.send(talk_line(&pong)).await;
         pongs.push(pong);
@@ -102,7 +97,8 @@ async fn ping_all(
     })
 }
 
-async fn ping(control: &Control, node: NodeId) -> Result<Option<Ponged>, ApiError> {
+/// One Ping; None: it was not answered in time.
+pub(super) async fn once(control: &Control, node: NodeId) -> Result<Option<Ponged>, ApiError> {
     let (asker, mut answer) = mpsc::channel(1);
     let ask = move |agent: &mut Agent| {
         agent.network()?.ping(node, asker);

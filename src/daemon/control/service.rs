@@ -1,6 +1,11 @@
 //! `webmesh service add`, `rm`, `list`, `show`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
 
 use super::Control;
 use crate::{
@@ -17,6 +22,9 @@ use crate::{
 
 /// Below this a target's port is a system service's, which root alone may open to others (design §10).
 const FIRST_FREE_PORT: u16 = 1024;
+
+/// How long a program of this host may take to accept: the kernel does it for whoever listens.
+const TRY_FOR: Duration = Duration::from_millis(300);
 
 /// What was published, and under which name.
 struct Added {
@@ -39,7 +47,7 @@ pub(super) async fn answer_add(
         ));
     }
     let target = match &request.target {
-        Some(text) => Some(target(text, asker).await?),
+        Some(text) => Some(target(text, request.protocol, asker).await?),
         None => None,
     };
     let added = control
@@ -120,7 +128,11 @@ pub(super) fn answer_show(
 }
 
 /// Where a program listens: an address of this host, by number or by name.
-async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> {
+async fn target(
+    text: &str,
+    protocol: Protocol,
+    asker: api::Caller,
+) -> Result<SocketAddr, ApiError> {
     let wrong = || {
         ApiError::bad_request(format!("{text:?} is no target"))
             .remedy("give HOST:PORT, such as 127.0.0.1:8080")
@@ -128,7 +140,7 @@ async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> 
     let is_host_and_port = text
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    let mut found = tokio::net::lookup_host(text).await.map_err(|unknown| {
+    let found = tokio::net::lookup_host(text).await.map_err(|unknown| {
         if is_host_and_port {
             ApiError::bad_request(format!("the target {text} has no address here: {unknown}"))
                 .remedy("give an address of this machine, such as 127.0.0.1:8080")
@@ -136,8 +148,8 @@ async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> 
             wrong()
         }
     })?;
-    let target = found
-        .next()
+    let target = best(&found.collect::<Vec<_>>(), protocol)
+        .await
         .filter(|target| target.port() != 0)
         .ok_or_else(wrong)?;
     if target.port() < FIRST_FREE_PORT && asker != api::Caller::Root {
@@ -148,6 +160,22 @@ async fn target(text: &str, asker: api::Caller) -> Result<SocketAddr, ApiError> 
         .remedy("sudo webmesh service add …"));
     }
     Ok(target)
+}
+
+/// Of the addresses that a name means, the first at which a program of this host answers; else the first of IPv4, where
+/// most programs listen that will be started later.
+async fn best(found: &[SocketAddr], protocol: Protocol) -> Option<SocketAddr> {
+    if found.len() > 1 && protocol == Protocol::Tcp {
+        let here = |target: &&SocketAddr| target.ip().is_loopback() || is_own(target.ip());
+        for target in found.iter().filter(here) {
+            let tried = tokio::time::timeout(TRY_FOR, TcpStream::connect(target)).await;
+            if tried.is_ok_and(|connected| connected.is_ok()) {
+                return Some(*target);
+            }
+        }
+    }
+    let first4 = found.iter().find(|target| target.is_ipv4());
+    first4.or(found.first()).copied()
 }
 
 fn add(
@@ -295,6 +323,8 @@ fn refusal(refused: ServiceRefused) -> ApiError {
         ServiceRefused::PortTaken { port, service } => ApiError::port_taken(port, &service),
         ServiceRefused::TooMany => ApiError::could_not(api::Code::BadRequest, refused.to_string())
             .remedy("sudo webmesh service rm NAME"),
+        ServiceRefused::NoWeight => ApiError::bad_request(refused.to_string())
+            .remedy("to publish it no more: sudo webmesh service rm NAME"),
         ServiceRefused::TooLong(_) => ApiError::bad_request(refused.to_string()),
     }
 }
@@ -363,5 +393,26 @@ mod tests {
             ..web(80)
         };
         assert_eq!(was(&[web(80)], &tagged), None);
+    }
+
+    #[tokio::test]
+    async fn of_the_addresses_of_a_name_the_one_that_answers_is_the_target() {
+        let program = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let four = program.local_addr().unwrap();
+        let six: SocketAddr = format!("[::1]:{}", four.port()).parse().unwrap();
+        assert_eq!(best(&[six, four], Protocol::Tcp).await, Some(four));
+        assert_eq!(best(&[six, four], Protocol::Udp).await, Some(four));
+        assert_eq!(best(&[six], Protocol::Tcp).await, Some(six));
+        assert_eq!(best(&[], Protocol::Tcp).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_listens_on_ipv6_alone_is_found_too() {
+        let Ok(program) = tokio::net::TcpListener::bind("[::1]:0").await else {
+            return;
+        };
+        let six = program.local_addr().unwrap();
+        let four = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), six.port());
+        assert_eq!(best(&[four, six], Protocol::Tcp).await, Some(six));
     }
 }

@@ -23,15 +23,10 @@ struct Flows {
 
 impl Flows {
     fn new(from_alice: Vec<Vec<u8>>, from_bob: Vec<Vec<u8>>) -> Self {
-        let mut world = World::standing();
-        // Both addresses are proven: no bound of bytes stops what goes there.
-        for (side, endpoint) in [
-            (&mut world.alice.shard, world.bob.at),
-            (&mut world.bob.shard, world.alice.at),
-        ] {
-            let session = PEER;
-            side.handle_command(world.now, Command::SetPath { session, endpoint });
-        }
+        Self::of(World::proven(), from_alice, from_bob)
+    }
+
+    fn of(world: World, from_alice: Vec<Vec<u8>>, from_bob: Vec<Vec<u8>>) -> Self {
         Self {
             world,
             from_alice,
@@ -72,13 +67,14 @@ impl Flows {
 fn write_all(packets: &[Vec<u8>], buffer: &mut [u8], (side, at): (&mut Side, Moment)) {
     for packet in packets {
         buffer[..packet.len()].copy_from_slice(packet);
-        side.shard.handle_packet(at, buffer, packet.len());
+        let read = (packet.len(), Undone::Nothing);
+        side.shard.handle_packet(at, buffer, read);
     }
 }
 
 fn deliver(from: &mut Side, to: &mut Side, at: Moment) {
-    for (address, datagram) in from.shard.out.datagrams.iter() {
-        assert_eq!(address, to.at);
+    for (target, datagram) in from.shard.out.datagrams.iter() {
+        assert_eq!(Path::Direct(target.to), to.at);
         to.shard.handle_datagram(at, from.at, datagram);
     }
     from.shard.out.datagrams.clear();
@@ -109,6 +105,20 @@ fn packets_of_both_families_are_carried_both_ways_without_an_allocation() {
         ],
     );
     assert_eq!(flows.measure(), (0, times(6)));
+}
+
+#[test]
+fn packets_are_carried_by_transports_without_an_allocation() {
+    let long = [7; 1300];
+    let mut flows = Flows::of(
+        transports::sealing(transports::Lower::Alice),
+        vec![
+            datagram(v4(1), v4(2), (5, 6), &long),
+            segment(v6(1), v6(2), (5, 6), ACK),
+        ],
+        vec![datagram(v6(2), v6(1), (6, 5), &long)],
+    );
+    assert_eq!(flows.measure(), (0, times(3)));
 }
 
 #[test]

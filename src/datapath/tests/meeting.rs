@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{PEER, Side, datagram, knock, v4};
+use super::{PEER, Side, Undone, datagram, knock, v4};
 use crate::{
     datapath::command::{Command, Event},
     tables::Admission,
@@ -100,7 +100,7 @@ impl Meeting {
                 for packet in written_by(side) {
                     let mut buffer = packet.clone();
                     buffer.resize(packet.len() + 16, 0);
-                    shard.handle_packet(now.at, &mut buffer, packet.len());
+                    shard.handle_packet(now.at, &mut buffer, (packet.len(), Undone::Nothing));
                 }
             }
             Happening::Chat(number) => {

@@ -8,7 +8,12 @@ use std::{
 };
 
 mod allocating;
+mod long_packets;
 mod meeting;
+mod paths;
+mod relaying;
+mod switching;
+mod transports;
 
 use super::{
     command::{Command, DoorVerdict, Event, SessionKeys},
@@ -17,12 +22,13 @@ use super::{
     shard::Shard,
 };
 use crate::{
-    addr::Underlay,
+    addr::{Path, Underlay},
     ids::{JoinIx, PeerIx, SessionId},
     packet::{
         ip::{Header, ICMP, Ports, UDP},
         tcp::{ACK, RST, SYN, Segment},
         udp,
+        vnet::Undone,
     },
     tables::{Admission, Names, Own, Tables, Transport},
     time::{Moment, Now},
@@ -53,14 +59,14 @@ impl Names for Echo {
 /// One machine.
 struct Side {
     shard: Shard,
-    at: Underlay,
+    at: Path,
     seed: u8,
 }
 
 /// What came out of a shard.
 #[derive(Debug, Default)]
 struct Came {
-    datagrams: Vec<(Underlay, Vec<u8>)>,
+    datagrams: Vec<(Path, Vec<u8>)>,
     packets: Vec<Vec<u8>>,
     events: Vec<Event>,
 }
@@ -107,7 +113,7 @@ impl Side {
                 1420,
                 Arc::new(Drops::default()),
             ),
-            at: Underlay::new(([192, 0, 2, own], 41_820).into()),
+            at: Path::Direct(Underlay::new(([192, 0, 2, own], 41_820).into())),
             seed: own,
         }
     }
@@ -129,7 +135,7 @@ impl Side {
             datagrams: out
                 .datagrams
                 .iter()
-                .map(|(to, bytes)| (to, bytes.to_vec()))
+                .map(|(target, bytes)| (Path::Direct(target.to), bytes.to_vec()))
                 .collect(),
             packets: out
                 .packets
@@ -147,11 +153,12 @@ impl Side {
     fn write(&mut self, now: Now, packet: &[u8]) -> Came {
         let mut buffer = vec![0xee; packet.len() + 16];
         buffer[..packet.len()].copy_from_slice(packet);
-        self.shard.handle_packet(now.at, &mut buffer, packet.len());
+        let read = (packet.len(), Undone::Nothing);
+        self.shard.handle_packet(now.at, &mut buffer, read);
         self.drain()
     }
 
-    fn take(&mut self, now: Now, from: Underlay, datagram: &[u8]) -> Came {
+    fn take(&mut self, now: Now, from: Path, datagram: &[u8]) -> Came {
         self.shard.handle_datagram(now.at, from, datagram);
         self.drain()
     }
@@ -229,6 +236,19 @@ impl World {
     fn standing() -> Self {
         let mut world = Self::new();
         world.stand(PEER);
+        world
+    }
+
+    /// Both addresses are proven as well: no bound of bytes stops what goes there.
+    fn proven() -> Self {
+        let mut world = Self::standing();
+        for (side, endpoint) in [
+            (&mut world.alice.shard, world.bob.at),
+            (&mut world.bob.shard, world.alice.at),
+        ] {
+            let session = PEER;
+            side.handle_command(world.now, Command::SetPath { session, endpoint });
+        }
         world
     }
 
@@ -480,7 +500,7 @@ fn a_replayed_data_datagram_is_dropped() {
             .len(),
         1
     );
-    let elsewhere = Underlay::new(([203, 0, 113, 9], 9).into());
+    let elsewhere = Path::Direct(Underlay::new(([203, 0, 113, 9], 9).into()));
     let came = world.bob.take(world.now, elsewhere, sealed);
     assert!(came.packets.is_empty() && came.events.is_empty());
     assert_eq!(world.bob.met(DropReason::InReplay), 1);
@@ -833,13 +853,17 @@ fn an_unproven_endpoint_gets_at_most_64_kib() {
 #[test]
 fn a_packet_from_elsewhere_is_told_and_moves_nothing() {
     let mut world = World::standing();
-    let elsewhere = Underlay::new(([203, 0, 113, 9], 9).into());
+    let elsewhere = Path::Direct(Underlay::new(([203, 0, 113, 9], 9).into()));
     let sent = world
         .alice
         .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"x"));
     let came = world.bob.take(world.now, elsewhere, &sent.datagrams[0].1);
     assert_eq!(came.packets.len(), 1);
-    assert!(matches!(came.events[..], [Event::NewPath { source, .. }] if source == elsewhere));
+    assert!(matches!(
+        came.events[..],
+        [Event::NewPath { source: new, .. }, Event::Elsewhere { source, .. }]
+            if new == elsewhere && source == elsewhere
+    ));
     let back = world
         .bob
         .write(world.now, &datagram(v4(2), v4(1), (6, 5), b"x"));
@@ -860,7 +884,7 @@ fn a_packet_from_elsewhere_is_told_and_moves_nothing() {
 #[test]
 fn an_old_packet_from_elsewhere_starts_nothing() {
     let mut world = World::standing();
-    let elsewhere = Underlay::new(([203, 0, 113, 9], 9).into());
+    let elsewhere = Path::Direct(Underlay::new(([203, 0, 113, 9], 9).into()));
     let held = world
         .alice
         .write(world.now, &datagram(v4(1), v4(2), (5, 6), b"held back"));
@@ -1014,7 +1038,7 @@ fn random_bytes_get_no_byte_back() {
     use rand_chacha::rand_core::{RngCore, SeedableRng};
     let mut world = World::standing();
     let mut random = rand_chacha::ChaCha8Rng::from_seed([3; 32]);
-    let from = Underlay::new(([203, 0, 113, 9], 9).into());
+    let from = Path::Direct(Underlay::new(([203, 0, 113, 9], 9).into()));
     for i in 0..20_000u32 {
         let mut bytes = [0; 200];
         random.fill_bytes(&mut bytes);
@@ -1083,4 +1107,22 @@ proptest::proptest! {
         world.carry(&packet);
         world.smuggle(&packet);
     }
+}
+
+#[test]
+fn a_stranger_that_speaks_like_the_dht_is_not_heard_and_who_was_asked_is() {
+    let mut world = World::new();
+    let (asked, answer) = (world.bob.at, b"d1:y1:re");
+    for _ in 0..5_000 {
+        let came = world.alice.take(world.now, asked, answer);
+        assert!(came.events.is_empty(), "nobody was asked");
+    }
+    assert_eq!(world.alice.met(DropReason::InDhtUnasked), 5_000);
+    let question = Command::Datagram {
+        to: asked,
+        bytes: b"d1:q4:ping1:y1:qe".to_vec(),
+    };
+    world.alice.shard.handle_command(world.now, question);
+    let came = world.alice.take(world.now, asked, answer);
+    assert!(matches!(came.events[..], [Event::Dht { .. }]));
 }

@@ -1,29 +1,44 @@
 //! The rules that no core keeps alone (protocol §2, §4, §7–§9): nodes driven by hand, one input at a time.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test looks for one output among all others"
+)]
+
 use super::{
     Identity, InviteOptions, Ipv4Use, Node, Restored, Settings,
     founding::{Founding, found},
     input::{Input, PersistOutcome, Row, SessionEvent},
-    joiner::{Joiner, JoinerOutput, Wish},
+    joiner::{Joiner, JoinerOutput, StreamTo, Wish},
     kept::Kept,
     output::{Notice, Output, Write},
 };
 use crate::{
-    addr::Underlay,
+    addr::{Path, Underlay},
     gossip::Shelf,
-    ids::{Boot, JoinIx, NetworkId, NodeId, SessionId, Slot},
+    ids::{Boot, JoinIx, NetworkId, NodeId, SessionId, Slot, StreamIx},
     keys::{InviteSecret, NetSecret, NodeKey, RootSeed, Token, TunnelKey, Word},
     members::invites::InviteRole,
     node::gossiping::RegistryShelf,
     overlay::Limits,
+    relay::grants::Willing,
     tables::Admission,
     time::{Moment, Now},
     wire::{
-        message::{Bye, Hello, Link, Message, Records, Redeem, Want},
+        message::{Bye, Granted, Hello, Link, Message, Records, Redeem, Want},
         record::{self, Body, Draft, Kind, Record, slot_of},
-        sealed::{Join, Knock, Sealed},
+        sealed::{Header, Join, Kind as SealedKind, Knock, Sealed},
     },
 };
+
+mod aiming;
+mod calling;
+mod meeting;
+mod neighbours;
+mod proving;
+mod relaying;
+mod roaming;
+mod streaming;
 
 const ANNA: u8 = 1;
 const BO: u8 = 2;
@@ -136,6 +151,21 @@ impl Town {
         self.says(seed, seed, made_s * 1000, Body::Lease(lease))
     }
 
+    /// An epoch that began so many days ago.
+    fn epoch(&self, n: u32, age_days: u64) -> Record {
+        let draft = Draft {
+            seq: (T0_S - age_days * DAY_S) * 1000,
+            subject: self.root.key().public(),
+            signer: id(ANNA).0,
+            body: Body::Epoch(record::Epoch {
+                n,
+                secret: [u8::try_from(n).unwrap(); 32],
+            }),
+        };
+        let sign = |bytes: &[u8]| key(ANNA).sign(Word::Record, &self.network.0, &[bytes]);
+        draft.sign_with(sign).unwrap()
+    }
+
     fn revoke(&self, seed: u8) -> Record {
         let revoke = record::Revoke { since: T0_S };
         self.says(ANNA, seed, T0_S * 1000, Body::Revoke(revoke))
@@ -195,7 +225,10 @@ impl Town {
             seed: [seed; 32],
             limits: Limits::EVERYONE,
             ipv4: Ipv4Use::On,
+            streams: false,
             dns_tcp_port: 20_053,
+            relay: Willing::No,
+            transports: false,
             built_s: T0_S - 100 * DAY_S,
         };
         let mut node = Node::new(at_ms(0), self.network, identity, settings, restored);
@@ -218,7 +251,7 @@ fn say(node: &mut Node, now: Now, from: u8, message: Message) -> Vec<Output> {
         now,
         Input::Message {
             session,
-            source: address(from),
+            source: Path::Direct(address(from)),
             message,
         },
     );
@@ -228,7 +261,7 @@ fn say(node: &mut Node, now: Now, from: u8, message: Message) -> Vec<Output> {
 fn stand(node: &mut Node, now: Now, with: u8) -> Vec<Output> {
     let session = pair(node, with);
     let event = SessionEvent::Up {
-        endpoint: address(with),
+        endpoint: Path::Direct(address(with)),
     };
     node.handle_input(now, Input::Session { session, event });
     drain(node)
@@ -324,7 +357,7 @@ fn knock_with(
             .collect(),
         signature: [0; 64],
     });
-    let (source, hint) = (address(from), [0; 8]);
+    let (source, hint) = (Path::Direct(address(from)), [0; 8]);
     node.handle_input(
         now,
         Input::Sealed {
@@ -482,22 +515,8 @@ fn a_clone_that_fell_silent_is_warned_of_no_more() {
 #[test]
 fn a_session_opened_by_an_old_epoch_brings_certificates_and_records_and_no_link() {
     let town = Town::new();
-    let root = town.root.key().public();
-    let epoch = |n, age_days| {
-        let draft = Draft {
-            seq: (T0_S - age_days * DAY_S) * 1000,
-            subject: root,
-            signer: id(ANNA).0,
-            body: Body::Epoch(record::Epoch {
-                n,
-                secret: [u8::try_from(n).unwrap(); 32],
-            }),
-        };
-        let sign = |bytes: &[u8]| key(ANNA).sign(Word::Record, &town.network.0, &[bytes]);
-        draft.sign_with(sign).unwrap()
-    };
     let mut records = town.with_sleeping(&[ANNA], BO);
-    records.extend([epoch(1, 91), epoch(2, 1)]);
+    records.extend([town.epoch(1, 91), town.epoch(2, 1)]);
     for (opened_by, links) in [(0, 0), (1, 1), (2, 1)] {
         let mut anna = town.node(ANNA, records.clone());
         assert!(admission(&knock_under(&mut anna, opened_by, 50)).is_some());
@@ -518,6 +537,25 @@ fn a_session_opened_by_an_old_epoch_brings_certificates_and_records_and_no_link(
     }
 }
 
+#[test]
+fn whom_an_old_epoch_lets_in_no_more_begins_no_stream_either() {
+    let town = Town::new();
+    let mut records = town.people(&[ANNA, BO]);
+    records.extend([town.epoch(1, 91), town.epoch(2, 1)]);
+    let keys = |seed: u8, epoch: u8| {
+        let node = town.node(seed, records.clone());
+        let header = Header {
+            kind: SealedKind::Knock,
+            epoch,
+            hint: [0; 8],
+        };
+        let sealed = node.sealed_keys(at_ms(1), &header).len();
+        (sealed, node.stream_keys(at_ms(1), &header).len())
+    };
+    assert_eq!((keys(BO, 0), keys(BO, 2)), ((0, 0), (1, 1)));
+    assert_eq!(keys(ANNA, 0), (1, 1), "an admin renews");
+}
+
 /// Bo knocks under the secret of this epoch.
 fn knock_under(node: &mut Node, epoch: u32, stamp: u64) -> Vec<Output> {
     let body = Sealed::Knock(Knock {
@@ -529,7 +567,7 @@ fn knock_under(node: &mut Node, epoch: u32, stamp: u64) -> Vec<Output> {
         signature: [0; 64],
     });
     let input = Input::Sealed {
-        source: address(BO),
+        source: Path::Direct(address(BO)),
         epoch,
         hint: [0; 8],
         body,
@@ -609,6 +647,51 @@ fn nothing_but_what_keeps_the_session_is_heard_before_hello() {
     assert!(sent(&say(&mut anna, at_ms(1), BO, Message::Want(want))).is_empty());
     assert!(sent(&say(&mut anna, at_ms(1), BO, Message::Renew)).is_empty());
     assert_eq!(count(&anna, "message_before_hello"), 2);
+}
+
+#[test]
+fn transports_begin_once_for_each_session_and_only_where_both_have_them() {
+    let town = Town::new();
+    let mut anna = town.node(ANNA, town.people(&[ANNA, BO]));
+    anna.settings.transports = true;
+    let greet = |node: &mut Node, ms, features| {
+        let Message::Hello(mut greeting) = hello(OLD_RUN, true) else {
+            panic!("a Hello");
+        };
+        greeting.features = features;
+        say(node, at_ms(ms), BO, Message::Hello(greeting))
+    };
+    let begun = |outputs: &[Output]| {
+        let mut others = Vec::new();
+        for output in outputs {
+            if let Output::Transport { other, .. } = output {
+                others.push((other.node, other.tunnel));
+            }
+        }
+        others
+    };
+    let bo = (id(BO), TunnelKey::from_seed([100 + BO; 32]).public());
+    for (ms, features, expected) in [(0, 1, vec![bo]), (10, 0, vec![]), (20, 3, vec![bo])] {
+        let said = stand(&mut anna, at_ms(ms), BO);
+        assert!(
+            sent(&said)
+                .iter()
+                .any(|message| matches!(message, Message::Hello(hello) if hello.features == 1))
+        );
+        assert_eq!(begun(&greet(&mut anna, ms + 1, features)), expected);
+        assert!(
+            begun(&greet(&mut anna, ms + 2, features)).is_empty(),
+            "said"
+        );
+    }
+    anna.settings.transports = false;
+    let said = stand(&mut anna, at_ms(30), BO);
+    assert!(
+        sent(&said)
+            .iter()
+            .any(|message| matches!(message, Message::Hello(hello) if hello.features == 0))
+    );
+    assert!(begun(&greet(&mut anna, 31, 1)).is_empty());
 }
 
 // Who belongs (protocol §8).
@@ -920,7 +1003,7 @@ fn join(node: &mut Node, now: Now, invite: &InviteSecret, from: u8, stamp: u64) 
         boot: OLD_RUN,
         signature: [0; 64],
     });
-    let (source, hint) = (address(from), invite.join_id().0);
+    let (source, hint) = (Path::Direct(address(from)), invite.join_id().0);
     node.handle_input(
         now,
         Input::Sealed {
@@ -935,7 +1018,7 @@ fn join(node: &mut Node, now: Now, invite: &InviteSecret, from: u8, stamp: u64) 
 
 fn say_joining(node: &mut Node, now: Now, message: Message) -> Vec<Output> {
     let session = SessionId::Join(JoinIx(1));
-    let source = address(MALLORY);
+    let source = Path::Direct(address(MALLORY));
     node.handle_input(
         now,
         Input::Message {
@@ -961,7 +1044,7 @@ fn open_door(town: &Town, people: &[u8], from: u8) -> (Node, InviteSecret) {
     anna.invite(at_ms(0), options).unwrap();
     assert!(admission(&join(&mut anna, at_ms(1), &secret, from, 50)).is_some());
     let event = SessionEvent::Up {
-        endpoint: address(from),
+        endpoint: Path::Direct(address(from)),
     };
     let session = SessionId::Join(JoinIx(1));
     anna.handle_input(at_ms(2), Input::Session { session, event });
@@ -1009,6 +1092,113 @@ fn nothing_is_granted_before_the_spend_is_on_the_disk() {
     assert!(anna.members.certificate(id(MALLORY)).is_some());
 }
 
+/// What was granted in the join session: the slots named, and the records that followed.
+fn granted_in(outputs: &[Output]) -> (Vec<Slot>, Vec<Record>) {
+    let (mut slots, mut records) = (Vec::new(), Vec::new());
+    for message in sent(outputs) {
+        if let Message::Granted(granted) = message {
+            slots.extend(&granted.slots);
+        } else if let Message::Records(told) = message {
+            let told = told.records.iter();
+            records.extend(told.map(|bytes| Record::decode(bytes).unwrap()));
+        }
+    }
+    (slots, records)
+}
+
+/// Carol was let in by bo, who took the root key back by its code; the founder anna signed neither.
+fn third_admin(town: &Town) -> Vec<Record> {
+    let root = town.root.key();
+    let admin = |seed: u8| {
+        let draft = Draft {
+            seq: T0_S * 1000,
+            subject: id(seed).0,
+            signer: root.public(),
+            body: Body::Admin(record::Admin { rights: 7 }),
+        };
+        let sign = |bytes: &[u8]| root.sign(Word::Record, &[bytes]);
+        draft.sign_with(sign).unwrap()
+    };
+    let by_anna = town.member(CAROL, T0_S + 90 * DAY_S);
+    let by_bo = town.says(BO, CAROL, T0_S * 1000 - 5000, by_anna.body().unwrap());
+    let mut records = town.people(&[ANNA, BO]);
+    records.extend([admin(BO), admin(CAROL), by_bo]);
+    records.extend([town.peer(CAROL), town.lease(CAROL, T0_S)]);
+    records
+}
+
+/// What carol grants dora; carol's Admin is the root's, her Member is bo's, the first epoch is anna's.
+fn granted_by_the_third_admin(town: &Town) -> (Vec<Slot>, Vec<Record>) {
+    let mut carol = town.node(CAROL, third_admin(town));
+    let secret = InviteSecret([8; 16]);
+    let options = InviteOptions {
+        secret: secret.clone(),
+        expires_in_s: 3600,
+        uses: 1,
+        role: InviteRole::Member,
+        offers: vec!["*".to_owned()],
+    };
+    carol.invite(at_ms(0), options).unwrap();
+    drain(&mut carol);
+    join(&mut carol, at_ms(1), &secret, MALLORY, 50);
+    let event = SessionEvent::Up {
+        endpoint: Path::Direct(address(MALLORY)),
+    };
+    let session = SessionId::Join(JoinIx(1));
+    carol.handle_input(at_ms(2), Input::Session { session, event });
+    drain(&mut carol);
+    say_joining(&mut carol, at_ms(3), hello(OLD_RUN, true));
+    let asked = say_joining(&mut carol, at_ms(4), redeem());
+    let mut waiting = None;
+    for output in &asked {
+        if let Output::Persist { ticket, .. } = output {
+            waiting = waiting.or(*ticket);
+        }
+    }
+    let ticket = waiting.unwrap();
+    let outcome = PersistOutcome::Done;
+    carol.handle_input(at_ms(6), Input::Persisted { ticket, outcome });
+    granted_in(&drain(&mut carol))
+}
+
+#[test]
+fn who_is_let_in_by_an_admin_that_the_founder_did_not_let_in_has_all_keys() {
+    let town = Town::new();
+    let (slots, records) = granted_by_the_third_admin(&town);
+    assert_eq!(slots.len(), records.len(), "all that is named comes along");
+    let dora = town.node(MALLORY, records);
+    assert_eq!(count(&dora, "record_signer_unknown"), 0);
+    assert!(dora.members.epoch0().is_some());
+    assert!(dora.remote(id(CAROL)).is_some());
+}
+
+#[test]
+fn a_grant_whose_first_epoch_nobody_known_signed_is_not_believed() {
+    let town = Town::new();
+    let (slots, records) = granted_by_the_third_admin(&town);
+    let founders = slot_of(Kind::Admin, &id(ANNA).0, &[]);
+    let mut joiner = joiner_at(CAROL);
+    joiner.handle_up(at_ms(10), Path::Direct(address(CAROL)));
+    let mut grant = |slots: &[Slot], records: &[&Record]| {
+        let slots = slots.to_vec();
+        let granted = Message::Granted(Granted { slots });
+        joiner.handle_message(at_ms(20), Path::Direct(address(CAROL)), granted);
+        let records = records.iter().map(|record| record.bytes().to_vec());
+        let records = records.collect();
+        let told = Message::Records(Records { records });
+        joiner.handle_message(at_ms(30), Path::Direct(address(CAROL)), told);
+        let is_in = std::iter::from_fn(|| joiner.poll_output())
+            .any(|output| matches!(output, JoinerOutput::Granted(_)));
+        (is_in, joiner.was_disbelieved())
+    };
+    let without: Vec<Slot> = slots.iter().filter(|s| **s != founders).copied().collect();
+    let few: Vec<&Record> = records.iter().filter(|r| r.slot() != founders).collect();
+    assert!(few.len() < records.len());
+    assert_eq!(grant(&without, &few), (false, true));
+    let all: Vec<&Record> = records.iter().collect();
+    assert!(grant(&slots, &all).0);
+}
+
 #[test]
 fn a_token_alone_is_told_no_secret_by_want() {
     let town = Town::new();
@@ -1046,14 +1236,14 @@ fn a_join_session_that_asks_for_nothing_ends_and_says_so() {
     assert!(anna.admitting.is_empty());
 }
 
-#[test]
-fn a_joiner_that_is_told_bye_closes_its_state_and_dials_again_a_second_later() {
+/// Mallory joins by a token of `issuer`.
+fn joiner_at(issuer: u8) -> Joiner {
     let token = Token {
         expires: u32::MAX,
         secret: InviteSecret([8; 16]),
-        issuer: TunnelKey::from_seed([100 + ANNA; 32]).x25519_public(),
+        issuer: TunnelKey::from_seed([100 + issuer; 32]).x25519_public(),
         name: "anna".to_owned(),
-        hints: vec![address(ANNA)],
+        hints: vec![address(issuer)],
     };
     let identity = Identity {
         key: key(MALLORY),
@@ -1064,10 +1254,19 @@ fn a_joiner_that_is_told_bye_closes_its_state_and_dials_again_a_second_later() {
         name: "dora".to_owned(),
         exact: false,
     };
-    let mut joiner = Joiner::new(at_ms(0), token, identity, wish);
-    joiner.handle_up(at_ms(10), address(ANNA));
+    Joiner::new(at_ms(0), token, identity, wish)
+}
+
+#[test]
+fn a_joiner_that_is_told_bye_closes_its_state_and_dials_again_a_second_later() {
+    let mut joiner = joiner_at(ANNA);
+    joiner.handle_up(at_ms(10), Path::Direct(address(ANNA)));
     while joiner.poll_output().is_some() {}
-    joiner.handle_message(at_ms(20), address(ANNA), Message::Bye(Bye { reason: 0 }));
+    joiner.handle_message(
+        at_ms(20),
+        Path::Direct(address(ANNA)),
+        Message::Bye(Bye { reason: 0 }),
+    );
     assert!(matches!(joiner.poll_output(), Some(JoinerOutput::Close)));
     joiner.handle_timeout(at_ms(1_000));
     assert!(joiner.poll_output().is_none());
@@ -1076,6 +1275,35 @@ fn a_joiner_that_is_told_bye_closes_its_state_and_dials_again_a_second_later() {
         joiner.poll_output(),
         Some(JoinerOutput::Dial { .. })
     ));
+}
+
+#[test]
+fn a_joiner_whose_udp_brings_nothing_asks_for_a_stream_and_dials_there_too() {
+    let mut joiner = joiner_at(ANNA);
+    while joiner.poll_output().is_some() {}
+    let asked = |joiner: &mut Joiner| -> Vec<(StreamTo, Vec<Underlay>)> {
+        let outputs = std::iter::from_fn(|| joiner.poll_output());
+        outputs
+            .filter_map(|output| match output {
+                JoinerOutput::OpenStream { to, at } => Some((to, at)),
+                _ => None,
+            })
+            .collect()
+    };
+    joiner.handle_timeout(at_ms(1_499));
+    assert!(asked(&mut joiner).is_empty());
+    joiner.handle_timeout(at_ms(1_500));
+    let wanted = [StreamTo::Issuer, StreamTo::Member].map(|to| (to, vec![address(ANNA)]));
+    assert_eq!(asked(&mut joiner), wanted);
+
+    joiner.handle_stream(at_ms(1_600), StreamIx(3), StreamTo::Issuer);
+    let Some(JoinerOutput::Dial { to, .. }) = joiner.poll_output() else {
+        panic!("no dial on the stream")
+    };
+    assert_eq!(to, [Path::Stream(StreamIx(3))]);
+    joiner.handle_up(at_ms(1_700), Path::Stream(StreamIx(3)));
+    joiner.handle_timeout(at_ms(4_000));
+    assert!(asked(&mut joiner).is_empty(), "it has a way");
 }
 
 #[test]

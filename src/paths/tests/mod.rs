@@ -1,14 +1,15 @@
-//! Attempts, proofs and candidates, each for itself.
+//! Attempts and candidates, each for itself; the path agent over modelled links.
 
-use std::time::Duration;
+mod calls;
+mod links;
+mod rules;
 
 use super::{
     attempt::{self, Attempts, Purpose},
     candidates::Candidates,
-    proof::{self, Proof, Proofs},
 };
 use crate::{
-    addr::{AddressPlan, Underlay},
+    addr::{AddressPlan, Path, Underlay},
     ids::{NetworkId, PeerIx, SessionId},
     time::{Moment, Now},
 };
@@ -74,7 +75,7 @@ fn dials(trace: &[(u64, attempt::Output)]) -> Vec<u64> {
 #[test]
 fn an_attempt_for_a_program_dials_four_times_tells_after_3_s_and_ends_after_5() {
     let mut attempts = Attempts::new([1; 32]);
-    attempts.start(at(0), PEER, Purpose::Wanted, &[home()]);
+    attempts.start(at(0), PEER, Purpose::Wanted, &[Path::Direct(home())]);
     let trace = run_attempts(&mut attempts, 60 * SECOND, None);
     let dials = dials(&trace);
     assert_eq!(dials.len(), 4);
@@ -95,7 +96,7 @@ fn an_attempt_for_a_program_dials_four_times_tells_after_3_s_and_ends_after_5() 
 #[test]
 fn an_attempt_for_a_link_dials_once_more_and_tells_no_program() {
     let mut attempts = Attempts::new([1; 32]);
-    attempts.start(at(0), PEER, Purpose::Link, &[home()]);
+    attempts.start(at(0), PEER, Purpose::Link, &[Path::Direct(home())]);
     let trace = run_attempts(&mut attempts, 60 * SECOND, None);
     assert_eq!(dials(&trace).len(), 5);
     assert_eq!(trace.len(), 6);
@@ -106,7 +107,7 @@ fn an_unreachable_peer_is_answered_at_once_for_ever_longer_up_to_a_minute() {
     let mut attempts = Attempts::new([1; 32]);
     let mut now = 0;
     for lasts in [2, 4, 8, 16, 32, 60, 60] {
-        attempts.start(at(now), PEER, Purpose::Wanted, &[home()]);
+        attempts.start(at(now), PEER, Purpose::Wanted, &[Path::Direct(home())]);
         now += 3 * SECOND;
         attempts.handle_timeout(at(now));
         let outputs: Vec<_> = std::iter::from_fn(|| attempts.poll_output()).collect();
@@ -115,7 +116,12 @@ fn an_unreachable_peer_is_answered_at_once_for_ever_longer_up_to_a_minute() {
             outputs.last(),
             Some(&attempt::Output::Unreachable { peer, until })
         );
-        attempts.start(at(until.0 - 1), PEER, Purpose::Wanted, &[home()]);
+        attempts.start(
+            at(until.0 - 1),
+            PEER,
+            Purpose::Wanted,
+            &[Path::Direct(home())],
+        );
         assert_eq!(
             attempts.poll_output(),
             Some(attempt::Output::Unreachable { peer, until })
@@ -129,7 +135,7 @@ fn an_unreachable_peer_is_answered_at_once_for_ever_longer_up_to_a_minute() {
         now = until.0.max(now + 2 * SECOND);
     }
     attempts.handle_up(PEER);
-    attempts.start(at(now + 1), PEER, Purpose::Wanted, &[home()]);
+    attempts.start(at(now + 1), PEER, Purpose::Wanted, &[Path::Direct(home())]);
     assert!(matches!(
         attempts.poll_output(),
         Some(attempt::Output::Dial { .. })
@@ -139,16 +145,16 @@ fn an_unreachable_peer_is_answered_at_once_for_ever_longer_up_to_a_minute() {
 #[test]
 fn a_new_address_is_dialled_at_once_and_alone() {
     let mut attempts = Attempts::new([1; 32]);
-    attempts.start(at(0), PEER, Purpose::Wanted, &[home()]);
+    attempts.start(at(0), PEER, Purpose::Wanted, &[Path::Direct(home())]);
     assert!(attempts.poll_output().is_some());
-    attempts.handle_candidates(PEER, &[home(), away()]);
-    let to = vec![away()];
+    attempts.handle_candidates(PEER, &[Path::Direct(home()), Path::Direct(away())]);
+    let to = vec![Path::Direct(away())];
     assert_eq!(
         attempts.poll_output(),
         Some(attempt::Output::Dial { peer: PEER, to })
     );
     attempts.handle_up(PEER);
-    attempts.handle_candidates(PEER, &[address("192.0.2.7:1")]);
+    attempts.handle_candidates(PEER, &[Path::Direct(address("192.0.2.7:1"))]);
     assert_eq!(attempts.poll_output(), None);
     assert_eq!(attempts.poll_timeout(), None);
 }
@@ -156,9 +162,14 @@ fn a_new_address_is_dialled_at_once_and_alone() {
 #[test]
 fn a_program_that_joins_an_old_attempt_gets_all_its_tries() {
     let mut attempts = Attempts::new([1; 32]);
-    attempts.start(at(0), PEER, Purpose::Link, &[home()]);
+    attempts.start(at(0), PEER, Purpose::Link, &[Path::Direct(home())]);
     run_attempts(&mut attempts, 4800 * MS, None);
-    attempts.start(at(4900 * MS), PEER, Purpose::Wanted, &[home()]);
+    attempts.start(
+        at(4900 * MS),
+        PEER,
+        Purpose::Wanted,
+        &[Path::Direct(home())],
+    );
     let trace = run_attempts(&mut attempts, 60 * SECOND, None);
     assert!(dials(&trace).len() >= 4);
     assert_eq!(trace.last().unwrap().0, 9900 * MS);
@@ -174,153 +185,14 @@ fn attempts_do_the_same_when_woken_all_the_time() {
             } else {
                 Purpose::Link
             };
-            attempts.start(at(0), PeerIx(peer), purpose, &[home(), away()]);
+            attempts.start(
+                at(0),
+                PeerIx(peer),
+                purpose,
+                &[Path::Direct(home()), Path::Direct(away())],
+            );
         }
         run_attempts(&mut attempts, 20 * SECOND, nudge)
-    };
-    assert_eq!(run(None), run(Some(100 * MS)));
-}
-
-fn run_proofs(proofs: &mut Proofs, end: u64, nudge: Option<u64>) -> Vec<(u64, proof::Output)> {
-    let mut trace = Vec::new();
-    let mut now = 0;
-    loop {
-        trace.extend(std::iter::from_fn(|| proofs.poll_output()).map(|output| (now, output)));
-        let nudged = nudge.map(|every| (now / every + 1) * every);
-        let due = proofs.poll_timeout().map(|due| due.0);
-        match due
-            .into_iter()
-            .chain(nudged)
-            .min()
-            .filter(|next| *next <= end)
-        {
-            Some(next) => now = next,
-            None => return trace,
-        }
-        proofs.handle_timeout(at(now));
-    }
-}
-
-fn next_nonce(proofs: &mut Proofs) -> [u8; 8] {
-    match proofs.poll_output() {
-        Some(proof::Output::Ping { nonce, .. }) => nonce,
-        other => panic!("a Ping was due, not {other:?}"),
-    }
-}
-
-#[test]
-fn a_pong_from_the_address_that_was_pinged_proves_it_and_nothing_else_does() {
-    let mut proofs = Proofs::new([1; 32]);
-    proofs.handle_up(at(0), PAIR, home());
-    let nonce = next_nonce(&mut proofs);
-    assert_eq!(
-        proofs.handle_pong(at(9), PAIR, [0; 8], home()),
-        Proof::Unknown
-    );
-    assert_eq!(
-        proofs.handle_pong(at(9), PAIR, nonce, away()),
-        Proof::Unknown
-    );
-    let other = SessionId::Pair(PeerIx(4));
-    assert_eq!(
-        proofs.handle_pong(at(9), other, nonce, home()),
-        Proof::Unknown
-    );
-    assert_eq!(proofs.poll_output(), None, "no path was set");
-    let (endpoint, rtt) = (home(), Duration::from_millis(40));
-    let moved = false;
-    assert_eq!(
-        proofs.handle_pong(at(40 * MS), PAIR, nonce, home()),
-        Proof::Proven {
-            endpoint,
-            rtt,
-            moved
-        }
-    );
-    assert_eq!(
-        proofs.poll_output(),
-        Some(proof::Output::SetPath {
-            session: PAIR,
-            endpoint
-        })
-    );
-    assert_eq!(
-        proofs.handle_pong(at(41 * MS), PAIR, nonce, home()),
-        Proof::Unknown,
-        "a nonce serves once"
-    );
-}
-
-#[test]
-fn a_new_address_gets_three_pings_and_data_moves_with_its_pong() {
-    let mut proofs = Proofs::new([1; 32]);
-    proofs.handle_up(at(0), PAIR, home());
-    let nonce = next_nonce(&mut proofs);
-    proofs.handle_pong(at(1), PAIR, nonce, home());
-    proofs.poll_output();
-    for _ in 0..10 {
-        proofs.handle_new_path(at(2), PAIR, away());
-    }
-    let mut silent = proofs.clone();
-    let pings = run_proofs(&mut silent, 4 * SECOND, None);
-    assert_eq!(pings.len(), 3);
-    assert_eq!(
-        silent.endpoint(PAIR),
-        Some(home()),
-        "without a Pong nothing moves"
-    );
-    let nonce = next_nonce(&mut proofs);
-    let proof = proofs.handle_pong(at(30 * MS), PAIR, nonce, away());
-    assert!(matches!(proof, Proof::Proven { moved: true, .. }));
-    assert_eq!(proofs.endpoint(PAIR), Some(away()));
-}
-
-#[test]
-fn packets_from_many_addresses_start_few_pings() {
-    let mut proofs = Proofs::new([1; 32]);
-    proofs.handle_up(at(0), PAIR, home());
-    for port in 1..1000 {
-        proofs.handle_new_path(at(1), PAIR, address(&format!("203.0.113.5:{port}")));
-    }
-    assert!(run_proofs(&mut proofs, 4 * SECOND, None).len() <= 5 + 3 * 3);
-}
-
-#[test]
-fn a_person_gets_the_answer_or_hears_that_none_came() {
-    let mut proofs = Proofs::new([1; 32]);
-    proofs.ping(at(0), PAIR, Some(1));
-    let (session, tag) = (PAIR, 1);
-    assert_eq!(
-        proofs.poll_output(),
-        Some(proof::Output::Unanswered { session, tag })
-    );
-    proofs.handle_up(at(0), PAIR, home());
-    run_proofs(&mut proofs, 60 * SECOND, None);
-    proofs.ping(at(60 * SECOND), PAIR, Some(2));
-    let nonce = next_nonce(&mut proofs);
-    let proof = proofs.handle_pong(at(60 * SECOND + 7 * MS), PAIR, nonce, away());
-    let rtt = Duration::from_millis(7);
-    assert_eq!(proof, Proof::Answered { tag: Some(2), rtt });
-    assert_eq!(proofs.rtt(PAIR).unwrap().last, rtt);
-    proofs.ping(at(70 * SECOND), PAIR, Some(3));
-    let trace = run_proofs(&mut proofs, 75 * SECOND, None);
-    assert_eq!(
-        trace.last(),
-        Some(&(75 * SECOND, proof::Output::Unanswered { session, tag: 3 }))
-    );
-}
-
-#[test]
-fn proofs_do_the_same_when_woken_all_the_time() {
-    let run = |nudge| {
-        let mut proofs = Proofs::new([1; 32]);
-        for peer in 0..10 {
-            let session = SessionId::Pair(PeerIx(peer));
-            proofs.handle_up(at(0), session, home());
-            proofs.handle_new_path(at(0), session, away());
-            proofs.ping(at(0), session, Some(u64::from(peer)));
-        }
-        run_proofs(&mut proofs, 20 * SECOND, nudge)
     };
     assert_eq!(run(None), run(Some(100 * MS)));
 }

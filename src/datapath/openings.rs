@@ -1,0 +1,222 @@
+//! Sockets beside the main ones, for a machine whose NAT gives every destination another port (design §9): many are open
+//! towards one address, and wait for a guess at the port that the NAT gave each. The first that an authentic packet comes
+//! through is kept: from then on whatever goes to that address goes by this socket, whose mapping is the only one that
+//! leads back. The others are closed.
+//!
+//! So a path needs no name for its socket: from one machine to one address there is one.
+
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+
+use super::{inbound::Source, offloads::Offloads, shard::Shard};
+use crate::{
+    addr::{Path, Underlay},
+    packet::ecn::Ecn,
+    platform::{
+        poll::Poll,
+        spare::Spare,
+        udp::{Cut, DATAGRAM_MAX, Socket},
+    },
+    time::Moment,
+};
+
+/// How long a kept socket may be silent: NATs forget sooner, and sessions that nobody uses are closed by then.
+const KEPT_FOR: Duration = Duration::from_mins(5);
+
+/// A kept socket that is silent for so long gives way, where the same address speaks to the main socket.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+
+/// Sockets kept at once; the one that was silent for longest makes room.
+const KEPT_MAX: usize = 64;
+
+/// What is to be opened.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Where to.
+    pub(super) to: Underlay,
+    /// What goes there from each.
+    pub(super) bytes: Vec<u8>,
+    /// How many.
+    pub(super) sockets: usize,
+    /// When those that were not hit are closed.
+    pub(super) until: Moment,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub(super) struct Openings {
+    poll: Poll,
+    waiting: Option<Waiting>,
+    kept: BTreeMap<Underlay, Kept>,
+    opened: u64,
+    /// Those that have something; kept for the next time.
+    ready: Vec<u64>,
+    offloads: Arc<Offloads>,
+    buffer: Box<[u8; DATAGRAM_MAX]>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    to: Underlay,
+    /// By their numbers in the poll.
+    sockets: BTreeMap<u64, Spare>,
+    until: Moment,
+}
+
+#[derive(Debug)]
+struct Kept {
+    number: u64,
+    socket: Socket,
+    heard: Moment,
+}
+
+impl Openings {
+    /// None is open.
+    pub(super) fn new(offloads: Arc<Offloads>) -> io::Result<Self> {
+        Ok(Self {
+            poll: Poll::new()?,
+            waiting: None,
+            kept: BTreeMap::new(),
+            opened: 0,
+            ready: Vec::new(),
+            offloads,
+            buffer: Box::new([0; DATAGRAM_MAX]),
+        })
+    }
+
+    /// What becomes readable when one of them does.
+    pub(super) fn poll(&self) -> &Poll {
+        &self.poll
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_none() && self.kept.is_empty()
+    }
+
+    /// Opens as many as the host allows, in place of those that wait, and sends from each.
+    pub(super) fn open(&mut self, order: &Order) {
+        let mut sockets = BTreeMap::new();
+        for _ in 0..order.sockets {
+            let Ok(spare) = Spare::open() else {
+                break;
+            };
+            self.opened += 1;
+            let is_sent = spare.send(order.to.socket(), &order.bytes).is_ok();
+            if is_sent && self.poll.add(&spare, self.opened).is_ok() {
+                sockets.insert(self.opened, spare);
+            }
+        }
+        tracing::debug!(sockets = sockets.len(), to = %order.to, "Sockets are open for a guess at their ports");
+        self.waiting = Some(Waiting {
+            to: order.to,
+            sockets,
+            until: order.until,
+        });
+    }
+
+    /// Takes in what came by them.
+    pub(super) fn take(&mut self, now: Moment, shard: &mut Shard) -> io::Result<()> {
+        let Self { poll, ready, .. } = self;
+        poll.wait(Some(Duration::ZERO), |one| ready.push(one.token))?;
+        while let Some(number) = self.ready.pop() {
+            if !self.take_kept(now, shard, number) {
+                self.take_waiting(now, shard, number);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_kept(&mut self, now: Moment, shard: &mut Shard, number: u64) -> bool {
+        let Some(kept) = self.kept.values_mut().find(|kept| kept.number == number) else {
+            return false;
+        };
+        let heard = &mut kept.heard;
+        // As with the main sockets: an error is about the socket, and whoever is behind it will be missed.
+        let _ = kept.socket.receive(|message| {
+            let source = Source {
+                path: Path::Direct(Underlay::new(message.source)),
+                ecn: Ecn::of_bits(message.ecn),
+            };
+            for datagram in message.datagrams().filter(|_| message.cut == Cut::Whole) {
+                if shard.take_data(now, source, datagram) {
+                    *heard = now;
+                }
+            }
+        });
+        true
+    }
+
+    /// Whose NAT let something in from where it was sent to, and it was authentic, that socket is kept.
+    fn take_waiting(&mut self, now: Moment, shard: &mut Shard, number: u64) {
+        let Some(waiting) = &self.waiting else {
+            return;
+        };
+        let Some(spare) = waiting.sockets.get(&number) else {
+            return;
+        };
+        let to = waiting.to;
+        while let Some((source, len)) = spare.receive(&mut self.buffer[..]) {
+            let is_there = Underlay::new(source) == to;
+            if is_there && shard.take_data(now, Path::Direct(to), &self.buffer[..len]) {
+                return self.keep(now, number);
+            }
+        }
+    }
+
+    fn keep(&mut self, now: Moment, number: u64) {
+        let Some(mut waiting) = self.waiting.take() else {
+            return;
+        };
+        let Some(spare) = waiting.sockets.remove(&number) else {
+            return;
+        };
+        let Ok(mut socket) = spare.into_socket() else {
+            return;
+        };
+        self.offloads.apply(&mut socket);
+        if self.kept.len() >= KEPT_MAX {
+            let longest = self.kept.iter().min_by_key(|(_, kept)| kept.heard);
+            if let Some(longest) = longest.map(|(to, _)| *to) {
+                self.kept.remove(&longest);
+            }
+        }
+        tracing::debug!(to = %waiting.to, "A port was guessed: its socket is kept");
+        let kept = Kept {
+            number,
+            socket,
+            heard: now,
+        };
+        self.kept.insert(waiting.to, kept);
+    }
+
+    /// Whether what goes to an address goes by one of them.
+    pub(super) fn leads_to(&self, to: Underlay) -> bool {
+        !self.kept.is_empty() && self.kept.contains_key(&to)
+    }
+
+    /// Whether a packet from an address to the main socket, if it is authentic, says that the kept one is of no use.
+    pub(super) fn is_silent(&self, now: Moment, source: Underlay) -> bool {
+        let kept = (!self.kept.is_empty())
+            .then(|| self.kept.get(&source))
+            .flatten();
+        kept.is_some_and(|kept| now.since(kept.heard) >= SILENT_AFTER)
+    }
+
+    /// What goes to an address goes by the main socket again.
+    pub(super) fn release(&mut self, to: Underlay) {
+        self.kept.remove(&to);
+    }
+
+    /// The socket by which goes what goes to an address.
+    pub(super) fn socket(&mut self, to: Underlay) -> Option<&mut Socket> {
+        self.kept.get_mut(&to).map(|kept| &mut kept.socket)
+    }
+
+    /// Closes what is of no use any more.
+    pub(super) fn handle_timers(&mut self, now: Moment) {
+        if self.waiting.as_ref().is_some_and(|all| now >= all.until) {
+            self.waiting = None;
+        }
+        self.kept.retain(|_, kept| now.since(kept.heard) < KEPT_FOR);
+    }
+}

@@ -1,0 +1,202 @@
+//! Through whom a peer is called, and when (design §9).
+
+use super::{MS, PEER, at, home};
+use crate::{
+    addr::Path,
+    ids::PeerIx,
+    paths::attempt::{Attempts, Output, Purpose, Ways},
+};
+
+fn after(millis: u64) -> crate::time::Now {
+    at(millis * MS)
+}
+
+fn peers(numbers: std::ops::Range<u32>) -> Vec<PeerIx> {
+    numbers.map(PeerIx).collect()
+}
+
+/// A peer with one address, 12 homes (100–111) and 3 links (200–202) to ask.
+fn ways() -> Ways {
+    Ways {
+        paths: vec![Path::Direct(home())],
+        homes: peers(100..112),
+        links: peers(200..203),
+        is_at_homes: true,
+    }
+}
+
+fn attempts() -> Attempts {
+    Attempts::new([7; 32])
+}
+
+/// Lets time run in steps of 10 ms; what came, and when.
+fn run(attempts: &mut Attempts, from_ms: u64, to_ms: u64) -> Vec<(u64, Output)> {
+    let mut came = Vec::new();
+    for ms in (from_ms..=to_ms).step_by(10) {
+        attempts.handle_timeout(after(ms));
+        came.extend(std::iter::from_fn(|| attempts.poll_output()).map(|output| (ms, output)));
+    }
+    came
+}
+
+fn through(came: &[(u64, Output)]) -> Vec<(u64, Vec<PeerIx>)> {
+    came.iter()
+        .filter_map(|(ms, output)| match output {
+            Output::Call { through, .. } => Some((*ms, through.clone())),
+            Output::Dial { .. } | Output::Unreachable { .. } | Output::Failed { .. } => None,
+        })
+        .collect()
+}
+
+#[test]
+fn homes_are_called_four_at_a_time_and_links_at_last() {
+    let mut attempts = attempts();
+    attempts.start(after(0), PEER, Purpose::Wanted, ways());
+    let calls = through(&run(&mut attempts, 0, 4_900));
+    assert_eq!(calls.len(), 4);
+    assert_eq!(calls[0], (0, peers(100..104)));
+    assert_eq!(calls[1].1[..4], peers(104..108));
+    assert_eq!(calls[2].1[..4], peers(108..112));
+    assert_eq!(calls[3].1[..3], peers(200..203));
+    // Those that said nothing are called again, since a message may be lost; never more than 12 at once.
+    assert_eq!(calls[1].1[4..], peers(100..104));
+    assert!(calls.iter().all(|(_, through)| through.len() <= 12));
+}
+
+#[test]
+fn one_initiation_goes_to_addresses_and_homes_together() {
+    let mut attempts = attempts();
+    attempts.start(after(0), PEER, Purpose::Wanted, ways());
+    let first = attempts.poll_output();
+    let expected = Output::Call {
+        peer: PEER,
+        to: vec![Path::Direct(home())],
+        through: peers(100..104),
+    };
+    assert_eq!((first, attempts.poll_output()), (Some(expected), None));
+}
+
+#[test]
+fn where_homes_are_few_links_are_asked_at_once() {
+    let mut attempts = attempts();
+    let ways = Ways {
+        homes: peers(100..101),
+        ..ways()
+    };
+    attempts.start(after(0), PEER, Purpose::Wanted, ways);
+    let calls = through(&run(&mut attempts, 0, 0));
+    let mut expected = peers(100..101);
+    expected.extend(peers(200..203));
+    assert_eq!(calls, [(0, expected)]);
+}
+
+#[test]
+fn a_peer_that_no_home_knows_is_given_up_within_a_second() {
+    let mut attempts = attempts();
+    attempts.start(after(0), PEER, Purpose::Wanted, ways());
+    run(&mut attempts, 0, 90);
+    attempts.handle_not_here(after(100), PEER, PeerIx(100));
+    attempts.handle_not_here(after(110), PEER, PeerIx(102));
+    let came = run(&mut attempts, 120, 4_900);
+    let told = |(_, output): &&(u64, Output)| matches!(output, Output::Unreachable { .. });
+    let failed = |(_, output): &&(u64, Output)| matches!(output, Output::Failed { .. });
+    assert_eq!(came.iter().find(told).map(|(ms, _)| *ms), Some(900));
+    assert_eq!(came.iter().find(failed).map(|(ms, _)| *ms), Some(900));
+}
+
+#[test]
+fn one_home_alone_or_one_of_a_later_round_gives_nobody_up() {
+    for absent in [vec![100], vec![104, 105, 106]] {
+        let mut attempts = attempts();
+        attempts.start(after(0), PEER, Purpose::Wanted, ways());
+        run(&mut attempts, 0, 500);
+        for home in absent {
+            attempts.handle_not_here(after(510), PEER, PeerIx(home));
+        }
+        let came = run(&mut attempts, 520, 2_900);
+        assert!(
+            came.iter()
+                .all(|(_, output)| matches!(output, Output::Call { .. }))
+        );
+    }
+}
+
+#[test]
+fn who_keeps_no_homes_is_not_given_up_by_them_and_no_link_is() {
+    for (purpose, is_at_homes) in [(Purpose::Wanted, false), (Purpose::Link, true)] {
+        let mut attempts = attempts();
+        let ways = Ways {
+            is_at_homes,
+            ..ways()
+        };
+        attempts.start(after(0), PEER, purpose, ways);
+        run(&mut attempts, 0, 90);
+        for home in 100..103 {
+            attempts.handle_not_here(after(100), PEER, PeerIx(home));
+        }
+        let came = run(&mut attempts, 110, 2_900);
+        assert!(
+            came.iter()
+                .all(|(_, output)| matches!(output, Output::Call { .. }))
+        );
+    }
+}
+
+#[test]
+fn who_said_no_is_not_called_again() {
+    let mut attempts = attempts();
+    attempts.start(after(0), PEER, Purpose::Wanted, ways());
+    run(&mut attempts, 0, 0);
+    attempts.handle_not_here(after(10), PEER, PeerIx(101));
+    let calls = through(&run(&mut attempts, 20, 500));
+    assert_eq!(calls.len(), 1);
+    assert!(!calls[0].1.contains(&PeerIx(101)) && calls[0].1.contains(&PeerIx(102)));
+}
+
+#[test]
+fn a_home_whose_session_opens_late_is_called_then() {
+    let mut attempts = attempts();
+    attempts.start(after(0), PEER, Purpose::Wanted, ways());
+    run(&mut attempts, 0, 0);
+    attempts.handle_open(PeerIx(103));
+    attempts.handle_open(PeerIx(110));
+    let came = run(&mut attempts, 10, 10);
+    let expected = Output::Call {
+        peer: PEER,
+        to: Vec::new(),
+        through: vec![PeerIx(103)],
+    };
+    assert_eq!(came, [(10, expected)]);
+}
+
+#[test]
+fn a_session_by_hand_ends_the_tries_and_not_the_attempt() {
+    let mut attempts = attempts();
+    attempts.start(after(0), PEER, Purpose::Wanted, ways());
+    run(&mut attempts, 0, 90);
+    attempts.handle_met(after(100), PEER);
+    assert!(attempts.is_under_way(PEER));
+    let came = run(&mut attempts, 110, 6_000);
+    let kinds: Vec<bool> = came
+        .iter()
+        .map(|(_, output)| matches!(output, Output::Unreachable { .. }))
+        .collect();
+    // A program is told after 3 s, the attempt fails 5 s after the meeting, and nothing is dialled meanwhile.
+    assert_eq!((came.len(), kinds), (2, vec![true, false]), "{came:?}");
+    assert_eq!((came[0].0, came[1].0), (3_000, 5_100));
+}
+
+#[test]
+fn a_session_by_hand_that_ends_ends_the_attempt() {
+    let mut attempts = attempts();
+    attempts.start(after(0), PEER, Purpose::Wanted, ways());
+    run(&mut attempts, 0, 90);
+    attempts.handle_gone(PEER);
+    assert!(attempts.is_under_way(PEER));
+    attempts.handle_met(after(100), PEER);
+    attempts.handle_gone(PEER);
+    assert_eq!(
+        run(&mut attempts, 110, 110),
+        [(110, Output::Failed { peer: PEER })]
+    );
+}

@@ -1,0 +1,324 @@
+//! UDP sockets that carry the mesh: one port in both families, and batches of datagrams without a copy or an
+//! allocation per datagram.
+#![expect(
+    unsafe_code,
+    reason = "recvmmsg and sendmmsg over buffers that are kept"
+)]
+
+mod cutting;
+mod receive;
+mod send;
+#[cfg(test)]
+mod tests;
+mod trial;
+
+pub use receive::{Came, Cut, Received};
+pub use send::{Outgoing, Trains};
+pub use trial::{Flaw, try_trains};
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+};
+
+use cutting::Cutting;
+use receive::Inbound;
+use send::Outbound;
+pub(super) use send::{TRAIN, TRAIN_BYTES};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Plain, Type};
+
+/// Bytes a datagram may have. Ours are at most the device's MTU + 32; a longer one is cut and reported as such.
+pub const DATAGRAM_MAX: usize = 2048;
+
+/// Bytes asked for as socket buffers: 20 ms at 1.6 Gbit/s, which is how long a loaded host may keep us waiting.
+const BUFFER: usize = 4 << 20;
+
+/// Whether a socket takes several datagrams as one message.
+const RECEIVE_TRAINS: (libc::c_int, libc::c_int) = (libc::SOL_UDP, libc::UDP_GRO);
+
+/// The sockets of one agent.
+#[derive(Debug)]
+pub struct Pair {
+    /// IPv4.
+    pub udp4: Socket,
+    /// IPv6; none where the host has no IPv6.
+    pub udp6: Option<Socket>,
+}
+
+/// The descriptors of a pair: whoever holds them holds the port, and what comes meanwhile waits in them.
+#[derive(Debug)]
+pub struct Held {
+    /// IPv4.
+    pub udp4: OwnedFd,
+    /// IPv6; none where the host has no IPv6.
+    pub udp6: Option<OwnedFd>,
+}
+
+impl Held {
+    /// The same sockets once more.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let udp6 = self.udp6.as_ref().map(OwnedFd::try_clone).transpose()?;
+        Ok(Self {
+            udp4: self.udp4.try_clone()?,
+            udp6,
+        })
+    }
+}
+
+/// Why the port could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else has it.
+    #[error("UDP port {0} is in use; stop its owner or choose another with --port")]
+    Busy(u16),
+    /// The host said no.
+    #[error("cannot open a UDP socket")]
+    Socket(#[source] io::Error),
+}
+
+impl Pair {
+    /// Takes `port` in both families; 0 lets the kernel choose.
+    ///
+    /// # Errors
+    /// Nothing is bound then.
+    pub fn bind(port: u16) -> Result<Self, BindError> {
+        let failed = |error: io::Error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                BindError::Busy(port)
+            } else {
+                BindError::Socket(error)
+            }
+        };
+        for _ in 0..16 {
+            let udp4 = Socket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())
+                .map_err(failed)?;
+            let chosen = udp4.port().map_err(BindError::Socket)?;
+            match Socket::bind(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, chosen, 0, 0).into()) {
+                Ok(udp6) => {
+                    return Ok(Self {
+                        udp4,
+                        udp6: Some(udp6),
+                    });
+                }
+                // The kernel chose a port that is free in one family only.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    return Err(failed(error));
+                }
+                Err(error) if has_no_v6(&error) => return Ok(Self { udp4, udp6: None }),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(BindError::Busy(port))
+    }
+
+    /// Takes sockets that an earlier process bound; where there is none for v6, its port is tried.
+    ///
+    /// # Errors
+    /// They are no pair of ours; both are closed.
+    pub fn adopt(Held { udp4, udp6 }: Held) -> Result<Self, Misfit> {
+        let udp4 = Socket::adopt(udp4, Domain::IPV4)?;
+        let port = udp4.port().map_err(|_unreadable| Misfit)?;
+        let udp6 = match udp6 {
+            Some(fd) => {
+                let udp6 = Socket::adopt(fd, Domain::IPV6)?;
+                if !udp6.port().is_ok_and(|other| other == port) {
+                    return Err(Misfit);
+                }
+                Some(udp6)
+            }
+            None => Socket::bind(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into()).ok(),
+        };
+        Ok(Self { udp4, udp6 })
+    }
+
+    /// The port.
+    pub fn port(&self) -> io::Result<u16> {
+        self.udp4.port()
+    }
+
+    /// The same sockets once more, to hold the port after this pair is closed.
+    pub fn hold(&self) -> io::Result<Held> {
+        let udp6 = self.udp6.as_ref().map(|udp6| udp6.fd.try_clone());
+        Ok(Held {
+            udp4: self.udp4.fd.try_clone()?,
+            udp6: udp6.transpose()?,
+        })
+    }
+}
+
+/// A descriptor is not what an agent of this version would have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not what this version would have made")]
+pub struct Misfit;
+
+fn has_no_v6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
+
+/// One bound, non-blocking socket with the buffers of its batches.
+pub struct Socket {
+    fd: OwnedFd,
+    inbound: Box<Inbound>,
+    outbound: Box<Outbound>,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Socket").field(&self.fd).finish()
+    }
+}
+
+impl Socket {
+    /// Binds one family. The v6 socket takes no v4.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let plain = Plain::new(
+            Domain::for_address(address),
+            Type::DGRAM.nonblocking().cloexec(),
+            Some(Protocol::UDP),
+        )?;
+        if address.is_ipv6() {
+            plain.set_only_v6(true)?;
+        }
+        plain.bind(&SockAddr::from(address))?;
+        Self::around(plain.into(), Domain::for_address(address))
+    }
+
+    /// Takes a non-blocking socket of IPv4 that stands already.
+    pub(super) fn of(socket: OwnedFd) -> io::Result<Self> {
+        Self::around(socket, Domain::IPV4)
+    }
+
+    /// Takes a socket that an earlier process bound to a port of all addresses.
+    fn adopt(fd: OwnedFd, family: Domain) -> Result<Self, Misfit> {
+        let socket = SockRef::from(&fd);
+        let bound = socket.local_addr().ok().and_then(|at| at.as_socket());
+        let is_kind = socket.domain().is_ok_and(|is| is == family)
+            && socket.r#type().is_ok_and(|is| is == Type::DGRAM)
+            && socket.protocol().is_ok_and(|is| is == Some(Protocol::UDP))
+            && socket.peer_addr().is_err();
+        let is_place = bound.is_some_and(|at| at.ip().is_unspecified() && at.port() != 0);
+        let is_apart = family == Domain::IPV4 || socket.only_v6().is_ok_and(|is| is);
+        if !(is_kind && is_place && is_apart) {
+            return Err(Misfit);
+        }
+        socket.set_nonblocking(true).map_err(|_refused| Misfit)?;
+        Self::around(fd, family).map_err(|_refused| Misfit)
+    }
+
+    fn around(fd: OwnedFd, family: Domain) -> io::Result<Self> {
+        wish_buffers(&fd);
+        wish_marks(&fd, family);
+        // One of an earlier process may take trains.
+        let _refused = set_option(&fd, RECEIVE_TRAINS, 0);
+        let outbound = Box::new(Outbound::new(&fd, family)?);
+        Ok(Self {
+            fd,
+            inbound: Box::new(Inbound::single()),
+            outbound,
+        })
+    }
+
+    /// Sends in trains from now on, or no longer.
+    pub fn send_trains(&mut self, on: bool) {
+        self.outbound.trains = if on { Trains::On } else { Trains::Off };
+    }
+
+    /// Takes trains from now on, if the kernel makes any.
+    ///
+    /// # Errors
+    /// It does not; datagrams come singly.
+    pub fn receive_trains(&mut self) -> io::Result<()> {
+        set_option(&self.fd, RECEIVE_TRAINS, 1)?;
+        *self.inbound = Inbound::trains();
+        Ok(())
+    }
+
+    /// Whether a train was refused a moment ago.
+    fn is_pausing(&self) -> bool {
+        self.outbound.is_pausing()
+    }
+
+    /// Whether it sends in trains.
+    pub fn trains(&self) -> Trains {
+        self.outbound.trains
+    }
+
+    /// The port it is bound to.
+    pub fn port(&self) -> io::Result<u16> {
+        let address = SockRef::from(&self.fd).local_addr()?;
+        Ok(address.as_socket().map_or(0, |socket| socket.port()))
+    }
+
+    /// Takes at most one batch of datagrams that are there and hands them to `take`. Never waits.
+    pub fn receive(&mut self, take: impl FnMut(Received<'_>)) -> io::Result<Came> {
+        self.inbound.receive(&self.fd, take)
+    }
+
+    /// Sends datagrams that are known to be too long for their way, so that routers may cut them in IPv4, and in IPv6 cut
+    /// to what every link carries. Otherwise as [`Socket::send`].
+    pub fn send_in_fragments<'a>(
+        &mut self,
+        datagrams: impl Iterator<Item = Outgoing<'a>>,
+    ) -> usize {
+        self.outbound.send(&self.fd, datagrams, Cutting::Anyone)
+    }
+
+    /// Sends datagrams of this socket's family in as few calls as can be. Never waits; tells how many the kernel did
+    /// not take.
+    pub fn send<'a>(&mut self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> usize {
+        self.outbound.send(&self.fd, datagrams, Cutting::Nobody)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Asks for big buffers: beyond the host's limit where we may, else up to it. A host that gives less only drops more.
+fn wish_buffers(socket: &OwnedFd) {
+    let plain = SockRef::from(socket);
+    let _ = plain.set_recv_buffer_size(BUFFER);
+    let _ = plain.set_send_buffer_size(BUFFER);
+    let size = libc::c_int::try_from(BUFFER).expect("4 MiB");
+    let _ = set_option(socket, (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE), size);
+    let _ = set_option(socket, (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE), size);
+}
+
+/// Has the kernel say how routers marked what comes. Where it does not, congestion is not handed on.
+fn wish_marks(socket: &OwnedFd, family: Domain) {
+    let option = if family == Domain::IPV4 {
+        (libc::IPPROTO_IP, libc::IP_RECVTOS)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS)
+    };
+    let _refused = set_option(socket, option, 1);
+}
+
+fn set_option(
+    socket: &impl AsRawFd,
+    (level, name): (libc::c_int, libc::c_int),
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("4 bytes");
+    // SAFETY: the value is one c_int that outlives the call, and its length is given.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            len,
+        )
+    };
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,324 @@
+//! Datagrams on their way out: as many as can be in one system call, and those that follow each other to one place with
+//! one length as one train that the kernel, or the hardware, takes apart again (`UDP_SEGMENT`).
+
+use std::{
+    io::{self, IoSlice},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    ops::Range,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use socket2::{Domain, SockAddr};
+
+use super::cutting::{Cutting, Discovery};
+
+/// Messages per system call. More gains little: at 64 the call is 2 % of the work.
+const BATCH: usize = 64;
+
+/// Datagrams per system call: some whole trains.
+const PARTS: usize = 256;
+
+/// Datagrams in a train: what every kernel with trains takes.
+pub(in crate::platform) const TRAIN: usize = 64;
+
+/// Bytes in a train: a UDP datagram of IPv6, and a little less than one of IPv4.
+pub(in crate::platform) const TRAIN_BYTES: usize = 65_487;
+
+/// Datagrams that go singly after a train was refused for its own sake: the way to one place may be narrower than its
+/// datagrams, and then every train there is refused.
+const PAUSE: usize = 4096;
+
+/// One datagram on its way out.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// Where to.
+    pub to: SocketAddr,
+    /// What.
+    pub bytes: &'a [u8],
+    /// The two bits for congestion in its IP header.
+    pub ecn: u8,
+}
+
+/// Whether datagrams may go out in trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trains {
+    /// They may.
+    On,
+    /// They were not to.
+    Off,
+    /// The kernel does not send them by the device they go out of.
+    Refused,
+}
+
+/// What is kept from one system call to the next: buffers without a pointer in them.
+pub(super) struct Outbound {
+    pub(super) trains: Trains,
+    cutting: Discovery,
+    /// How many datagrams go singly before a train is tried again.
+    pause: usize,
+    waiting: Vec<Train>,
+    addresses: [SockAddr; BATCH],
+    notes: [Notes; BATCH],
+}
+
+/// Datagrams that go out as one message.
+#[derive(Clone, Debug)]
+struct Train {
+    to: SocketAddr,
+    ecn: u8,
+    /// Which of the parts.
+    parts: Range<usize>,
+    /// Bytes of each but the last.
+    size: usize,
+    bytes: usize,
+    is_closed: bool,
+}
+
+impl Train {
+    fn takes(&self, datagram: &Outgoing<'_>) -> bool {
+        let len = datagram.bytes.len();
+        !self.is_closed
+            && self.to == datagram.to
+            && self.ecn == datagram.ecn
+            && (1..=self.size).contains(&len)
+            && self.parts.len() < TRAIN
+            && self.bytes + len <= TRAIN_BYTES
+    }
+
+    fn take(&mut self, len: usize) {
+        self.parts.end += 1;
+        self.bytes += len;
+        self.is_closed = len < self.size;
+    }
+}
+
+/// What is said about a message to the kernel.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Notes {
+    segment: Note<u16>,
+    ecn: Note<libc::c_int>,
+}
+
+/// One control message as it lies in memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Note<T> {
+    head: libc::cmsghdr,
+    value: T,
+}
+
+impl<T: Copy> Note<T> {
+    fn new((level, kind): (libc::c_int, libc::c_int), value: T) -> Self {
+        // SAFETY: all zero bytes are a valid cmsghdr: it is integers throughout.
+        let mut head: libc::cmsghdr = unsafe { std::mem::zeroed() };
+        // Its type is not the same with every C library.
+        #[allow(
+            clippy::useless_conversion,
+            clippy::unnecessary_fallible_conversions,
+            reason = "glibc's is a usize"
+        )]
+        {
+            head.cmsg_len = (std::mem::offset_of!(Self, value) + size_of::<T>())
+                .try_into()
+                .expect("a few bytes");
+        }
+        head.cmsg_level = level;
+        head.cmsg_type = kind;
+        Self { head, value }
+    }
+}
+
+const SEGMENT: (libc::c_int, libc::c_int) = (libc::SOL_UDP, libc::UDP_SEGMENT);
+const ECN4: (libc::c_int, libc::c_int) = (libc::IPPROTO_IP, libc::IP_TOS);
+const ECN6: (libc::c_int, libc::c_int) = (libc::IPPROTO_IPV6, libc::IPV6_TCLASS);
+
+impl Outbound {
+    /// # Errors
+    /// The kernel refuses what is asked of the socket.
+    pub(super) fn new(fd: &OwnedFd, family: Domain) -> io::Result<Self> {
+        let nowhere = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0));
+        Ok(Self {
+            trains: Trains::Off,
+            cutting: Discovery::new(fd, family)?,
+            pause: 0,
+            waiting: Vec::with_capacity(BATCH),
+            addresses: std::array::from_fn(|_| SockAddr::from(nowhere)),
+            notes: [Notes {
+                segment: Note::new(SEGMENT, 0),
+                ecn: Note::new(ECN4, 0),
+            }; BATCH],
+        })
+    }
+
+    /// Whether a train was refused a moment ago.
+    pub(super) fn is_pausing(&self) -> bool {
+        self.pause > 0
+    }
+
+    /// Sends datagrams, which routers may cut if anyone may; tells how many the kernel did not take.
+    pub(super) fn send<'a>(
+        &mut self,
+        fd: &OwnedFd,
+        datagrams: impl Iterator<Item = Outgoing<'a>>,
+        who: Cutting,
+    ) -> usize {
+        let is_single = self.is_pausing() || self.trains != Trains::On;
+        let is_host = who == Cutting::Nobody && is_single;
+        self.cutting
+            .tell(fd, if is_host { Cutting::Host } else { who });
+        let mut parts = [IoSlice::new(&[]); PARTS];
+        let (mut used, mut refused) = (0, 0);
+        for datagram in datagrams {
+            let is_joined = self.join(&datagram);
+            if !is_joined && (self.waiting.len() == BATCH) || used == PARTS {
+                refused += self.flush(fd, &parts);
+                used = 0;
+            }
+            parts[used] = IoSlice::new(datagram.bytes);
+            self.push(&datagram, used);
+            used += 1;
+        }
+        refused + self.flush(fd, &parts)
+    }
+
+    /// Whether a datagram goes with the one before it.
+    fn join(&self, datagram: &Outgoing<'_>) -> bool {
+        let may = self.trains == Trains::On && self.pause == 0 && self.cutting.takes_trains();
+        may && self
+            .waiting
+            .last()
+            .is_some_and(|train| train.takes(datagram))
+    }
+
+    fn push(&mut self, datagram: &Outgoing<'_>, part: usize) {
+        let len = datagram.bytes.len();
+        let is_joined = self.join(datagram);
+        match self.waiting.last_mut().filter(|_| is_joined) {
+            Some(train) => train.take(len),
+            None => self.waiting.push(Train {
+                to: datagram.to,
+                ecn: datagram.ecn,
+                parts: part..part + 1,
+                size: len,
+                bytes: len,
+                is_closed: false,
+            }),
+        }
+        self.pause = self.pause.saturating_sub(1);
+    }
+
+    /// Sends all that waits; what the kernel refuses as a train goes singly.
+    fn flush(&mut self, fd: &OwnedFd, parts: &[IoSlice<'_>; PARTS]) -> usize {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let (mut next, mut refused) = (0, 0);
+        while let Some(rest) = waiting.get(next..).filter(|rest| !rest.is_empty()) {
+            match self.transmit(fd, parts, rest) {
+                Ok(sent) => next += sent,
+                // The socket's buffer is full: it would refuse each of the others too, at a call apiece.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    refused += rest.iter().map(|train| train.parts.len()).sum::<usize>();
+                    break;
+                }
+                // The error is the first message's, or one that an earlier datagram left behind.
+                Err(error) => {
+                    refused += self.send_singly(fd, parts, &rest[0], &error);
+                    next += 1;
+                }
+            }
+        }
+        waiting.clear();
+        self.waiting = waiting;
+        refused
+    }
+
+    /// What was refused as a train, or since nobody may cut it, may be taken as datagrams that this host may.
+    fn send_singly(
+        &mut self,
+        fd: &OwnedFd,
+        parts: &[IoSlice<'_>; PARTS],
+        train: &Train,
+        error: &io::Error,
+    ) -> usize {
+        let before = self.cutting.told;
+        let is_too_long = error.raw_os_error() == Some(libc::EMSGSIZE);
+        if train.parts.len() == 1 && !(is_too_long && before == Cutting::Nobody) {
+            return 1;
+        }
+        if before == Cutting::Nobody {
+            self.cutting.tell(fd, Cutting::Host);
+        }
+        if error.raw_os_error() == Some(libc::EIO) {
+            self.trains = Trains::Refused;
+        }
+        // Of those that may be cut each train may be refused, and one that goes alone says nothing of others.
+        if train.parts.len() > 1 && before != Cutting::Anyone {
+            self.pause = PAUSE;
+        }
+        let mut refused = 0;
+        for part in train.parts.clone() {
+            let single = Train {
+                parts: part..part + 1,
+                ..train.clone()
+            };
+            if self.transmit(fd, parts, &[single]).is_err() {
+                refused += 1;
+            }
+        }
+        self.cutting.tell(fd, before);
+        refused
+    }
+
+    /// One system call; tells how many messages went out: one or more.
+    fn transmit(
+        &mut self,
+        fd: &OwnedFd,
+        parts: &[IoSlice<'_>; PARTS],
+        trains: &[Train],
+    ) -> io::Result<usize> {
+        // SAFETY: an all-zero mmsghdr is valid: null pointers with zero lengths.
+        let mut heads: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        for (i, train) in trains.iter().enumerate().take(BATCH) {
+            let head = &mut heads[i].msg_hdr;
+            self.addresses[i] = SockAddr::from(train.to);
+            head.msg_name = self.addresses[i].as_ptr().cast_mut().cast();
+            head.msg_namelen = self.addresses[i].len();
+            // IoSlice is an iovec on Unix; the kernel only reads it and what it points to.
+            let gathered = &parts[train.parts.clone()];
+            head.msg_iov = gathered.as_ptr().cast_mut().cast();
+            head.msg_iovlen = gathered.len();
+            let (notes, len) = self.notes[i].about(train);
+            head.msg_control = notes;
+            head.msg_controllen = len;
+        }
+        let many = u32::try_from(trains.len().min(BATCH)).expect("a batch is small");
+        // SAFETY: the first `many` headers point to datagrams, addresses, iovecs and notes that outlive the call; the
+        // kernel only reads what they point to.
+        let sent =
+            unsafe { libc::sendmmsg(fd.as_raw_fd(), heads.as_mut_ptr(), many, libc::MSG_DONTWAIT) };
+        match usize::try_from(sent) {
+            Ok(sent) if sent > 0 => Ok(sent),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Notes {
+    /// Writes down what is to be said about a train; where that lies, and how many bytes of it count.
+    fn about(&mut self, train: &Train) -> (*mut libc::c_void, usize) {
+        let is_train = train.parts.len() > 1;
+        if is_train {
+            self.segment.value = u16::try_from(train.size).unwrap_or(u16::MAX);
+        }
+        if train.ecn != 0 {
+            let kind = if train.to.is_ipv4() { ECN4 } else { ECN6 };
+            self.ecn = Note::new(kind, train.ecn.into());
+        }
+        match (is_train, train.ecn != 0) {
+            (true, true) => ((&raw mut *self).cast(), size_of::<Self>()),
+            (true, false) => ((&raw mut self.segment).cast(), size_of::<Note<u16>>()),
+            (false, true) => ((&raw mut self.ecn).cast(), size_of::<Note<libc::c_int>>()),
+            (false, false) => (std::ptr::null_mut(), 0),
+        }
+    }
+}

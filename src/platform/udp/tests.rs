@@ -1,0 +1,246 @@
+//! Sockets of this host's loopback.
+
+use super::*;
+
+fn all(socket: &mut Socket) -> Vec<(SocketAddr, Vec<u8>, Cut)> {
+    let mut seen = Vec::new();
+    let mut came = Came::Full;
+    while came == Came::Full || !seen.is_empty() {
+        let before = seen.len();
+        came = socket
+            .receive(|received| {
+                let all = received.datagrams();
+                seen.extend(all.map(|one| (received.source, one.to_vec(), received.cut)));
+            })
+            .unwrap();
+        if seen.len() == before {
+            break;
+        }
+    }
+    seen
+}
+
+fn to(to: SocketAddr, bytes: &[u8]) -> Outgoing<'_> {
+    Outgoing { to, bytes, ecn: 0 }
+}
+
+/// A socket that is sent to at the address, and one that sends.
+fn pair(at: &str) -> (SocketAddr, Socket, Socket) {
+    let [there, from] = [(); 2].map(|()| Socket::bind(at.parse().unwrap()).unwrap());
+    let address = SockRef::from(&there.fd).local_addr().unwrap();
+    (address.as_socket().unwrap(), there, from)
+}
+
+const FAMILIES: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
+
+#[test]
+fn a_batch_longer_than_one_call_arrives_whole_and_in_order() {
+    let (address, mut there, mut from) = pair(FAMILIES[0]);
+    let datagrams: Vec<Vec<u8>> = (0..150u8).map(|i| vec![i; usize::from(i) + 1]).collect();
+    assert_eq!(from.send(datagrams.iter().map(|d| to(address, d))), 0);
+    let seen = all(&mut there);
+    assert_eq!(
+        seen.iter().map(|s| s.1.clone()).collect::<Vec<_>>(),
+        datagrams
+    );
+    assert!(
+        seen.iter()
+            .all(|s| s.0.port() == from.port().unwrap() && s.2 == Cut::Whole)
+    );
+}
+
+#[test]
+fn batches_go_out_and_come_in_without_an_allocation() {
+    for (at, trains) in FAMILIES.into_iter().zip([false, true]) {
+        let (at, mut there, mut from) = pair(at);
+        if trains {
+            from.send_trains(true);
+            there.receive_trains().unwrap();
+        }
+        let mut came = 0;
+        let asked = crate::platform::allocation::asked_by(|| {
+            assert_eq!(from.send([to(at, &[7; 1400]); 150].into_iter()), 0);
+            let mut more = Came::Full;
+            while more == Came::Full {
+                let count =
+                    |all: Received<'_>| came += all.datagrams().map(<[u8]>::len).sum::<usize>();
+                more = there.receive(count).unwrap();
+            }
+        });
+        assert_eq!((asked, came), (0, 150 * 1400));
+    }
+}
+
+#[test]
+fn trains_bring_every_datagram_in_its_order_whatever_stands_beside_them() {
+    for at in FAMILIES {
+        for receiving in [false, true] {
+            let (at, mut there, mut from) = pair(at);
+            from.send_trains(true);
+            if receiving {
+                there.receive_trains().unwrap();
+            }
+            let lens = [
+                vec![1400; 45],
+                vec![1400, 7, 1400, 1400, 90],
+                vec![1, 1, 2, 1, 1452],
+                vec![1452; 100],
+                vec![60; 70],
+            ];
+            let datagrams: Vec<Vec<u8>> = lens
+                .concat()
+                .into_iter()
+                .enumerate()
+                .map(|(i, len)| vec![u8::try_from(i % 256).unwrap(); len])
+                .collect();
+            assert_eq!(from.send(datagrams.iter().map(|one| to(at, one))), 0);
+            let seen: Vec<Vec<u8>> = all(&mut there).into_iter().map(|one| one.1).collect();
+            assert_eq!(seen, datagrams);
+            assert_eq!(from.trains(), Trains::On);
+        }
+    }
+}
+
+#[test]
+fn marks_arrive_and_part_trains() {
+    for at in FAMILIES {
+        let (at, mut there, mut from) = pair(at);
+        from.send_trains(true);
+        there.receive_trains().unwrap();
+        let marks = [0, 0, 1, 2, 2, 2, 3, 0];
+        let datagrams = marks.map(|ecn| Outgoing {
+            ecn,
+            ..to(at, &[5; 900])
+        });
+        assert_eq!(from.send(datagrams.into_iter()), 0);
+        let mut seen = Vec::new();
+        while there
+            .receive(|all| seen.extend(all.datagrams().map(|_| all.ecn)))
+            .unwrap()
+            == Came::Full
+        {}
+        assert_eq!(seen, marks);
+    }
+}
+
+#[test]
+fn what_is_refused_as_a_train_goes_singly_and_nothing_is_lost() {
+    let (at, mut there, mut from) = pair(FAMILIES[0]);
+    from.send_trains(true);
+    let datagrams = [[1; 1400], [2; 1400], [3; 1400]];
+    // Without checksums the kernel makes no trains.
+    set_option(&from.fd, (libc::SOL_SOCKET, libc::SO_NO_CHECK), 1).unwrap();
+    assert_eq!(from.send(datagrams.iter().map(|one| to(at, one))), 0);
+    let seen: Vec<Vec<u8>> = all(&mut there).into_iter().map(|one| one.1).collect();
+    assert_eq!(seen, datagrams);
+    assert!(from.is_pausing());
+}
+
+#[test]
+fn trains_are_sound_on_this_machine() {
+    assert_eq!(try_trains(false), Ok(()));
+    assert_eq!(try_trains(true), Ok(()));
+}
+
+#[test]
+fn a_datagram_longer_than_the_buffer_is_told_as_cut() {
+    let (address, mut there, mut from) = pair(FAMILIES[0]);
+    assert_eq!(from.send([to(address, &[1; 4000])].into_iter()), 0);
+    assert_eq!(all(&mut there)[0].2, Cut::Cut);
+}
+
+#[test]
+fn what_is_sent_in_fragments_arrives_whole_and_the_next_is_sent_as_before() {
+    for at in FAMILIES {
+        let (at, mut there, mut from) = pair(at);
+        assert_eq!(from.send_in_fragments([to(at, &[1; 1400])].into_iter()), 0);
+        assert_eq!(from.send([to(at, &[2; 1400])].into_iter()), 0);
+        let seen: Vec<Vec<u8>> = all(&mut there).into_iter().map(|one| one.1).collect();
+        assert_eq!(seen, [vec![1; 1400], vec![2; 1400]]);
+    }
+}
+
+/// What the kernel was told of who may cut what an IPv4 socket sends.
+fn cutting(socket: &Socket) -> libc::c_int {
+    let mut value: libc::c_int = -1;
+    let mut len = libc::socklen_t::try_from(size_of::<libc::c_int>()).unwrap();
+    // SAFETY: the value is one c_int with its length, and both outlive the call.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.fd.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    assert_eq!(answer, 0);
+    value
+}
+
+#[test]
+fn no_router_may_cut_a_train_and_this_host_may_cut_what_goes_singly() {
+    let (at, _there, mut from) = pair(FAMILIES[0]);
+    let datagrams = [[1; 1400], [2; 1400]];
+    let send = |from: &mut Socket| from.send(datagrams.iter().map(|one| to(at, one)));
+    send(&mut from);
+    assert_eq!(cutting(&from), libc::IP_PMTUDISC_WANT);
+    from.send_trains(true);
+    send(&mut from);
+    assert_eq!(cutting(&from), libc::IP_PMTUDISC_DO);
+    from.send_in_fragments([to(at, &[1; 1400])].into_iter());
+    assert_eq!(cutting(&from), libc::IP_PMTUDISC_DONT);
+    send(&mut from);
+    assert_eq!(cutting(&from), libc::IP_PMTUDISC_DO);
+    // One that is refused alone says nothing of others.
+    from.send([to(at, &[0; 70_000])].into_iter());
+    assert_eq!(cutting(&from), libc::IP_PMTUDISC_DO);
+    assert!(!from.is_pausing());
+}
+
+#[test]
+fn one_refused_datagram_does_not_stop_the_others() {
+    let (address, mut there, mut from) = pair(FAMILIES[0]);
+    let long = vec![0; 70_000];
+    let datagrams = [to(address, b"a"), to(address, &long), to(address, b"b")];
+    assert_eq!(from.send(datagrams.into_iter()), 1);
+    assert_eq!(all(&mut there).len(), 2);
+}
+
+#[test]
+fn sockets_go_on_in_other_hands_with_what_waits_in_them() {
+    let mut pair = Pair::bind(0).unwrap();
+    let port = pair.port().unwrap();
+    let held = pair.hold().unwrap();
+    let at = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+    pair.udp4.send([to(at, b"waits")].into_iter());
+    let had_v6 = held.udp6.is_some();
+    drop(pair);
+    let mut pair = Pair::adopt(held).unwrap();
+    assert_eq!(pair.port().unwrap(), port);
+    assert_eq!(pair.udp6.is_some(), had_v6);
+    assert_eq!(all(&mut pair.udp4)[0].1, b"waits");
+}
+
+#[test]
+fn what_an_agent_would_not_have_bound_is_not_taken() {
+    let alone = |udp4: OwnedFd| Pair::adopt(Held { udp4, udp6: None }).map(drop);
+    let narrow = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    assert_eq!(alone(narrow.fd), Err(Misfit));
+    let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    assert_eq!(alone(tcp.into()), Err(Misfit));
+    let Some(v6) = Pair::bind(0).unwrap().udp6 else {
+        return;
+    };
+    assert_eq!(alone(v6.fd), Err(Misfit));
+}
+
+#[test]
+fn both_families_share_a_port_and_a_second_agent_is_told() {
+    let pair = Pair::bind(0).unwrap();
+    let port = pair.port().unwrap();
+    if let Some(udp6) = &pair.udp6 {
+        assert_eq!(udp6.port().unwrap(), port);
+    }
+    assert!(matches!(Pair::bind(port), Err(BindError::Busy(busy)) if busy == port));
+}
