@@ -17,7 +17,7 @@ use crate::{
         allowed::{Grounds, is_private},
         attempt::Purpose,
         candidates::{PUBLISHED_MAX, Prefix},
-        passing::Pass,
+        passing::{Between, Pass},
     },
     time::{Moment, Now},
     wire::{
@@ -389,7 +389,11 @@ impl Node {
         let Some(address) = seen.into_iter().find(|address| !is_private(address.ip())) else {
             return self.counters.count("dial_back_unseen");
         };
-        if self.passing.call(now.at, asker, asker) != Pass::First {
+        let test = Between {
+            caller: asker,
+            called: asker,
+        };
+        if self.passing.call(now.at, asker, test) != Pass::First {
             return self.counters.count("dial_back_too_often");
         }
         let message = KnockAt {
@@ -479,7 +483,11 @@ impl Node {
             return self.counters.count("knock_at_nobody");
         }
         // Only the link says that the peer is there: it must not aim us at a third one, alone or with others.
-        if self.passing.call(now.at, link, peer) != Pass::First
+        let test = Between {
+            caller: link,
+            called: peer,
+        };
+        if self.passing.call(now.at, link, test) != Pass::First
             || !self.proofs.spend_letter(now, wish.address)
         {
             return self.counters.count("knock_at_too_often");

@@ -103,7 +103,6 @@ fn a_third_says_who_calls_and_from_where_it_sees_them_whatever_the_caller_wrote(
     let town = Town::new();
     let mut carol = a_third(&town);
     let lie = Call {
-        from: id(MALLORY),
         seen: vec![elsewhere("198.51.100.7:5000")],
         ..call(ANNA, BO)
     };
@@ -153,6 +152,157 @@ fn a_call_that_was_handed_on_before_goes_no_further() {
     let outputs = says(&mut carol, 10, ANNA, Reaching::Call(far));
     assert!(sent_to(&mut carol, &outputs, BO).is_empty());
     assert_eq!(count(&carol, "call_too_far"), 1);
+}
+
+/// Dora, with sessions to Anna, Bo and Carol, and Eve, whom nobody else has met.
+const DORA: u8 = 40;
+const EVE: u8 = 41;
+
+/// Carol, who speaks with Anna and Dora, but not with Bo.
+fn a_third_without_bo(town: &Town) -> Node {
+    let mut carol = town.node(CAROL, town.people(&[ANNA, BO, CAROL, DORA, EVE]));
+    for (ms, neighbour) in [(1, ANNA), (2, DORA), (3, EVE)] {
+        meet(&mut carol, at_ms(ms), neighbour);
+    }
+    drain(&mut carol);
+    carol
+}
+
+fn far_call() -> Call {
+    Call {
+        ttl: 2,
+        ..call(ANNA, BO)
+    }
+}
+
+/// What Carol makes of [`far_call`] for whom she asks.
+fn on_behalf() -> Call {
+    Call {
+        ttl: 1,
+        seen: vec![address(ANNA)],
+        ..call(ANNA, BO)
+    }
+}
+
+#[test]
+fn a_third_asks_others_on_the_callers_behalf_if_it_is_told_to() {
+    let town = Town::new();
+    let mut carol = a_third_without_bo(&town);
+    let outputs = says(&mut carol, 10, ANNA, Reaching::Call(far_call()));
+    let asked = Message::Reaching(Reaching::Call(on_behalf()));
+    for other in [DORA, EVE] {
+        let told = sent_to(&mut carol, &outputs, other);
+        assert_eq!(told, [asked.clone()], "{other}");
+    }
+    assert!(sent_to(&mut carol, &outputs, ANNA).is_empty());
+
+    // Who was not asked has no answer for Anna; of those that were, the first one is asked alone from then on.
+    let wrong = says(&mut carol, 20, DORA, Reaching::Answer(answer(EVE, ANNA)));
+    assert!(sent_to(&mut carol, &wrong, ANNA).is_empty());
+    let back = Answer {
+        seen: vec![elsewhere("203.0.113.9:41820")],
+        ..answer(BO, ANNA)
+    };
+    let outputs = says(&mut carol, 30, DORA, Reaching::Answer(back.clone()));
+    let told = sent_to(&mut carol, &outputs, ANNA);
+    assert_eq!(told, [Message::Reaching(Reaching::Answer(back))]);
+    let outputs = says(&mut carol, 40, ANNA, Reaching::Call(far_call()));
+    assert_eq!(sent_to(&mut carol, &outputs, DORA), [asked]);
+    assert!(sent_to(&mut carol, &outputs, EVE).is_empty());
+}
+
+#[test]
+fn who_was_asked_on_anothers_behalf_hands_on_to_whom_it_knows_and_asks_nobody() {
+    let town = Town::new();
+    let mut dora = town.node(DORA, town.people(&[ANNA, BO, CAROL, DORA, EVE]));
+    for (ms, neighbour) in [(1, CAROL), (2, BO), (3, EVE)] {
+        meet(&mut dora, at_ms(ms), neighbour);
+    }
+    drain(&mut dora);
+    let outputs = says(&mut dora, 10, CAROL, Reaching::Call(on_behalf()));
+    let told = sent_to(&mut dora, &outputs, BO);
+    let handed_on = Call {
+        ttl: 0,
+        ..on_behalf()
+    };
+    assert_eq!(
+        told.last(),
+        Some(&Message::Reaching(Reaching::Call(handed_on)))
+    );
+    let outputs = says(&mut dora, 20, BO, Reaching::Answer(answer(BO, ANNA)));
+    let back = Answer {
+        seen: vec![address(BO)],
+        ..answer(BO, ANNA)
+    };
+    let told = sent_to(&mut dora, &outputs, CAROL);
+    assert_eq!(
+        told.last(),
+        Some(&Message::Reaching(Reaching::Answer(back)))
+    );
+
+    for odd in [
+        // Nobody is asked a third time, whatever is wished.
+        Call {
+            to: id(MALLORY),
+            ttl: 2,
+            ..on_behalf()
+        },
+        // What only makes others Ping is for neighbours alone.
+        Call {
+            datagrams: Vec::new(),
+            ..on_behalf()
+        },
+        Call {
+            from: id(MALLORY),
+            ..on_behalf()
+        },
+    ] {
+        let outputs = says(&mut dora, 30, CAROL, Reaching::Call(odd));
+        let told = [ANNA, BO, CAROL, EVE].map(|peer| sent_to(&mut dora, &outputs, peer).len());
+        assert_eq!(told, [0; 4]);
+    }
+    assert_eq!(count(&dora, "call_of_nobody"), 2);
+    assert_eq!(count(&dora, "call_too_far"), 1);
+}
+
+#[test]
+fn who_finds_a_peer_at_no_home_has_neighbours_ask_theirs() {
+    let town = Town::new();
+    let mut anna = town.node(ANNA, town.people(&[ANNA, BO, CAROL]));
+    meet(&mut anna, at_ms(1), CAROL);
+    let peer = anna.ids.intern(id(BO));
+    anna.handle_input(at_ms(10), Input::Wanted { peer });
+    let mut ttls = Vec::new();
+    for ms in (10..3_000).step_by(10) {
+        anna.handle_input(at_ms(ms), Input::Tick);
+        for output in drain(&mut anna) {
+            let Output::Dial { to, .. } = output else {
+                continue;
+            };
+            for hand in to {
+                let Path::Handed(hand) = hand else { continue };
+                for bytes in [a_knock(), an_initiation()] {
+                    anna.handle_input(at_ms(ms), Input::Handed { hand, bytes });
+                }
+            }
+        }
+        for output in drain(&mut anna) {
+            if let Output::Send {
+                message: Message::Reaching(Reaching::Call(call)),
+                ..
+            } = output
+            {
+                ttls.push(call.ttl);
+            }
+        }
+        says(
+            &mut anna,
+            ms,
+            CAROL,
+            Reaching::NotHere(NotHere { node: id(BO) }),
+        );
+    }
+    assert_eq!(ttls, [1, 2]);
 }
 
 #[test]
