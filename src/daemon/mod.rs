@@ -132,6 +132,7 @@ impl Running {
             .enable_all()
             .build()
             .context("cannot start the control thread")?;
+        runtime.spawn_blocking(crate::transport::kem::seed_generator);
         // What it is made of begins tasks and timers.
         let inside = runtime.enter();
         let event_loop = prepare(options, state_dir)?;

@@ -35,6 +35,13 @@ impl std::fmt::Debug for KemKey {
 #[error("not a key of ML-KEM-768")]
 pub struct KemRefused;
 
+/// Has the library gather the seed of its random generator, once a process: some 60 ms, for which the first key would wait
+/// otherwise, and a program's first packet for that key.
+pub fn seed_generator() {
+    // A generator that fails says so at the first exchange.
+    let _ = aws_lc_rs::rand::fill(&mut [0; 1]);
+}
+
 /// Makes a key pair.
 ///
 /// # Errors
