@@ -105,7 +105,8 @@ fn last_heard(one: &Peer, other: &Peer) -> Duration {
     Duration::from_secs_f64(row["last_heard_s"].as_f64().unwrap_or_default())
 }
 
-/// What passes directly between two homes in so much time, be it in vain. What comes by a relay the other end hears.
+/// What passes directly between two homes in so much time, be it in vain. What comes by a relay the other end hears; what one
+/// of them carries as a relay, to or from the other, is a third one's.
 fn passing(internet: &Internet, pair: [(&str, u8); 2], time: Duration) -> Vec<String> {
     let mut passed = Vec::new();
     for (frames, (_, other)) in captured(internet, pair, time)
@@ -114,7 +115,7 @@ fn passing(internet: &Internet, pair: [(&str, u8); 2], time: Duration) -> Vec<St
     {
         let of_pair = frames
             .iter()
-            .filter(|frame| touches(frame, [203, 0, 113, other]));
+            .filter(|frame| touches(frame, [203, 0, 113, other]) && !is_relayed(frame));
         passed.extend(of_pair.map(|frame| heading(frame)));
     }
     passed
@@ -132,6 +133,12 @@ fn captured(internet: &Internet, pair: [(&str, u8); 2], time: Duration) -> [Vec<
 fn touches(frame: &[u8], address: [u8; 4]) -> bool {
     let [source, target] = [26..30, 30..34].map(|at| frame.get(at));
     frame.get(12..14) == Some(&[8, 0]) && (source == Some(&address) || target == Some(&address))
+}
+
+/// Whether a datagram is carried by a relay, or is of how one is bound (protocol §1).
+fn is_relayed(frame: &[u8]) -> bool {
+    let start = frame.get(42..46).unwrap_or_default();
+    (0x20..=0x23).any(|kind| start == [kind, 0, 0, 0])
 }
 
 /// The addresses of an IPv4 frame, how long it is, and how its payload begins.

@@ -396,6 +396,7 @@ const FORWARD: &str = "echo 1 > /proc/sys/net/ipv4/ip_forward\n\
 /// Where the host has loaded br_netfilter, as Docker does, neighbours in a LAN would pass the router's rules.
 const SWITCH: &str =
     "for file in /proc/sys/net/bridge/bridge-nf-call-*; do [ ! -e $file ] || echo 0 > $file; done";
-/// Addresses are used at once, as on a link that is up for long; TCP is what most machines have, whatever this one has.
+/// Addresses are used at once, as on a link that is up for long. TCP is the same on every machine: the one that each kernel
+/// has and lets namespaces choose; at the round trips of a lab cubic is no other (RFC 9438 §4.3).
 const HOST: &str = "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad\n\
-                    echo cubic > /proc/sys/net/ipv4/tcp_congestion_control";
+                    echo reno > /proc/sys/net/ipv4/tcp_congestion_control";

@@ -14,7 +14,7 @@
 //! | `meeting` | two homes, the DHT, and nobody else |
 //! | `inviting` | joining through a member |
 //! | `neighbours` | two behind the same router or carrier |
-//! | `moving` | paths that break and move under traffic |
+//! | `moving` | paths that break, move and become narrow under traffic |
 //! | `idling` | silence, and what comes after it |
 //! | `rough` | loss and narrow links |
 //! | `explaining` | what `why` says in some of these places |

@@ -1,4 +1,4 @@
-//! Issue 5, point 3: paths that break and move under traffic.
+//! Issue 5, points 3 and 5: paths that break, move, and become narrow without a word, under traffic.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use super::{
     flow::Flow,
     kind::Kind,
     pair::{BO, Pair, way},
+    rough::arrives_whole,
 };
 use crate::harness::{sample, within};
 
@@ -216,4 +217,20 @@ fn counter(pair: &Pair, name: &str) -> u64 {
     let said = pair.anna().sh(&format!("nstat -asz {name}"));
     let line = said.lines().find(|line| line.starts_with(name)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_link_that_shrinks_without_a_word_stalls_a_stream_for_two_seconds_at_most() {
+    for kind in [Kind::Plain, Kind::Symmetric] {
+        let pair = Pair::of(kind, Kind::Symmetric);
+        pair.first_echo();
+        let flow = Flow::start(pair.bo(), pair.anna());
+        for mtu in [1420, 1280] {
+            let mark = flow.mark();
+            pair.internet.shrink_silently("anna", mtu);
+            let silence = flow.longest_silence_since(mark);
+            assert!(silence <= Duration::from_secs(2), "{mtu}: {silence:?}");
+        }
+        arrives_whole(&pair);
+    }
 }
