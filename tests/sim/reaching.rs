@@ -162,33 +162,6 @@ fn who_lost_all_homes_at_once_is_called_through_others_soon() {
     }
 }
 
-/// The internet is in two parts but for what goes between public machines: anna reaches none of bo's homes, bo none of
-/// anna's. By chance they may be linked with each other already.
-#[test]
-fn who_reaches_no_home_of_a_peer_finds_it_through_neighbours_of_neighbours() {
-    let mut asked_beyond = 0;
-    for seed in 260..260 + sample(1, 20) {
-        let (mut world, anna, bo) = crowd(seed, 9);
-        let homes_of_bo = homes(&world, bo);
-        for public in 0..9 {
-            let cut_off = if homes_of_bo.contains(&public) {
-                anna
-            } else {
-                bo
-            };
-            world.wires.cut(cut_off, public);
-        }
-        world.run_for(Duration::from_secs(60));
-        let took = first_packet(&mut world, anna, bo);
-        assert!(took.is_some(), "seed {seed}\n{}", world.portrait());
-        let nodes = world.machines.iter().filter_map(|machine| machine.node());
-        let counters = nodes.flat_map(|node| node.status(world.now()).counters);
-        let beyond = counters.filter(|(reason, _)| *reason == "call_asked_beyond");
-        asked_beyond += beyond.map(|(_, count)| count).sum::<u64>();
-    }
-    assert!(asked_beyond > 0, "neighbours were not needed");
-}
-
 #[test]
 fn half_of_all_public_machines_may_be_dead() {
     let mut all = Vec::new();
