@@ -5,9 +5,6 @@
 //! hands it on in the session that stands with the called peer, and says who calls and where it saw them. The *called*
 //! peer answers the same way. Once the session stands so, both Ping whatever address of the other a third peer has seen:
 //! that opens both their NATs.
-//!
-//! Where no home helps, whoever is called through asks its own neighbours on the caller's behalf, once: what they hand on is
-//! believed as little as what a home says, and paid for by who asked them.
 
 use std::time::Duration;
 
@@ -20,7 +17,7 @@ use crate::{
         allowed::Grounds,
         attempt::Ways,
         hands::{Ends, Far, Letter},
-        passing::{Between, Pass},
+        passing::Pass,
     },
     time::{Moment, Now},
     wire::{
@@ -33,11 +30,8 @@ use crate::{
 /// Homes of one peer that are called through (design §9: 4 at a time, three times).
 const HOMES_MAX: usize = 12;
 
-/// Links that are asked when homes do not help, by the caller and by each of them.
+/// Links that are asked when homes do not help.
 const LINKS_MAX: usize = 12;
-
-/// How many may hand a Call on where neighbours of neighbours are asked; otherwise one.
-const TTL_BEYOND: u64 = 2;
 
 /// How long a session that stands by hand alone may be without a path. An attempt gives up before that.
 const PATHLESS: Duration = Duration::from_secs(10);
@@ -71,21 +65,14 @@ impl Node {
         let node = self.ids.node(peer);
         let mut homes = self.homes_of(now, node);
         homes.truncate(HOMES_MAX);
+        let is_third = |third: &PeerIx| *third != peer && self.is_greeted(*third);
+        let links = self.pairs.keys().copied().filter(is_third);
         Ways {
             paths: self.paths_to(now, peer),
-            links: self.neighbours_but(&[peer]),
+            links: links.take(LINKS_MAX).collect(),
             is_at_homes: !self.is_home(node),
             homes,
         }
-    }
-
-    /// Some of those with whom this machine speaks.
-    fn neighbours_but(&self, others: &[PeerIx]) -> Vec<PeerIx> {
-        let neighbours = self.pairs.keys().copied();
-        neighbours
-            .filter(|peer| !others.contains(peer) && self.is_greeted(*peer))
-            .take(LINKS_MAX)
-            .collect()
     }
 
     /// The homes of a node, best first, this machine and the node itself left out.
@@ -172,10 +159,7 @@ impl Node {
                 Reaching::Call(Call {
                     to,
                     from,
-                    ttl: match self.attempts.asks_beyond(other) {
-                        true => TTL_BEYOND,
-                        false => 1,
-                    },
+                    ttl: 1,
                     datagrams,
                     addresses: self.own_candidates(),
                     seen: Vec::new(),
@@ -324,37 +308,18 @@ impl Node {
         far.is_some() && far == self.ids.find(node).map(Far::Member)
     }
 
-    /// A Call for somebody else, by the caller's own hand or by that of one that asks on its behalf.
-    fn hand_call_on(&mut self, now: Now, by: PeerIx, call: Call) {
+    fn hand_call_on(&mut self, now: Now, caller: PeerIx, call: Call) {
         if call.ttl == 0 {
             return self.counters.count("call_too_far");
         }
-        let is_own = call.from == self.ids.node(by);
-        if !is_own && (call.datagrams.is_empty() || !self.may_open(now, call.from)) {
-            return self.counters.count("call_of_nobody");
-        }
-        let caller = self.ids.intern(call.from);
-        let is_there = |called: &PeerIx| ![caller, by].contains(called) && self.is_greeted(*called);
-        if let Some(called) = self.ids.find(call.to).filter(is_there) {
-            self.hand_to_called(now, by, Between { caller, called }, call);
-        } else if is_own && call.ttl >= TTL_BEYOND && self.may_open(now, call.to) {
-            self.ask_beyond(now, caller, call);
-        } else if is_own {
-            self.say_not_here(now, caller, call.to);
-        } else {
-            self.counters.count("call_too_far");
-        }
-    }
-
-    fn say_not_here(&mut self, now: Now, caller: PeerIx, node: NodeId) {
-        self.note_wish(now, caller, node);
-        let not_here = Reaching::NotHere(NotHere { node });
-        self.send(SessionId::Pair(caller), Message::Reaching(not_here));
-    }
-
-    fn hand_to_called(&mut self, now: Now, by: PeerIx, between: Between, call: Call) {
-        let Between { caller, called } = between;
-        match self.passing.call(now.at, by, between) {
+        let called = self.ids.find(call.to);
+        let Some(called) = called.filter(|called| *called != caller && self.is_greeted(*called))
+        else {
+            self.note_wish(now, caller, call.to);
+            let not_here = Reaching::NotHere(NotHere { node: call.to });
+            return self.send(SessionId::Pair(caller), Message::Reaching(not_here));
+        };
+        match self.passing.call(now.at, caller, called) {
             Pass::TooMany => return self.counters.count("call_too_often"),
             Pass::First => self.counters.count("call_handed_on"),
             Pass::Again => {}
@@ -363,11 +328,9 @@ impl Node {
         self.send_ahead(now, caller, called);
         self.offer_way(now, caller, called);
         let call = Call {
-            ttl: 0,
-            seen: match by == caller {
-                true => self.seen.of(now.at, caller),
-                false => call.seen,
-            },
+            from: self.ids.node(caller),
+            ttl: call.ttl.saturating_sub(1).min(1),
+            seen: self.seen.of(now.at, caller),
             ..call
         };
         self.send(
@@ -376,61 +339,21 @@ impl Node {
         );
     }
 
-    /// Nobody here has a session with whom is called: others are asked on the caller's behalf.
-    fn ask_beyond(&mut self, now: Now, caller: PeerIx, call: Call) {
-        let called = self.ids.intern(call.to);
-        let between = Between { caller, called };
-        match self.passing.call(now.at, caller, between) {
-            Pass::TooMany => return self.counters.count("call_too_often"),
-            Pass::First => self.counters.count("call_asked_beyond"),
-            Pass::Again => {}
-        }
-        let others = self.neighbours_but(&[caller, called]);
-        let asked = self.passing.beyond(now.at, between, &others);
-        if asked.is_empty() {
-            return self.say_not_here(now, caller, call.to);
-        }
-        let call = Call {
-            ttl: 1,
-            seen: self.seen.of(now.at, caller),
-            ..call
-        };
-        for other in asked {
-            let call = Message::Reaching(Reaching::Call(call.clone()));
-            self.send(SessionId::Pair(other), call);
-        }
-    }
-
-    /// An Answer for somebody else, of the called peer itself or by the hand of one that was asked on the caller's behalf.
-    fn hand_answer_on(&mut self, now: Now, from: PeerIx, answer: Answer) {
-        let Some((to, answer)) = self.way_back(now, from, answer) else {
+    fn hand_answer_on(&mut self, now: Now, called: PeerIx, answer: Answer) {
+        let caller = self.ids.find(answer.to);
+        let caller = caller.filter(|caller| self.passing.is_awaited(now.at, *caller, called));
+        let Some(caller) = caller else {
             return self.counters.count("answer_unasked");
         };
+        let answer = Answer {
+            from: self.ids.node(called),
+            seen: self.seen.of(now.at, called),
+            ..answer
+        };
         self.send(
-            SessionId::Pair(to),
+            SessionId::Pair(caller),
             Message::Reaching(Reaching::Answer(answer)),
         );
-    }
-
-    fn way_back(&mut self, now: Now, from: PeerIx, answer: Answer) -> Option<(PeerIx, Answer)> {
-        let caller = self.ids.find(answer.to)?;
-        let own = Between {
-            caller,
-            called: from,
-        };
-        if let Some(to) = self.passing.back(now.at, from, own) {
-            let answer = Answer {
-                from: self.ids.node(from),
-                seen: self.seen.of(now.at, from),
-                ..answer
-            };
-            return Some((to, answer));
-        }
-        let called = self.ids.find(answer.from)?;
-        let to = self
-            .passing
-            .back(now.at, from, Between { caller, called })?;
-        Some((to, answer))
     }
 
     /// What the called peer needs to judge the caller's Knock, which comes without records: the caller's Member, the Admin

@@ -17,7 +17,7 @@ use crate::{
         allowed::{Grounds, is_private},
         attempt::Purpose,
         candidates::{PUBLISHED_MAX, Prefix},
-        passing::{Between, Pass},
+        passing::Pass,
     },
     time::{Moment, Now},
     wire::{
@@ -389,11 +389,7 @@ impl Node {
         let Some(address) = seen.into_iter().find(|address| !is_private(address.ip())) else {
             return self.counters.count("dial_back_unseen");
         };
-        let test = Between {
-            caller: asker,
-            called: asker,
-        };
-        if self.passing.call(now.at, asker, test) != Pass::First {
+        if self.passing.call(now.at, asker, asker) != Pass::First {
             return self.counters.count("dial_back_too_often");
         }
         let message = KnockAt {
@@ -483,11 +479,7 @@ impl Node {
             return self.counters.count("knock_at_nobody");
         }
         // Only the link says that the peer is there: it must not aim us at a third one, alone or with others.
-        let test = Between {
-            caller: link,
-            called: peer,
-        };
-        if self.passing.call(now.at, link, test) != Pass::First
+        if self.passing.call(now.at, link, peer) != Pass::First
             || !self.proofs.spend_letter(now, wish.address)
         {
             return self.counters.count("knock_at_too_often");

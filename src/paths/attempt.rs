@@ -46,7 +46,7 @@ const FRESH_CALLS: usize = 4;
 /// See [`FRESH_CALLS`].
 const CALLS_MAX: usize = 12;
 
-/// Through which try own links are asked too, all at once, and may ask others (design §9).
+/// Through which try own links are asked too, all at once (design §9).
 const LINKS_TRY: usize = 3;
 
 /// How many of the first homes count where all say that they do not know the peer (review-distributed F3).
@@ -320,12 +320,6 @@ impl Attempts {
         self.under_way.contains_key(&peer)
     }
 
-    /// Whether third peers that have no session with `peer` are to ask those they have one with: the homes did not help.
-    pub fn asks_beyond(&self, peer: PeerIx) -> bool {
-        let attempt = self.under_way.get(&peer);
-        attempt.is_some_and(|attempt| attempt.tries > LINKS_TRY)
-    }
-
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -467,21 +461,26 @@ impl Calls {
         }
     }
 
-    /// Through whom a try calls: those not asked yet, then those who said nothing. From [`LINKS_TRY`] on it is links first,
-    /// and whoever said no before may ask others now.
+    /// Through whom a try calls: those not asked yet, then those who said nothing.
     fn next(&mut self, tries: usize) -> Vec<PeerIx> {
         let before = self.asked;
-        let asks_beyond = tries >= LINKS_TRY;
-        let fresh = if asks_beyond {
-            self.homes..self.line.len()
+        self.asked = match tries {
+            LINKS_TRY => before.max(self.homes) + CALLS_MAX,
+            _ => before + FRESH_CALLS,
+        }
+        .min(self.line.len());
+        let from = if tries == LINKS_TRY {
+            before.max(self.homes).min(self.asked)
         } else {
-            before..(before + FRESH_CALLS).min(self.line.len())
+            before
         };
-        self.asked = fresh.end;
-        let again = self.line[..before.min(fresh.start)].iter();
-        let again = again.filter(|third| asks_beyond || !self.absent.contains(third));
-        let fresh = self.line[fresh.clone()].iter();
-        fresh.chain(again).copied().take(CALLS_MAX).collect()
+        let (fresh, again) = (&self.line[from..self.asked], &self.line[..before]);
+        fresh
+            .iter()
+            .chain(again.iter().filter(|third| !self.absent.contains(third)))
+            .copied()
+            .take(CALLS_MAX)
+            .collect()
     }
 
     fn is_asked(&self, third: PeerIx) -> bool {

@@ -1,5 +1,5 @@
-//! What a peer hands on between others (design §9): how many Calls of one origin, whose Answers have a Call before them and
-//! which way they go back, and whose records went ahead.
+//! What a peer hands on between others (design §9): how many Calls of one origin, whose Answers have a Call before them,
+//! and whose records went ahead.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,33 +27,14 @@ const REMEMBERED_MAX: usize = 4096;
 #[derive(Clone, Debug, Default)]
 pub struct Passing {
     paid_at: BTreeMap<PeerIx, Moment>,
-    calls: BTreeMap<Between, Passed>,
+    calls: BTreeMap<(PeerIx, PeerIx), Passed>,
     ahead: BTreeMap<(PeerIx, PeerIx), Moment>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Passed {
     begun: Moment,
     messages: u32,
-    /// Who brought it: the caller, or one that asks on the caller's behalf.
-    by: PeerIx,
-    /// Who was asked on the caller's behalf; once one has answered, that one alone.
-    asked: Vec<PeerIx>,
-}
-
-impl Passed {
-    fn is_under_way(&self, now: Moment) -> bool {
-        now.since(self.begun) < CALL_LASTS
-    }
-}
-
-/// Between whom a Call goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Between {
-    /// Who calls.
-    pub caller: PeerIx,
-    /// Whom.
-    pub called: PeerIx,
 }
 
 /// Whether a Call is handed on.
@@ -68,60 +49,38 @@ pub enum Pass {
 }
 
 impl Passing {
-    /// A caller's message for another: whether it is handed on. It is counted if so, for who brought it.
-    pub fn call(&mut self, now: Moment, by: PeerIx, between: Between) -> Pass {
-        if let Some(passed) = self.under_way(now, between) {
+    /// A caller's message for another: whether it is handed on. It is counted if so.
+    pub fn call(&mut self, now: Moment, caller: PeerIx, called: PeerIx) -> Pass {
+        let under_way = self
+            .calls
+            .get_mut(&(caller, called))
+            .filter(|passed| now.since(passed.begun) < CALL_LASTS);
+        if let Some(passed) = under_way {
             if passed.messages >= MESSAGES_MAX {
                 return Pass::TooMany;
             }
             passed.messages += 1;
-            if by == between.caller {
-                passed.by = by;
-            }
             return Pass::Again;
         }
-        if !self.spend(now, by) {
+        if !self.spend(now, caller) {
             return Pass::TooMany;
         }
-        make_room(&mut self.calls, |passed| passed.is_under_way(now));
+        make_room(&mut self.calls, |passed| {
+            now.since(passed.begun) < CALL_LASTS
+        });
         let passed = Passed {
             begun: now,
             messages: 1,
-            by,
-            asked: Vec::new(),
         };
-        self.calls.insert(between, passed);
+        self.calls.insert((caller, called), passed);
         Pass::First
     }
 
-    /// Whom to ask on the caller's behalf: who has answered it before, else all of `others`. They are remembered, since
-    /// Answers come back from them alone.
-    pub fn beyond(&mut self, now: Moment, between: Between, others: &[PeerIx]) -> Vec<PeerIx> {
-        let Some(passed) = self.under_way(now, between) else {
-            return Vec::new();
-        };
-        if passed.asked.is_empty() {
-            passed.asked = others.to_vec();
-        }
-        passed.asked.clone()
-    }
-
-    /// To whom an Answer goes that comes `from` somebody. None: it has no Call before it; nobody is told anything that it
-    /// did not ask for.
-    pub fn back(&mut self, now: Moment, from: PeerIx, between: Between) -> Option<PeerIx> {
-        let passed = self.under_way(now, between)?;
-        if from != between.called {
-            if !passed.asked.contains(&from) {
-                return None;
-            }
-            passed.asked = vec![from];
-        }
-        Some(passed.by)
-    }
-
-    fn under_way(&mut self, now: Moment, between: Between) -> Option<&mut Passed> {
-        let passed = self.calls.get_mut(&between);
-        passed.filter(|passed| passed.is_under_way(now))
+    /// Whether an Answer has a Call before it: nobody is told anything that it did not ask for.
+    pub fn is_awaited(&self, now: Moment, caller: PeerIx, called: PeerIx) -> bool {
+        self.calls
+            .get(&(caller, called))
+            .is_some_and(|passed| now.since(passed.begun) < CALL_LASTS)
     }
 
     /// Whether the records of one went to another of late.
@@ -176,15 +135,6 @@ mod tests {
     const ANNA: PeerIx = PeerIx(1);
     const BO: PeerIx = PeerIx(2);
 
-    const ANNA_TO_BO: Between = Between {
-        caller: ANNA,
-        called: BO,
-    };
-
-    fn call(passing: &mut Passing, now: Moment, caller: PeerIx, called: PeerIx) -> Pass {
-        passing.call(now, caller, Between { caller, called })
-    }
-
     fn at(second: u64) -> Moment {
         Moment(second * 1_000_000)
     }
@@ -197,7 +147,7 @@ mod tests {
                 .flat_map(|second| (0..20).map(move |target| (second, target)))
                 .filter(|(second, target)| {
                     let called = PeerIx(u32::try_from(100 + second * 20 + target).unwrap());
-                    call(&mut passing, at(*second), ANNA, called) == Pass::First
+                    passing.call(at(*second), ANNA, called) == Pass::First
                 })
                 .count()
         };
@@ -208,63 +158,21 @@ mod tests {
     #[test]
     fn the_tries_of_one_call_are_one_call_and_bounded() {
         let mut passing = Passing::default();
-        assert_eq!(call(&mut passing, at(1), ANNA, BO), Pass::First);
+        assert_eq!(passing.call(at(1), ANNA, BO), Pass::First);
         for _ in 1..MESSAGES_MAX {
-            assert_eq!(call(&mut passing, at(2), ANNA, BO), Pass::Again);
+            assert_eq!(passing.call(at(2), ANNA, BO), Pass::Again);
         }
-        assert_eq!(call(&mut passing, at(2), ANNA, BO), Pass::TooMany);
-        assert_eq!(call(&mut passing, at(11), ANNA, BO), Pass::First);
+        assert_eq!(passing.call(at(2), ANNA, BO), Pass::TooMany);
+        assert_eq!(passing.call(at(11), ANNA, BO), Pass::First);
     }
 
     #[test]
     fn an_answer_needs_a_call_of_the_last_seconds_in_its_own_direction() {
         let mut passing = Passing::default();
-        call(&mut passing, at(1), ANNA, BO);
-        assert_eq!(passing.back(at(10), BO, ANNA_TO_BO), Some(ANNA));
-        assert_eq!(passing.back(at(11), BO, ANNA_TO_BO), None);
-        let reverse = Between {
-            caller: BO,
-            called: ANNA,
-        };
-        assert_eq!(passing.back(at(2), ANNA, reverse), None);
-    }
-
-    #[test]
-    fn an_answer_goes_back_to_who_brought_the_call_and_comes_from_who_was_asked() {
-        let mut passing = Passing::default();
-        let [carol, dora, eve, mallory] = [3, 4, 5, 6].map(PeerIx);
-        call(&mut passing, at(1), ANNA, BO);
-        let others = [dora, eve];
-        assert_eq!(passing.beyond(at(1), ANNA_TO_BO, &others), others);
-        assert_eq!(passing.back(at(2), mallory, ANNA_TO_BO), None);
-        assert_eq!(passing.back(at(2), eve, ANNA_TO_BO), Some(ANNA));
-        // From then on the one that knows the way is asked alone.
-        assert_eq!(passing.beyond(at(3), ANNA_TO_BO, &others), [eve]);
-
-        let mut passing = Passing::default();
-        let first = passing.call(at(1), carol, ANNA_TO_BO);
-        assert_eq!(
-            (first, passing.back(at(2), BO, ANNA_TO_BO)),
-            (Pass::First, Some(carol))
-        );
-        // Anna has a session here by now.
-        call(&mut passing, at(3), ANNA, BO);
-        assert_eq!(passing.back(at(4), BO, ANNA_TO_BO), Some(ANNA));
-    }
-
-    #[test]
-    fn who_asks_for_others_pays_for_it() {
-        let mut passing = Passing::default();
-        let carol = PeerIx(3);
-        let brought = (100..300).map(PeerIx).filter(|caller| {
-            let between = Between {
-                caller: *caller,
-                called: BO,
-            };
-            passing.call(at(1_000), carol, between) == Pass::First
-        });
-        assert_eq!(brought.count(), 64);
-        assert_eq!(call(&mut passing, at(1_000), PeerIx(299), BO), Pass::First);
+        passing.call(at(1), ANNA, BO);
+        assert!(passing.is_awaited(at(10), ANNA, BO));
+        assert!(!passing.is_awaited(at(11), ANNA, BO));
+        assert!(!passing.is_awaited(at(2), BO, ANNA));
     }
 
     #[test]
@@ -281,7 +189,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut passing = Passing::default();
         for caller in 0..20_000 {
-            call(&mut passing, at(1), PeerIx(caller), BO);
+            passing.call(at(1), PeerIx(caller), BO);
             passing.goes_ahead(at(1), PeerIx(caller), BO);
         }
         assert!(passing.calls.len() <= REMEMBERED_MAX);
