@@ -11,7 +11,7 @@ fn with_a_fifth_lost_both_ways_pairs_connect_and_ten_megabytes_arrive_whole() {
     pair.internet.lose(20);
     // An echo is lost by more than a third of chance itself.
     pair.anna().sh("ping -q -c 10 -i 0.3 -W 1 bo.home.internal");
-    // Reno takes loss for a full queue and gets 20 kB/s through this, with a tunnel or without.
+    // Reno and cubic take loss for a full queue: cubic gets 20 kB/s through this, with a tunnel or without.
     for peer in [pair.anna(), pair.bo()] {
         peer.sh("echo bbr > /proc/sys/net/ipv4/tcp_congestion_control");
     }
