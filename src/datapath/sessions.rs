@@ -111,6 +111,8 @@ pub(super) struct Rekey {
 pub(super) enum Knocking {
     /// Not yet.
     Later,
+    /// Not yet, and not if the other side is heard: it went to one unheard for long, who has the session still if it answers.
+    IfSilent,
     /// It was.
     Asked,
 }

@@ -37,8 +37,12 @@ use super::{
 /// An initiation of a rekey that is unanswered for this long goes again behind a Knock (protocol §2).
 const KNOCK_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// A peer unheard for this long gets a Knock at once with an initiation (protocol §2).
+/// A peer unheard for this long gets a Knock behind an initiation sooner (protocol §2): it may have lost the session.
 const UNHEARD: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// How soon: by then two Pings on its path were missed, and a third peer had its turn to open its NAT. A Knock that comes
+/// through with the first answer replaces the session that stands, and what is held for it with it.
+const KNOCK_IF_SILENT: std::time::Duration = std::time::Duration::from_millis(600);
 
 /// One shard of the datapath.
 #[derive(Debug)]
@@ -249,7 +253,10 @@ impl Shard {
                 }
                 state.rekey = Some(Rekey {
                     sent: now,
-                    knock: Knocking::Later,
+                    knock: match state.counters.heard() {
+                        Some(at) if now.since(at) <= UNHEARD => Knocking::Later,
+                        Some(_) | None => Knocking::IfSilent,
+                    },
                 });
             }
             (Tick::Keepalive(len), Some(endpoint)) if state.try_spend(len, Purpose::Control) => {
@@ -267,15 +274,19 @@ impl Shard {
         let Some(state) = self.sessions.at(place) else {
             return;
         };
-        let unheard = state
-            .counters
-            .heard()
-            .is_none_or(|at| now.since(at) > UNHEARD);
+        let heard = state.counters.heard();
         let Some(rekey) = &mut state.rekey else {
             return;
         };
-        let is_late = unheard || now.since(rekey.sent) >= KNOCK_AFTER;
-        if rekey.knock == Knocking::Later && is_late {
+        let waited = now.since(rekey.sent);
+        let is_due = match rekey.knock {
+            Knocking::Later => waited >= KNOCK_AFTER,
+            Knocking::IfSilent => {
+                waited >= KNOCK_IF_SILENT && heard.is_none_or(|at| at <= rekey.sent)
+            }
+            Knocking::Asked => false,
+        };
+        if is_due {
             rekey.knock = Knocking::Asked;
             let session = state.id;
             self.out.events.push_back(Event::NeedsKnock { session });

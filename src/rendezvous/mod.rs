@@ -51,6 +51,11 @@ pub const HEAD_START: Duration = Duration::from_secs(3);
 const LONELY_EVERY: Duration = Duration::from_secs(20);
 const LONELY_SPREAD: Duration = Duration::from_secs(5);
 
+/// How soon it goes round again after its first time: two that come back together find nothing of each other then, and where
+/// both write into the same slot at once, one overwrites the other.
+const LONELY_AGAIN: Duration = Duration::from_secs(5);
+const LONELY_AGAIN_SPREAD: Duration = Duration::from_secs(3);
+
 /// The same once it has been lonely for [`LONG_LONELY`].
 const LONG_LONELY_EVERY: Duration = Duration::from_secs(120);
 const LONG_LONELY: Duration = Duration::from_secs(600);
@@ -435,6 +440,9 @@ impl Rendezvous {
         match pace {
             Pace::Lonely if now.at.since(self.lonely_since) >= LONG_LONELY => {
                 LONG_LONELY_EVERY - LONELY_SPREAD + self.up_to(2 * LONELY_SPREAD)
+            }
+            Pace::Lonely if now.at.since(self.lonely_since) < 2 * HEAD_START => {
+                LONELY_AGAIN + self.up_to(LONELY_AGAIN_SPREAD)
             }
             Pace::Lonely => LONELY_EVERY - LONELY_SPREAD + self.up_to(2 * LONELY_SPREAD),
             Pace::Watching => WATCH_EVERY,

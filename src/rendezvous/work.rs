@@ -30,7 +30,7 @@ pub(super) enum Intent {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Work {
     intent: Intent,
-    /// This is the second try after a conflict.
+    /// This is the second try, after a conflict or none of those asked in time.
     is_retry: bool,
     /// What is written is on its way already; there is something newer to say since.
     is_stale: bool,
@@ -164,7 +164,7 @@ impl Rendezvous {
         self.counts.conflicts += u64::from(is_conflict);
         if work.is_stale {
             self.begin(now, slot, Intent::Write);
-        } else if is_conflict && !work.is_retry {
+        } else if outcome != PutOutcome::Done && !work.is_retry {
             let retry = Work {
                 is_retry: true,
                 begun: now.at,

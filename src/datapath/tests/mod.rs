@@ -933,21 +933,37 @@ fn an_unanswered_rekey_asks_for_a_knock_once() {
 }
 
 #[test]
-fn a_rekey_to_a_peer_unheard_for_a_minute_asks_for_a_knock_at_once() {
-    let mut world = World::standing();
-    world.pass(Duration::from_secs(61));
-    let place = world.alice.shard.sessions.place(PEER).unwrap();
-    let sent = world.now.at;
-    let state = world.alice.shard.sessions.at(place).unwrap();
-    state.rekey = Some(Rekey {
-        sent,
-        knock: Knocking::Later,
-    });
-    world.alice.shard.handle_timers(world.now.at);
-    assert!(matches!(
-        world.alice.drain().events[..],
-        [Event::NeedsKnock { session: PEER }]
-    ));
+fn a_rekey_to_a_peer_unheard_for_a_minute_asks_for_a_knock_soon_and_for_none_if_it_answers() {
+    for answers in [false, true] {
+        let mut world = World::standing();
+        world.pass(Duration::from_secs(61));
+        let place = world.alice.shard.sessions.place(PEER).unwrap();
+        let sent = world.now.at;
+        let state = world.alice.shard.sessions.at(place).unwrap();
+        state.rekey = Some(Rekey {
+            sent,
+            knock: Knocking::IfSilent,
+        });
+        world.pass(Duration::from_millis(500));
+        if answers {
+            let packet = datagram(v4(2), v4(1), (5, 6), b"here");
+            let sent = world.bob.write(world.now, &packet);
+            let bob = world.bob.at;
+            world.alice.take(world.now, bob, &sent.datagrams[0].1);
+        }
+        world.alice.drain();
+        for (millis, asks) in [(0, false), (100, !answers), (5_000, false)] {
+            world.pass(Duration::from_millis(millis));
+            world.alice.shard.handle_timers(world.now.at);
+            let events = world.alice.drain().events;
+            let is_ask = |event: &Event| matches!(event, Event::NeedsKnock { session: PEER });
+            assert_eq!(
+                events.iter().any(is_ask),
+                asks,
+                "{answers} {millis}: {events:?}"
+            );
+        }
+    }
 }
 
 #[test]
