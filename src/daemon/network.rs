@@ -313,18 +313,24 @@ impl Network {
         }
     }
 
-    /// Lets the node act on its deadlines.
+    /// Lets the node act on its deadlines. It knows what was used until now: a session in use is not closed as idle.
     pub(super) fn on_deadline(&mut self) {
-        self.node.handle_input(clock::now(), Input::Tick);
+        let now = clock::now();
+        self.tell_heard(now);
+        self.node.handle_input(now, Input::Tick);
+    }
+
+    fn tell_heard(&mut self, now: Now) {
+        for input in self.traffic.poll_heard() {
+            self.node.handle_input(now, input);
+            self.drain();
+        }
     }
 
     /// Once a second: tells the node which sessions were used, and tries again what could not be served.
     pub(super) fn on_second(&mut self) {
         let now = clock::now();
-        for input in self.traffic.poll_heard() {
-            self.node.handle_input(now, input);
-            self.drain();
-        }
+        self.tell_heard(now);
         if !self.facts.unserved.is_empty() {
             self.serve_splices();
         }

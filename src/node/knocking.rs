@@ -127,8 +127,9 @@ impl Node {
         self.note_knock(now, source);
         let admission = self.judge_state(now, peer, knock.boot, row);
         self.note_boot(now, knock, row);
-        if admission == Admission::Replace {
-            self.on_pair_gone(now, peer);
+        match admission {
+            Admission::Replace => self.on_pair_gone(now, peer),
+            Admission::Keep => self.links.handle_knocked(now, peer),
         }
         let reach = self.members.reach_of_epoch(epoch, self.mesh_s(now));
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));

@@ -15,6 +15,14 @@ impl Links {
         }
     }
 
+    /// The peer knocked though a session stands here: it has closed its own as idle, and the state that stands is kept
+    /// for its new one. It must not be closed for the idleness of the old one, of which the peer would hear nothing.
+    pub fn handle_knocked(&mut self, now: Now, peer: PeerIx) {
+        if let Some(session) = self.session_mut(peer) {
+            session.since = now.at;
+        }
+    }
+
     /// The session was opened for one question: unless it becomes a link or carries data it is soon closed again.
     pub fn handle_brief(&mut self, peer: PeerIx) {
         let idle_close = self.limits.idle_close;

@@ -496,3 +496,31 @@ fn a_session_that_is_replaced_is_a_new_one_to_gossip_too() {
         vec![Output::Unlinked(ix(5)), Output::Ask(ix(5))]
     );
 }
+
+#[test]
+fn who_knocks_has_closed_its_session_as_idle_and_the_one_kept_for_it_is_not_closed_for_that() {
+    let idle = Limits::EVERYONE.idle_close;
+    let idle = u64::try_from(idle.as_micros()).unwrap();
+    let of_idleness = Output::Close {
+        peer: ix(5),
+        reason: CloseReason::Idle,
+    };
+    let closed_at = |knocked: Option<u64>| {
+        let limits = Limits {
+            wanted: 0,
+            ..Limits::EVERYONE
+        };
+        let mut links = alone(1, limits);
+        links.handle_open(at(0), ix(5), Opener::Theirs);
+        if let Some(moment) = knocked {
+            run_to(&mut links, moment);
+            links.handle_knocked(at(moment), ix(5));
+        }
+        let said = run_to(&mut links, 3 * idle);
+        said.iter()
+            .find(|(_, output)| *output == of_idleness)
+            .map(|(moment, _)| *moment)
+    };
+    assert_eq!(closed_at(None), Some(idle));
+    assert_eq!(closed_at(Some(idle - 1)), Some(2 * idle - 1));
+}
