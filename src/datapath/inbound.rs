@@ -176,21 +176,26 @@ impl Shard {
         if let Some(index) = index_at(response, 4) {
             state.note_answered(now, index, source);
         }
-        self.note_other_end(now, place, bytes);
+        if self.note_other_end(now, place, bytes)
+            && let Some(state) = self.sessions.at(place)
+        {
+            state.expect_new_end(now);
+        }
         self.out.commit(len, source)
     }
 
-    /// A handshake message of the other end was proven. Where it made its state anew, the keys of a transport that this end
-    /// still has are nobody's: what they would seal is lost.
-    fn note_other_end(&mut self, now: Moment, place: usize, message: &[u8]) {
+    /// A handshake message of the other end was proven: whether it made its state anew. Then the keys of a transport that
+    /// this end still has are nobody's: what they would seal is lost.
+    fn note_other_end(&mut self, now: Moment, place: usize, message: &[u8]) -> bool {
         let state = self.sessions.at(place);
         let index = index_at(message, 4);
-        if state
+        let is_another = state
             .zip(index)
-            .is_some_and(|(state, index)| state.is_with_another(index))
-        {
+            .is_some_and(|(state, index)| state.is_with_another(index));
+        if is_another {
             self.drop_keys(now, place);
         }
+        is_another
     }
 
     /// A response or a cookie.
@@ -266,11 +271,12 @@ impl Shard {
         let counter = session::counter(bytes).unwrap_or(0);
         let heard = state.note_heard(now, receiver, counter);
         let is_back = state.watch.note_heard(now, state.endpoint == Some(source));
-        let is_new_run = state.takes_over(receiver);
-        if is_new_run || !was_standing {
+        let is_new_end = state.takes_over(receiver);
+        if is_new_end || !was_standing {
             let endpoint = state.answered(receiver).unwrap_or(source);
-            if is_new_run {
-                // The run before it took its keys with it.
+            if is_new_end {
+                // The state or the run before it took its keys and its paths with it.
+                state.forget_path();
                 self.end_transport(now, place);
             }
             self.on_standing(now, place, endpoint);

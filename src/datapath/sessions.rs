@@ -72,7 +72,8 @@ pub(super) struct State {
     proof: Proof,
     since: Moment,
     answered: [Option<Answered>; ANSWERED],
-    overtaken: bool,
+    /// Since when the other end has another state or is another run, whose first packet is awaited.
+    new_end: Option<Moment>,
     newest: [(u32, u64); 2],
     new_path: Moment,
     elsewhere: Moment,
@@ -144,7 +145,7 @@ impl State {
             proof: Proof::Open(0),
             since: now,
             answered: [None; ANSWERED],
-            overtaken: false,
+            new_end: None,
             newest: [(0, 0); 2],
             new_path: Moment(0),
             elsewhere: Moment(0),
@@ -203,19 +204,38 @@ impl State {
     /// A Knock of a new run came from `source`: whether its initiation overtook it and was answered here. The state is
     /// the new run's then, and says that it stands once a packet opens under the keys of that initiation.
     pub(super) fn is_overtaken(&mut self, now: Moment, source: Path) -> bool {
-        self.overtaken = self
-            .answered
-            .iter()
-            .flatten()
-            .any(|answered| answered.source == source && now.since(answered.at) < OVERTAKEN);
-        self.overtaken
+        let is_its = |it: &&Answered| it.source == source && now.since(it.at) < OVERTAKEN;
+        let answered = self.answered.iter().flatten().filter(is_its);
+        self.new_end = answered.map(|answered| answered.at).min();
+        self.new_end.is_some()
     }
 
-    /// Whether a packet under this index is the first since the Knock of the run that made its keys.
+    /// The other end made its state anew, by an initiation that is answered now: it has closed the one before, of which
+    /// this end may have heard nothing.
+    pub(super) fn expect_new_end(&mut self, now: Moment) {
+        self.new_end = Some(now);
+    }
+
+    /// Whether a packet under this index is the first of a new state or run of the other end.
     pub(super) fn takes_over(&mut self, index: u32) -> bool {
-        let takes = self.overtaken && self.answered(index).is_some();
-        self.overtaken &= !takes;
+        let answered = self.answer_of(index);
+        let takes = self
+            .new_end
+            .zip(answered)
+            .is_some_and(|(since, answered)| answered.at >= since);
+        if takes {
+            self.new_end = None;
+        }
         takes
+    }
+
+    /// Forgets where the other end was: it knows nothing of the paths that were agreed with its state before.
+    pub(super) fn forget_path(&mut self) {
+        self.endpoint = None;
+        self.proof = Proof::Open(0);
+        self.room = usize::MAX;
+        self.long = Long::default();
+        self.watch = Watch::default();
     }
 
     /// Whether an initiation was answered, so that one from before it is known as a replay.

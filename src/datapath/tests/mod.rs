@@ -427,6 +427,52 @@ fn an_initiation_that_overtakes_the_knock_of_a_new_run_leaves_a_session_that_car
     assert!(came.events.is_empty(), "told once");
 }
 
+/// Alice closed her state, of which nobody tells Bob, and knocks again before he closed his.
+#[test]
+fn a_state_that_is_kept_for_a_new_one_of_the_other_end_is_told_anew_and_goes_where_that_is() {
+    let mut world = World::proven();
+    let (before, after) = (
+        world.alice.at,
+        Path::Direct(Underlay::new(([198, 51, 100, 7], 5_000).into())),
+    );
+    let session = PEER;
+    world
+        .alice
+        .shard
+        .handle_command(world.now, Command::Close { session });
+    world.alice.at = after;
+    for datagram in world.initiate(PEER) {
+        world.bob.take(world.now, after, &datagram);
+    }
+    let response = world.admit(PEER, Admission::Keep).datagrams.remove(0);
+    let back = datagram(v4(2), v4(1), (5, 6), b"back");
+    let came = world.bob.write(world.now, &back);
+    assert_eq!(came.datagrams[0].0, before, "nothing has confirmed it yet");
+    let came = world.alice.take(world.now, world.bob.at, &response.1);
+    let came = world.bob.take(world.now, after, &came.datagrams[0].1);
+    assert!(
+        matches!(came.events[..], [Event::Up { endpoint, .. }] if endpoint == after),
+        "{:?}",
+        came.events
+    );
+    let came = world.bob.write(world.now, &back);
+    assert_eq!(came.datagrams[0].0, after);
+    let came = world
+        .alice
+        .take(world.now, world.bob.at, &came.datagrams[0].1);
+    assert_eq!(came.packets, [back]);
+
+    // A rekey of the same state is no new one.
+    world.pass(Duration::from_secs(1));
+    for datagram in world.initiate(PEER) {
+        world.bob.take(world.now, after, &datagram);
+    }
+    let response = world.admit(PEER, Admission::Keep).datagrams.remove(0);
+    let came = world.alice.take(world.now, world.bob.at, &response.1);
+    let came = world.bob.take(world.now, after, &came.datagrams[0].1);
+    assert!(came.events.is_empty(), "{:?}", came.events);
+}
+
 #[test]
 fn an_older_answer_does_not_keep_a_state_from_being_replaced() {
     let mut world = World::standing();

@@ -347,9 +347,13 @@ fn keys_that_the_other_end_has_forgotten_seal_nothing_once_its_new_state_is_hear
         write(&mut world.alice, world.now, &packet);
         let [_, bob] = settle(&mut world, |_| false);
         assert_eq!(bob.packets, [&packet[..]], "{lower:?} {is_hers}");
-        // His control plane hears her Hello.
+        // His control plane hears her Hello. Hers hears his, where it was told that a new state of his is at the other end.
         let command = transport(2, lower == Lower::Bob);
         world.bob.shard.handle_command(world.now, command);
+        if !is_hers {
+            let command = transport(1, lower == Lower::Alice);
+            world.alice.shard.handle_command(world.now, command);
+        }
         settle(&mut world, |_| false);
         assert_eq!(
             suites(&world),
