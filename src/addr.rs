@@ -165,6 +165,12 @@ pub struct AddressPlan {
 }
 
 impl AddressPlan {
+    /// The plan of a network that has its default pool.
+    pub fn of(network: NetworkId) -> Self {
+        let pool4 = Self::default_pool4(network);
+        Self { network, pool4 }
+    }
+
     /// The pool a network has unless `init --ipv4` chose another: one /16 of 100.64.0.0/10.
     pub fn default_pool4(network: NetworkId) -> Ipv4Net {
         let number = hash(Use::V4Pool, &[&network.0])[0] & 63;

@@ -313,10 +313,13 @@ impl Network {
         }
     }
 
-    /// Lets the node act on its deadlines. It knows what was used until now: a session in use is not closed as idle.
+    /// Lets the node act on its deadlines. Before it judges sessions by their use it hears of that: one that is in use is
+    /// not closed as idle.
     pub(super) fn on_deadline(&mut self) {
         let now = clock::now();
-        self.tell_heard(now);
+        if self.node.judges_use(now) {
+            self.tell_heard(now);
+        }
         self.node.handle_input(now, Input::Tick);
     }
 

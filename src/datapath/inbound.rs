@@ -198,6 +198,14 @@ impl Shard {
         is_another
     }
 
+    /// The state or the run that was at the other end took its keys and its paths with it.
+    fn forget_end(&mut self, now: Moment, place: usize) {
+        if let Some(state) = self.sessions.at(place) {
+            state.forget_path();
+        }
+        self.end_transport(now, place);
+    }
+
     /// A response or a cookie.
     fn on_answer(
         &mut self,
@@ -222,9 +230,15 @@ impl Shard {
         state.rekey = None;
         state.note_handshake(now);
         state.watch.note_heard(now, state.endpoint == Some(source));
-        self.note_other_end(now, place, bytes);
+        let is_another = self.note_other_end(now, place, bytes);
         self.out.commit(len, source)?;
-        if !was_standing {
+        let state = self.sessions.at(place);
+        let is_new_end =
+            !is_another && state.is_some_and(|state| state.takes_over_by_response(now));
+        if is_new_end {
+            self.forget_end(now, place);
+        }
+        if is_new_end || !was_standing {
             self.on_standing(now, place, source);
         }
         Ok(())
@@ -271,13 +285,11 @@ impl Shard {
         let counter = session::counter(bytes).unwrap_or(0);
         let heard = state.note_heard(now, receiver, counter);
         let is_back = state.watch.note_heard(now, state.endpoint == Some(source));
-        let is_new_end = state.takes_over(receiver);
+        let is_new_end = state.takes_over(now, receiver);
         if is_new_end || !was_standing {
             let endpoint = state.answered(receiver).unwrap_or(source);
             if is_new_end {
-                // The state or the run before it took its keys and its paths with it.
-                state.forget_path();
-                self.end_transport(now, place);
+                self.forget_end(now, place);
             }
             self.on_standing(now, place, endpoint);
         }

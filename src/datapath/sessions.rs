@@ -29,7 +29,7 @@ const UNPROVEN_BYTES: usize = 64 << 10;
 /// What of it is kept for control frames, so that the Ping that proves the address always fits.
 const UNPROVEN_CONTROL_BYTES: usize = 4 << 10;
 
-/// A state without an authenticated packet ends after this (protocol §2).
+/// A state without an authenticated packet ends after this (protocol §2); as long is a new one of the other end awaited.
 const UNHEARD: Duration = Duration::from_secs(10);
 
 /// How often one state says that its peer talks from elsewhere.
@@ -217,16 +217,22 @@ impl State {
     }
 
     /// Whether a packet under this index is the first of a new state or run of the other end.
-    pub(super) fn takes_over(&mut self, index: u32) -> bool {
+    pub(super) fn takes_over(&mut self, now: Moment, index: u32) -> bool {
         let answered = self.answer_of(index);
-        let takes = self
-            .new_end
+        let since = self.new_end.filter(|since| now.since(*since) < UNHEARD);
+        let takes = since
             .zip(answered)
             .is_some_and(|(since, answered)| answered.at >= since);
         if takes {
             self.new_end = None;
         }
         takes
+    }
+
+    /// Whether a response is the first of a new state of the other end, whose initiation has crossed ours.
+    pub(super) fn takes_over_by_response(&mut self, now: Moment) -> bool {
+        let since = self.new_end.take();
+        since.is_some_and(|since| now.since(since) < UNHEARD)
     }
 
     /// Forgets where the other end was: it knows nothing of the paths that were agreed with its state before.

@@ -5,6 +5,8 @@
 //! hands it on in the session that stands with the called peer, and says who calls and where it saw them. The *called*
 //! peer answers the same way. Once the session stands so, both Ping whatever address of the other a third peer has seen:
 //! that opens both their NATs.
+//!
+//! Where no home helps, whoever is called through and cannot hand on finds out who could: [`super::locating`].
 
 use std::time::Duration;
 
@@ -32,6 +34,9 @@ const HOMES_MAX: usize = 12;
 
 /// Links that are asked when homes do not help.
 const LINKS_MAX: usize = 12;
+
+/// How far a Call may get where no home helped: whoever cannot hand it on asks its neighbours who could.
+const TTL_BEYOND: u64 = 2;
 
 /// How long a session that stands by hand alone may be without a path. An attempt gives up before that.
 const PATHLESS: Duration = Duration::from_secs(10);
@@ -104,7 +109,7 @@ impl Node {
     }
 
     /// Whether a node says that it is dialable and hands on for others.
-    fn is_home(&self, node: NodeId) -> bool {
+    pub(super) fn is_home(&self, node: NodeId) -> bool {
         self.members
             .peer(node)
             .is_some_and(|peer| peer.flags & PEER_HOME_FLAGS == PEER_HOME_FLAGS)
@@ -159,7 +164,10 @@ impl Node {
                 Reaching::Call(Call {
                     to,
                     from,
-                    ttl: 1,
+                    ttl: match self.attempts.asks_beyond(other) {
+                        true => TTL_BEYOND,
+                        false => 1,
+                    },
                     datagrams,
                     addresses: self.own_candidates(),
                     seen: Vec::new(),
@@ -240,6 +248,8 @@ impl Node {
                     self.dossiers.note_absent(now.at, other, peer);
                 }
             }
+            Reaching::Locate(locate) => self.on_locate(now, peer, locate.node),
+            Reaching::Located(located) => self.on_located(now, peer, &located),
             Reaching::DialBack => self.on_dial_back(now, peer),
             Reaching::KnockAt(wish) => self.on_knock_at(now, peer, &wish),
             Reaching::Guess => self.on_guess_asked(now, peer),
@@ -315,9 +325,7 @@ impl Node {
         let called = self.ids.find(call.to);
         let Some(called) = called.filter(|called| *called != caller && self.is_greeted(*called))
         else {
-            self.note_wish(now, caller, call.to);
-            let not_here = Reaching::NotHere(NotHere { node: call.to });
-            return self.send(SessionId::Pair(caller), Message::Reaching(not_here));
+            return self.refuse_call(now, caller, &call);
         };
         match self.passing.call(now.at, caller, called) {
             Pass::TooMany => return self.counters.count("call_too_often"),
@@ -337,6 +345,16 @@ impl Node {
             SessionId::Pair(called),
             Message::Reaching(Reaching::Call(call)),
         );
+    }
+
+    /// Who is called has no session here.
+    fn refuse_call(&mut self, now: Now, caller: PeerIx, call: &Call) {
+        self.note_wish(now, caller, call.to);
+        let not_here = Reaching::NotHere(NotHere { node: call.to });
+        self.send(SessionId::Pair(caller), Message::Reaching(not_here));
+        if call.ttl >= TTL_BEYOND {
+            self.locate(now, caller, call.to);
+        }
     }
 
     fn hand_answer_on(&mut self, now: Now, called: PeerIx, answer: Answer) {

@@ -14,6 +14,11 @@ use crate::{
 };
 
 impl Node {
+    /// Whether a deadline has come by which sessions are judged by what they were used for.
+    pub fn judges_use(&self, now: Now) -> bool {
+        self.links.poll_timeout().is_some_and(|due| due <= now.at)
+    }
+
     pub(super) fn drain_links(&mut self, now: Now) -> bool {
         let mut any = false;
         while let Some(output) = self.links.poll_output() {

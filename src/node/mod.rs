@@ -17,6 +17,7 @@
 //! | a peer is reached | `reaching` |
 //! | peers meet in a LAN | `neighbours` |
 //! | through the hands of a third one | `calling` |
+//! | which third one could, is found out | `locating` |
 //! | who may hand on for it | `housing` |
 //! | somebody joins through a member | `introducing` |
 //! | from outside, or not | `proving` |
@@ -59,7 +60,8 @@ use crate::{
     paths::{
         attempt::Attempts, candidates::Candidates, dossier::Dossiers, guessing::Guesses,
         hands::Hands, history::History, introductions::Introductions, lan::Lan,
-        listening::Listening, outside::Outside, passing::Passing, proof::Proofs, seen::Seen,
+        listening::Listening, locating::Locating, outside::Outside, passing::Passing,
+        proof::Proofs, seen::Seen,
     },
     registry::Registry,
     relay::{
@@ -86,6 +88,7 @@ pub mod kept;
 mod knocking;
 mod leasing;
 mod linking;
+mod locating;
 pub mod meeting;
 mod naming;
 mod neighbours;
@@ -193,6 +196,7 @@ pub struct Node {
     hands: Hands,
     passing: Passing,
     listening: Listening,
+    locating: Locating,
     introductions: Introductions,
     seen: Seen,
     outside: Outside,
@@ -339,16 +343,14 @@ impl Node {
             guesses: Guesses::new(guesses_seed),
             grants: Grants::new(grants_seed, settings.relay),
             asking: Asking::new(asking_seed),
-            candidates: Candidates::new(AddressPlan {
-                network,
-                pool4: AddressPlan::default_pool4(network),
-            }),
+            candidates: Candidates::new(AddressPlan::of(network)),
             homes: Homes::default(),
             known_homes: BTreeSet::new(),
             lan: Lan::new(lan_seed),
             hands: Hands::default(),
             passing: Passing::default(),
             listening: Listening::default(),
+            locating: Locating::default(),
             introductions: Introductions::default(),
             seen: Seen::default(),
             outside: Outside::default(),

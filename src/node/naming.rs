@@ -39,10 +39,8 @@ const PUBLISH_AGAIN: Duration = Duration::from_micros(20);
 impl Node {
     /// The network's address plan. Before the Network record is here it is the default one, and nobody has an address.
     pub(super) fn plan(&self) -> AddressPlan {
-        self.members.plan().unwrap_or_else(|| AddressPlan {
-            network: self.network,
-            pool4: AddressPlan::default_pool4(self.network),
-        })
+        let plan = self.members.plan();
+        plan.unwrap_or_else(|| AddressPlan::of(self.network))
     }
 
     /// What a node is called here; an unknown one by the first digits of its id.

@@ -371,9 +371,9 @@ impl Node {
         }
     }
 
-    /// Whether a peer may be bothered with a test. Nothing goes to one with which nobody has anything to say: it is a link, a
+    /// Whether a peer may be bothered with a test or a question. Nothing goes to one with which nobody has anything to say: it is a link, a
     /// home, or was heard a moment ago.
-    fn may_bother(&self, now: Now, peer: PeerIx) -> bool {
+    pub(super) fn may_bother(&self, now: Now, peer: PeerIx) -> bool {
         let up = self.pairs.get(&peer).and_then(Pair::usable);
         let Some(up) = up.filter(|up| up.hello.is_some()) else {
             return false;

@@ -53,6 +53,15 @@ impl Node {
         }
     }
 
+    /// Opens a session with one through whom another is to be called, by its addresses and by the hand of who has named it.
+    pub(super) fn open_errand(&mut self, now: Now, third: PeerIx, by: PeerIx) {
+        if self.is_greeted(third) || !self.may_open(now, self.ids.node(third)) {
+            return;
+        }
+        let paths = self.paths_to(now, third);
+        self.attempts.start_errand(now, third, by, paths);
+    }
+
     /// Where a session with a peer may be tried now.
     pub(super) fn paths_to(&self, now: Now, peer: PeerIx) -> Vec<Path> {
         let candidates = self.candidates.of(now, peer);
@@ -99,7 +108,7 @@ impl Node {
         self.finish_turn(now);
     }
 
-    /// A rekey needs a Knock: it goes where the session is, into the state that stands.
+    /// A rekey needs a Knock: it goes where the session is. An older state there gives way to a new one.
     pub(super) fn knock_for_rekey(&mut self, now: Now, peer: PeerIx) {
         if let Some(endpoint) = self.open_path(peer) {
             self.dial(now, peer, vec![endpoint]);

@@ -92,12 +92,18 @@ impl Node {
             return self.close_pair(now, peer, Goodbye::Revoked);
         }
         let pair = self.pairs.entry(peer).or_insert_with(|| Pair::new(now.at));
-        pair.up = Some(Up {
+        let up = Up {
             endpoint,
             said_hello: false,
             hello: None,
             heard: now.at,
-        });
+        };
+        if pair.up.replace(up).is_some() {
+            // The other end made its state anew: what went into the old one may be lost.
+            pair.made = now.at;
+            self.passing.handle_gone(peer);
+            self.unlinked.handle_down(SessionId::Pair(peer));
+        }
         self.review_pace();
         self.note_met(now, node, endpoint);
         self.note_working(now, peer, endpoint);

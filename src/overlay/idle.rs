@@ -15,8 +15,8 @@ impl Links {
         }
     }
 
-    /// The peer knocked though a session stands here: it has closed its own as idle, and the state that stands is kept
-    /// for its new one. It must not be closed for the idleness of the old one, of which the peer would hear nothing.
+    /// The peer knocked though a session stands here, and the state that stands is kept for it: it may have closed its own
+    /// as idle. This one must not be closed for the idleness of that, of which the peer would hear nothing.
     pub fn handle_knocked(&mut self, now: Now, peer: PeerIx) {
         if let Some(session) = self.session_mut(peer) {
             session.since = now.at;

@@ -46,8 +46,17 @@ const FRESH_CALLS: usize = 4;
 /// See [`FRESH_CALLS`].
 const CALLS_MAX: usize = 12;
 
-/// Through which try own links are asked too, all at once (design §9).
+/// Through which try own links are asked too, all at once, and to ask theirs (design §9).
 const LINKS_TRY: usize = 3;
+
+/// How many third peers that others named are called through in one attempt; of each who names some, [`LOCATED_OF_ONE`].
+const LOCATED_MAX: usize = 6;
+
+/// See [`LOCATED_MAX`]: one that lies must not keep out what others say.
+const LOCATED_OF_ONE: usize = 2;
+
+/// How many attempts may be under way for the sake of others.
+const ERRANDS_MAX: usize = 12;
 
 /// How many of the first homes count where all say that they do not know the peer (review-distributed F3).
 const FIRST_HOMES: usize = 3;
@@ -136,6 +145,8 @@ pub enum Output {
 pub struct Attempts {
     rng: ChaCha8Rng,
     under_way: BTreeMap<PeerIx, Attempt>,
+    /// Those of them that were begun to call others through these peers, who were named for it.
+    errands: BTreeSet<PeerIx>,
     negative: BTreeMap<PeerIx, Negative>,
     timers: Timers<(PeerIx, Step)>,
     outputs: VecDeque<Output>,
@@ -148,6 +159,8 @@ struct Attempt {
     calls: Calls,
     tries: usize,
     is_link: bool,
+    /// A program waits for it, or did.
+    is_wanted: bool,
     /// The session stands by hand: what is missing is a path.
     is_met: bool,
 }
@@ -164,6 +177,8 @@ struct Calls {
     asked: usize,
     /// Who said that it does not know the peer.
     absent: BTreeSet<PeerIx>,
+    /// Who has named one of the line, for each.
+    located: Vec<PeerIx>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -185,6 +200,7 @@ impl Attempts {
         Self {
             rng: ChaCha8Rng::from_seed(seed),
             under_way: BTreeMap::new(),
+            errands: BTreeSet::new(),
             negative: BTreeMap::new(),
             timers: Timers::default(),
             outputs: VecDeque::new(),
@@ -218,6 +234,9 @@ impl Attempts {
             Purpose::Wanted => {
                 let at = now.at.after(UNREACHABLE_AFTER);
                 self.timers.set_earlier((peer, Step::Unreachable), at);
+                if let Some(attempt) = self.under_way.get_mut(&peer) {
+                    attempt.is_wanted = true;
+                }
             }
             Purpose::Link => {
                 if let Some(attempt) = self.under_way.get_mut(&peer) {
@@ -282,6 +301,46 @@ impl Attempts {
         }
     }
 
+    /// A third peer has a session with `peer`, as one says `by` whom `peer` was called. Whether `peer` is called through that
+    /// third now: it is, if that was asked and not too many were named.
+    pub fn handle_located(&mut self, peer: PeerIx, by: PeerIx, third: PeerIx) -> bool {
+        self.asks_beyond(peer) && self.call_through(peer, by, third)
+    }
+
+    /// A session with `third` is wanted to call another through it; who has named it, `by`, can hand on to it. Nobody is
+    /// asked who else has a session with `third`.
+    pub fn start_errand(&mut self, now: Now, third: PeerIx, by: PeerIx, paths: Vec<Path>) {
+        if self.is_under_way(third) {
+            self.call_through(third, by, by);
+            return;
+        }
+        if self.errands.len() >= ERRANDS_MAX {
+            return;
+        }
+        let ways = Ways {
+            paths,
+            homes: vec![by],
+            ..Ways::default()
+        };
+        self.errands.insert(third);
+        self.start(now, third, Purpose::Link, ways);
+    }
+
+    fn call_through(&mut self, peer: PeerIx, by: PeerIx, third: PeerIx) -> bool {
+        let attempt = self.under_way.get_mut(&peer);
+        let is_taken = attempt
+            .filter(|attempt| !attempt.is_met)
+            .is_some_and(|attempt| attempt.calls.insert(by, third));
+        if is_taken {
+            self.outputs.push_back(Output::Call {
+                peer,
+                to: Vec::new(),
+                through: vec![third],
+            });
+        }
+        is_taken
+    }
+
     /// The session stands by hand: no more tries, but it is of no use before a path is found.
     pub fn handle_met(&mut self, now: Now, peer: PeerIx) {
         if let Some(attempt) = self.under_way.get_mut(&peer) {
@@ -320,6 +379,15 @@ impl Attempts {
         self.under_way.contains_key(&peer)
     }
 
+    /// Whether third peers that have no session with `peer` are to ask who has one: a program waits, and its homes did not
+    /// help. For a link nobody is troubled.
+    pub fn asks_beyond(&self, peer: PeerIx) -> bool {
+        let attempt = self.under_way.get(&peer);
+        attempt.is_some_and(|attempt| {
+            attempt.is_wanted && attempt.tries > LINKS_TRY && !attempt.is_met
+        })
+    }
+
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -354,6 +422,7 @@ impl Attempts {
             calls: Calls::new(ways),
             tries: 0,
             is_link: false,
+            is_wanted: false,
             is_met: false,
         };
         attempt.learn(&ways.paths);
@@ -380,6 +449,7 @@ impl Attempts {
 
     fn end(&mut self, peer: PeerIx) {
         self.under_way.remove(&peer);
+        self.errands.remove(&peer);
         for step in [Step::Try, Step::Unreachable, Step::End] {
             self.timers.clear(&(peer, step));
         }
@@ -458,29 +528,54 @@ impl Calls {
             is_at_homes: ways.is_at_homes,
             asked: 0,
             absent: BTreeSet::new(),
+            located: Vec::new(),
         }
     }
 
-    /// Through whom a try calls: those not asked yet, then those who said nothing.
+    /// One that can be called through, as somebody says. False: too many were named. One that is asked anyway and says
+    /// nothing counts too: with a home that cannot be reached no session stands, and who has named it can help to make one.
+    fn insert(&mut self, by: PeerIx, third: PeerIx) -> bool {
+        let of_one = self.located.iter().filter(|other| **other == by).count();
+        let is_too_many = self.located.len() >= LOCATED_MAX || of_one >= LOCATED_OF_ONE;
+        if is_too_many {
+            return false;
+        }
+        self.located.push(by);
+        self.absent.remove(&third);
+        let place = self.line.iter().position(|other| *other == third);
+        if place.is_none_or(|place| place >= self.asked) {
+            if let Some(place) = place {
+                self.line.remove(place);
+                self.homes -= usize::from(place < self.homes);
+            }
+            self.line.insert(self.asked, third);
+            self.homes += usize::from(self.asked < self.homes);
+            self.asked += 1;
+        }
+        true
+    }
+
+    /// Through whom a try calls: those not asked yet, then those who said nothing. Where those not asked are links, which may
+    /// ask theirs, those that said no may as well: a session with them stands.
     fn next(&mut self, tries: usize) -> Vec<PeerIx> {
         let before = self.asked;
-        self.asked = match tries {
-            LINKS_TRY => before.max(self.homes) + CALLS_MAX,
-            _ => before + FRESH_CALLS,
+        let asks_beyond = tries == LINKS_TRY;
+        self.asked = match asks_beyond {
+            true => before.max(self.homes) + CALLS_MAX,
+            false => before + FRESH_CALLS,
         }
         .min(self.line.len());
-        let from = if tries == LINKS_TRY {
-            before.max(self.homes).min(self.asked)
-        } else {
-            before
+        let from = match asks_beyond {
+            true => before.max(self.homes).min(self.asked),
+            false => before,
         };
-        let (fresh, again) = (&self.line[from..self.asked], &self.line[..before]);
-        fresh
-            .iter()
-            .chain(again.iter().filter(|third| !self.absent.contains(third)))
-            .copied()
-            .take(CALLS_MAX)
-            .collect()
+        let fresh = self.line[from..self.asked].iter();
+        let again = self.line[..before].iter();
+        let (absent, silent): (Vec<PeerIx>, Vec<PeerIx>) =
+            again.partition(|third| self.absent.contains(third));
+        let absent = absent.iter().filter(|_| asks_beyond);
+        let all = fresh.chain(absent).chain(&silent);
+        all.copied().take(CALLS_MAX).collect()
     }
 
     fn is_asked(&self, third: PeerIx) -> bool {

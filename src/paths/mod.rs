@@ -17,6 +17,7 @@ pub mod history;
 pub mod introductions;
 pub mod lan;
 pub mod listening;
+pub mod locating;
 pub mod nat;
 pub mod outside;
 pub mod passing;

@@ -15,6 +15,10 @@ pub const CALL: u8 = 0x40;
 pub const ANSWER: u8 = 0x41;
 /// Kind of [`Reaching::NotHere`].
 pub const NOT_HERE: u8 = 0x42;
+/// Kind of [`Reaching::Locate`].
+pub const LOCATE: u8 = 0x43;
+/// Kind of [`Reaching::Located`].
+pub const LOCATED: u8 = 0x44;
 /// Kind of [`Reaching::Candidates`].
 pub const CANDIDATES: u8 = 0x45;
 /// Kind of [`Reaching::DialBack`].
@@ -46,6 +50,10 @@ pub enum Reaching {
     Answer(Answer),
     /// 42: the receiver of a Call has no session with whom it is for.
     NotHere(NotHere),
+    /// 43: asks whether the receiver has a session with a peer.
+    Locate(Locate),
+    /// 44: who has one.
+    Located(Located),
     /// 45: where else the sender may be reached.
     Candidates(Candidates),
     /// 47: asks to have somebody else knock at the sender's address.
@@ -77,7 +85,7 @@ pub struct Call {
     /// Who calls.
     #[n(2)]
     pub from: NodeId,
-    /// How many more peers may hand it on.
+    /// How far it may get: 1, the receiver hands it on; 2, if it cannot, it asks its neighbours who could ([`Locate`]).
     #[n(3)]
     pub ttl: u64,
     /// A Knock without records, an initiation; at most [`DATAGRAMS_MAX`].
@@ -119,6 +127,27 @@ pub struct NotHere {
     /// Who was called.
     #[n(1)]
     pub node: NodeId,
+}
+
+/// Who has a session with this peer? Who has none says nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Locate {
+    /// Who is sought.
+    #[n(1)]
+    pub node: NodeId,
+}
+
+/// Through whom a peer can be called.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Located {
+    /// Who is sought.
+    #[n(1)]
+    pub node: NodeId,
+    /// Who has a session with it: the sender, or one whom the sender asked.
+    #[n(2)]
+    pub at: NodeId,
 }
 
 /// Where else the sender may be reached.
@@ -199,6 +228,8 @@ layout! {
     Call: [1, 2, 3, 4, 5, 6];
     Answer: [1, 2, 3, 4, 5];
     NotHere: [1];
+    Locate: [1];
+    Located: [1, 2];
     Candidates: [1];
     DialBack: [];
     KnockAt: [1, 2];
@@ -215,6 +246,8 @@ impl Reaching {
             Self::Call(_) => CALL,
             Self::Answer(_) => ANSWER,
             Self::NotHere(_) => NOT_HERE,
+            Self::Locate(_) => LOCATE,
+            Self::Located(_) => LOCATED,
             Self::Candidates(_) => CANDIDATES,
             Self::DialBack => DIAL_BACK,
             Self::KnockAt(_) => KNOCK_AT,
@@ -228,6 +261,8 @@ impl Reaching {
             Self::Call(body) => body.to_bytes(),
             Self::Answer(body) => body.to_bytes(),
             Self::NotHere(body) => body.to_bytes(),
+            Self::Locate(body) => body.to_bytes(),
+            Self::Located(body) => body.to_bytes(),
             Self::Candidates(body) => body.to_bytes(),
             Self::DialBack => DialBack {}.to_bytes(),
             Self::KnockAt(body) => body.to_bytes(),
@@ -244,6 +279,8 @@ impl Reaching {
             CALL => read(body, Self::Call)?,
             ANSWER => read(body, Self::Answer)?,
             NOT_HERE => read(body, Self::NotHere)?,
+            LOCATE => read(body, Self::Locate)?,
+            LOCATED => read(body, Self::Located)?,
             CANDIDATES => read(body, Self::Candidates)?,
             DIAL_BACK => read(body, |DialBack {}| Self::DialBack)?,
             KNOCK_AT => read(body, Self::KnockAt)?,
@@ -254,7 +291,12 @@ impl Reaching {
             Self::Call(call) => within(&call.datagrams, &call.addresses, &call.seen),
             Self::Answer(answer) => within(&answer.datagrams, &answer.addresses, &answer.seen),
             Self::Candidates(candidates) => within(&[], &candidates.addresses, &[]),
-            Self::NotHere(_) | Self::DialBack | Self::KnockAt(_) | Self::Guess => true,
+            Self::NotHere(_)
+            | Self::Locate(_)
+            | Self::Located(_)
+            | Self::DialBack
+            | Self::KnockAt(_)
+            | Self::Guess => true,
         };
         if fits {
             Ok(Some(decoded))

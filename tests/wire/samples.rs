@@ -450,6 +450,10 @@ fn reaching_messages() -> Vec<(&'static str, Message)> {
         node: caller,
         address: v4(),
     };
+    let located = reaching::Located {
+        node: called,
+        at: bob().id(),
+    };
     let finding = [
         ("call", Reaching::Call(call)),
         ("answer", Reaching::Answer(answer)),
@@ -457,6 +461,11 @@ fn reaching_messages() -> Vec<(&'static str, Message)> {
             "not-here",
             Reaching::NotHere(reaching::NotHere { node: called }),
         ),
+        (
+            "locate",
+            Reaching::Locate(reaching::Locate { node: called }),
+        ),
+        ("located", Reaching::Located(located)),
         ("candidates", Reaching::Candidates(candidates)),
         ("dial-back", Reaching::DialBack),
         ("knock-at", Reaching::KnockAt(knock_at)),

@@ -473,6 +473,39 @@ fn a_state_that_is_kept_for_a_new_one_of_the_other_end_is_told_anew_and_goes_whe
     assert!(came.events.is_empty(), "{:?}", came.events);
 }
 
+/// The same, while Bob knocks as well and his answer to her is lost: hers to him is the first that he hears of her new
+/// state.
+#[test]
+fn a_new_state_of_the_other_end_is_told_anew_by_its_response_too() {
+    let mut world = World::proven();
+    let (before, session) = (world.alice.at, PEER);
+    let after = Path::Direct(Underlay::new(([198, 51, 100, 7], 5_000).into()));
+    world
+        .alice
+        .shard
+        .handle_command(world.now, Command::Close { session });
+    world.alice.at = after;
+    for datagram in world.initiate(PEER) {
+        world.bob.take(world.now, after, &datagram);
+    }
+    assert_eq!(world.admit(PEER, Admission::Keep).datagrams.len(), 1);
+    std::mem::swap(&mut world.alice, &mut world.bob);
+    let from_bob = world.initiate(PEER);
+    for datagram in &from_bob {
+        world.bob.take(world.now, world.alice.at, datagram);
+    }
+    let response = world.admit(PEER, Admission::Keep).datagrams.remove(0).1;
+    let came = world.alice.take(world.now, after, &response);
+    assert!(
+        matches!(came.events[..], [Event::Up { endpoint, .. }] if endpoint == after),
+        "{:?}",
+        came.events
+    );
+    let back = datagram(v4(2), v4(1), (5, 6), b"back");
+    let came = world.alice.write(world.now, &back);
+    assert_eq!(came.datagrams[0].0, after, "and not {before:?}");
+}
+
 #[test]
 fn an_older_answer_does_not_keep_a_state_from_being_replaced() {
     let mut world = World::standing();

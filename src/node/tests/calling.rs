@@ -59,7 +59,7 @@ pub(super) fn says(node: &mut Node, ms: u64, from: u8, message: Reaching) -> Vec
 }
 
 /// What was sent to one peer, Pings and Hellos aside.
-fn sent_to(node: &mut Node, outputs: &[Output], to: u8) -> Vec<Message> {
+pub(super) fn sent_to(node: &mut Node, outputs: &[Output], to: u8) -> Vec<Message> {
     let its = pair(node, to);
     let mut messages = Vec::new();
     for output in outputs {

@@ -33,6 +33,7 @@ use crate::{
 
 mod aiming;
 mod calling;
+mod locating;
 mod meeting;
 mod neighbours;
 mod proving;

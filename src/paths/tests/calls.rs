@@ -200,3 +200,98 @@ fn a_session_by_hand_that_ends_ends_the_attempt() {
         [(110, Output::Failed { peer: PEER })]
     );
 }
+
+#[test]
+fn those_that_said_no_are_asked_again_to_ask_theirs() {
+    // Nobody but homes of the peer, of which three say nothing: more than the first that count (F3) do.
+    let homes = Ways {
+        homes: peers(100..109),
+        links: Vec::new(),
+        ..ways()
+    };
+    let links = Ways {
+        homes: Vec::new(),
+        ..ways()
+    };
+    for (ways, absent, expected) in [
+        (homes, 103..109, peers(103..109)),
+        (links, 200..203, peers(200..203)),
+    ] {
+        let mut attempts = attempts();
+        attempts.start(after(0), PEER, Purpose::Wanted, ways);
+        run(&mut attempts, 0, 1_200);
+        for third in peers(absent) {
+            attempts.handle_not_here(after(1_210), PEER, third);
+        }
+        assert!(!attempts.asks_beyond(PEER));
+        let calls = through(&run(&mut attempts, 1_220, 2_900));
+        assert_eq!(calls.len(), 1);
+        assert_eq!(calls[0].1[..expected.len()], expected);
+        assert!(attempts.asks_beyond(PEER));
+    }
+}
+
+#[test]
+fn who_is_named_is_called_through_at_once_if_that_was_asked() {
+    let mut attempts = attempts();
+    let teller = PeerIx(200);
+    assert!(!attempts.handle_located(PEER, teller, PeerIx(300)));
+    attempts.start(after(0), PEER, Purpose::Wanted, ways());
+    run(&mut attempts, 0, 1_200);
+    assert!(
+        !attempts.handle_located(PEER, teller, PeerIx(300)),
+        "not yet"
+    );
+    attempts.handle_not_here(after(1_210), PEER, PeerIx(111));
+    run(&mut attempts, 1_220, 2_200);
+    // A home that said nothing, one that said no before, and a stranger.
+    let named = [(200, 100), (201, 111), (201, 300)];
+    for (teller, third) in named {
+        assert!(attempts.handle_located(PEER, PeerIx(teller), PeerIx(third)));
+    }
+    let called: Vec<PeerIx> = through(&run(&mut attempts, 2_210, 2_210))
+        .into_iter()
+        .flat_map(|(_, through)| through)
+        .collect();
+    assert_eq!(called, [100, 111, 300].map(PeerIx));
+    attempts.handle_open(PeerIx(300));
+    assert_eq!(
+        through(&run(&mut attempts, 2_220, 2_220)),
+        [(2_220, vec![PeerIx(300)])]
+    );
+}
+
+#[test]
+fn one_names_two_and_all_together_six_and_nobody_is_named_for_an_errand() {
+    let mut attempts = attempts();
+    let ways = Ways {
+        paths: vec![Path::Direct(home())],
+        links: peers(200..212),
+        ..Ways::default()
+    };
+    attempts.start(after(0), PEER, Purpose::Wanted, ways);
+    run(&mut attempts, 0, 2_200);
+    let mut named = 300..;
+    let mut taken = |teller| {
+        let others = named.by_ref().take(5);
+        let taken =
+            others.filter(|third| attempts.handle_located(PEER, PeerIx(teller), PeerIx(*third)));
+        taken.count()
+    };
+    assert_eq!([200, 201, 202, 203].map(&mut taken), [2, 2, 2, 0]);
+
+    for third in peers(300..340) {
+        attempts.start_errand(after(2_210), third, PeerIx(200), vec![Path::Direct(home())]);
+    }
+    let under_way = peers(300..340)
+        .into_iter()
+        .filter(|third| attempts.is_under_way(*third));
+    assert_eq!(under_way.count(), 12);
+    run(&mut attempts, 2_220, 4_700);
+    assert!(!attempts.asks_beyond(PeerIx(300)));
+    // Who names one that is sought already can hand on to it.
+    attempts.start_errand(after(4_710), PeerIx(300), PeerIx(201), Vec::new());
+    let called = through(&run(&mut attempts, 4_720, 4_720));
+    assert_eq!(called, [(4_720, vec![PeerIx(201)])]);
+    assert!(!attempts.handle_located(PeerIx(300), PeerIx(200), PeerIx(400)));
+}

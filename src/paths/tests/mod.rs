@@ -221,10 +221,7 @@ fn a_peer_is_tried_where_it_worked_then_on_the_lan_then_where_it_says() {
 #[test]
 fn addresses_inside_the_mesh_and_those_nobody_can_be_at_are_never_tried() {
     let mut candidates = candidates();
-    let plan = AddressPlan {
-        network: NetworkId([1; 32]),
-        pool4: AddressPlan::default_pool4(NetworkId([1; 32])),
-    };
+    let plan = AddressPlan::of(NetworkId([1; 32]));
     let mesh4 = Underlay::new((plan.at4(9), 7777).into());
     let mesh6 = Underlay::new((plan.resolver6(), 7777).into());
     let useless = [
