@@ -324,8 +324,9 @@ impl Network {
     }
 
     fn tell_heard(&mut self, now: Now) {
-        for input in self.traffic.poll_heard() {
-            self.node.handle_input(now, input);
+        let uses = self.traffic.poll_heard();
+        if !uses.is_empty() {
+            self.node.handle_input(now, Input::Heard(uses));
             self.drain();
         }
     }

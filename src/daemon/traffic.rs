@@ -9,7 +9,7 @@ use std::{
 use crate::{
     datapath::command::SessionCounters,
     ids::{PeerIx, SessionId},
-    node::input::Input,
+    node::input::Used,
     relay::ways::WayCounters,
     time::Moment,
     transport::{Failure, suite::Suite},
@@ -103,21 +103,21 @@ impl Traffic {
     }
 
     /// What the node is told of sessions that were used since it was told last.
-    pub(super) fn poll_heard(&mut self) -> Vec<Input> {
-        let mut inputs = Vec::new();
+    pub(super) fn poll_heard(&mut self) -> Vec<Used> {
+        let mut uses = Vec::new();
         for (session, live) in &mut self.sessions {
             let heard = live.counters.heard.load(Ordering::Relaxed);
             let user = live.counters.user.load(Ordering::Relaxed);
             if live.told != (heard, user) {
                 live.told = (heard, user);
-                inputs.push(Input::Heard {
+                uses.push(Used {
                     session: *session,
                     heard: Moment(heard),
                     user: Moment(user),
                 });
             }
         }
-        inputs
+        uses
     }
 }
 

@@ -219,10 +219,10 @@ impl State {
     /// Whether a packet under this index is the first of a new state or run of the other end.
     pub(super) fn takes_over(&mut self, now: Moment, index: u32) -> bool {
         let answered = self.answer_of(index);
-        let since = self.new_end.filter(|since| now.since(*since) < UNHEARD);
-        let takes = since
+        let takes = self
+            .new_end
             .zip(answered)
-            .is_some_and(|(since, answered)| answered.at >= since);
+            .is_some_and(|(since, it)| it.at >= since && now.since(it.at) < UNHEARD);
         if takes {
             self.new_end = None;
         }

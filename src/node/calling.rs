@@ -109,7 +109,7 @@ impl Node {
     }
 
     /// Whether a node says that it is dialable and hands on for others.
-    pub(super) fn is_home(&self, node: NodeId) -> bool {
+    fn is_home(&self, node: NodeId) -> bool {
         self.members
             .peer(node)
             .is_some_and(|peer| peer.flags & PEER_HOME_FLAGS == PEER_HOME_FLAGS)

@@ -54,15 +54,8 @@ pub enum Input {
         /// Whom.
         peer: PeerIx,
     },
-    /// When sessions were last used; told once a second for those that changed.
-    Heard {
-        /// Which.
-        session: SessionId,
-        /// When the last authenticated packet came.
-        heard: Moment,
-        /// When the last IP packet went either way.
-        user: Moment,
-    },
+    /// When sessions were last used; told once a second, and before a session may be judged by it, for those that changed.
+    Heard(Vec<Used>),
     /// An authenticated packet came from an address that is not the session's endpoint.
     NewPath {
         /// In which session.
@@ -159,6 +152,17 @@ pub enum SessionEvent {
     Down,
     /// A rekey needs a Knock before it.
     NeedsKnock,
+}
+
+/// When a session was last used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Which.
+    pub session: SessionId,
+    /// When the last authenticated packet came.
+    pub heard: Moment,
+    /// When the last IP packet went either way.
+    pub user: Moment,
 }
 
 /// What was stored of a node's Knocks: one row of the file `rows` (protocol §2).

@@ -45,7 +45,7 @@ impl Node {
         let mut drawn: Vec<_> = others
             .into_iter()
             .map(|peer| {
-                let is_weak = !self.is_home(self.ids.node(peer));
+                let is_weak = !self.carries_for_others(peer);
                 (
                     is_weak,
                     !self.links.is_linked(peer),
@@ -80,19 +80,26 @@ impl Node {
             return self.counters.count("located_nobody");
         };
         if at == by {
-            let found = (by, self.is_home(located.at));
+            let found = (by, self.carries_for_others(by));
             for asker in self.locating.handle_found(now.at, found, sought) {
                 let located = Message::Reaching(Reaching::Located(located.clone()));
                 self.send(SessionId::Pair(asker), located);
             }
-        } else if located.at == self.me
-            || at == sought
+        } else if !self.may_call_through(now, at, sought)
             || !self.listening.takes_answer(now.at, by, sought)
             || !self.attempts.handle_located(sought, by, at)
         {
-            self.counters.count("located_unasked");
+            self.counters.count("located_unused");
         } else {
             self.open_errand(now, at, by);
         }
+    }
+
+    fn may_call_through(&self, now: Now, third: PeerIx, sought: PeerIx) -> bool {
+        let node = self.ids.node(third);
+        node != self.me
+            && third != sought
+            && self.may_open(now, node)
+            && (self.is_greeted(third) || self.attempts.may_run_errand(third))
     }
 }

@@ -427,16 +427,12 @@ impl Node {
             Input::Stream(event) => self.on_stream(now, event),
             Input::Handed { hand, bytes } => self.on_handed(now, hand, bytes),
             Input::Wanted { peer } => self.on_wanted(now, peer),
-            Input::Heard {
-                session: SessionId::Pair(peer),
-                heard,
-                user,
-            } => self.on_heard(now, peer, heard, user),
-            Input::Heard {
-                session: SessionId::Join(_),
-                ..
+            Input::Heard(uses) => {
+                for one in uses {
+                    self.on_heard(now, one);
+                }
             }
-            | Input::Tick => {}
+            Input::Tick => {}
             Input::Leg { leg, event } => self.on_leg(now, leg, event),
             Input::WayOver { way } => self.on_way_over(way),
             Input::NewPath { session, source } => self.on_new_path(now, session, source),

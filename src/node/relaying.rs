@@ -386,7 +386,7 @@ impl Node {
         on
     }
 
-    fn carries_for_others(&self, peer: PeerIx) -> bool {
+    pub(super) fn carries_for_others(&self, peer: PeerIx) -> bool {
         let record = self.members.peer(self.ids.node(peer));
         record.is_some_and(|record| record.flags & PEER_RELAY != 0)
     }

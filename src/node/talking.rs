@@ -8,7 +8,7 @@ use crate::{
     members::epochs::Reach,
     node::{
         Node, Timer,
-        input::{Row, SessionEvent},
+        input::{Row, SessionEvent, Used},
         output::{OtherEnd, Output},
     },
     time::{Moment, Now},
@@ -403,7 +403,15 @@ impl Node {
         });
     }
 
-    pub(super) fn on_heard(&mut self, now: Now, peer: PeerIx, heard: Moment, user: Moment) {
+    pub(super) fn on_heard(&mut self, now: Now, one: Used) {
+        let Used {
+            session: SessionId::Pair(peer),
+            heard,
+            user,
+        } = one
+        else {
+            return;
+        };
         if let Some(up) = self.pairs.get_mut(&peer).and_then(|pair| pair.up.as_mut()) {
             up.heard = up.heard.max(heard);
             self.links.handle_heard(now, peer, heard, user);

@@ -50,10 +50,10 @@ const CALLS_MAX: usize = 12;
 const LINKS_TRY: usize = 3;
 
 /// How many third peers that others named are called through in one attempt; of each who names some, [`LOCATED_OF_ONE`].
-const LOCATED_MAX: usize = 6;
+const LOCATED_MAX: usize = 9;
 
 /// See [`LOCATED_MAX`]: one that lies must not keep out what others say.
-const LOCATED_OF_ONE: usize = 2;
+const LOCATED_OF_ONE: usize = 3;
 
 /// How many attempts may be under way for the sake of others.
 const ERRANDS_MAX: usize = 12;
@@ -177,8 +177,8 @@ struct Calls {
     asked: usize,
     /// Who said that it does not know the peer.
     absent: BTreeSet<PeerIx>,
-    /// Who has named one of the line, for each.
-    located: Vec<PeerIx>,
+    /// Who has named whom of the line.
+    located: Vec<(PeerIx, PeerIx)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -219,12 +219,14 @@ impl Attempts {
             self.outputs.push_back(Output::Unreachable { peer, until });
             return;
         }
+        // What was begun for the sake of another calls through one alone.
+        let was_errand = purpose == Purpose::Wanted && self.errands.remove(&peer);
         match self.under_way.get(&peer) {
             None => self.begin(now, peer, &ways),
             Some(attempt)
                 if purpose == Purpose::Wanted
                     && !attempt.is_met
-                    && now.at.since(attempt.begun) > STALE_AFTER =>
+                    && (was_errand || now.at.since(attempt.begun) > STALE_AFTER) =>
             {
                 self.begin_again(now, peer, &ways);
             }
@@ -291,7 +293,8 @@ impl Attempts {
             return;
         };
         attempt.calls.absent.insert(third);
-        if attempt.is_met || !attempt.calls.is_absent() {
+        // Who is asked who else could says no as well, just before it asks.
+        if attempt.asks_beyond() || attempt.is_met || !attempt.calls.is_absent() {
             return;
         }
         let at = attempt.begun.after(ABSENT_AFTER).max(now.at);
@@ -307,6 +310,11 @@ impl Attempts {
         self.asks_beyond(peer) && self.call_through(peer, by, third)
     }
 
+    /// Whether a session with `third` may be sought to call another through it.
+    pub fn may_run_errand(&self, third: PeerIx) -> bool {
+        self.is_under_way(third) || self.errands.len() < ERRANDS_MAX
+    }
+
     /// A session with `third` is wanted to call another through it; who has named it, `by`, can hand on to it. Nobody is
     /// asked who else has a session with `third`.
     pub fn start_errand(&mut self, now: Now, third: PeerIx, by: PeerIx, paths: Vec<Path>) {
@@ -314,7 +322,7 @@ impl Attempts {
             self.call_through(third, by, by);
             return;
         }
-        if self.errands.len() >= ERRANDS_MAX {
+        if !self.may_run_errand(third) {
             return;
         }
         let ways = Ways {
@@ -383,9 +391,7 @@ impl Attempts {
     /// help. For a link nobody is troubled.
     pub fn asks_beyond(&self, peer: PeerIx) -> bool {
         let attempt = self.under_way.get(&peer);
-        attempt.is_some_and(|attempt| {
-            attempt.is_wanted && attempt.tries > LINKS_TRY && !attempt.is_met
-        })
+        attempt.is_some_and(Attempt::asks_beyond)
     }
 
     /// The next thing to do.
@@ -501,6 +507,10 @@ impl Attempts {
 }
 
 impl Attempt {
+    fn asks_beyond(&self) -> bool {
+        self.is_wanted && self.tries > LINKS_TRY && !self.is_met
+    }
+
     /// Takes in addresses; gives those that are new.
     fn learn(&mut self, candidates: &[Path]) -> Vec<Path> {
         let mut fresh = Vec::new();
@@ -532,15 +542,15 @@ impl Calls {
         }
     }
 
-    /// One that can be called through, as somebody says. False: too many were named. One that is asked anyway and says
+    /// One that can be called through, as somebody says. False: it was named before, or too many were. One that is asked anyway and says
     /// nothing counts too: with a home that cannot be reached no session stands, and who has named it can help to make one.
     fn insert(&mut self, by: PeerIx, third: PeerIx) -> bool {
-        let of_one = self.located.iter().filter(|other| **other == by).count();
-        let is_too_many = self.located.len() >= LOCATED_MAX || of_one >= LOCATED_OF_ONE;
-        if is_too_many {
+        let is_named = self.located.iter().any(|(_, named)| *named == third);
+        let of_one = self.located.iter().filter(|(other, _)| *other == by);
+        if is_named || of_one.count() >= LOCATED_OF_ONE || self.located.len() >= LOCATED_MAX {
             return false;
         }
-        self.located.push(by);
+        self.located.push((by, third));
         self.absent.remove(&third);
         let place = self.line.iter().position(|other| *other == third);
         if place.is_none_or(|place| place >= self.asked) {

@@ -14,7 +14,7 @@ use webmesh::{
     node::{
         Identity, Ipv4Use, Node, Restored, SealedKey, Settings,
         founding::{Founding, found},
-        input::{Input, PersistOutcome, Row, SessionEvent},
+        input::{Input, PersistOutcome, Row, SessionEvent, Used},
         joiner::{Grant, Joiner, JoinerOutput, Wish},
         kept::Kept,
         output::{FirstContact, Notice, Output, Remote, Write},
@@ -312,16 +312,14 @@ impl Machine {
         self.settle(now);
         if self.report_at.is_some_and(|at| at <= now.at) {
             self.report_at = None;
-            for (session, heard, user) in self.tunnels.take_heard() {
-                self.handle(
-                    now,
-                    Input::Heard {
-                        session,
-                        heard,
-                        user,
-                    },
-                );
-            }
+            let heard = self.tunnels.take_heard().into_iter();
+            let uses = heard.map(|(session, heard, user)| Used {
+                session,
+                heard,
+                user,
+            });
+            let uses = uses.collect();
+            self.handle(now, Input::Heard(uses));
         }
         match &mut self.agent {
             Agent::Off => {}
@@ -779,7 +777,7 @@ impl Machine {
                 | Input::WayOver { .. }
                 | Input::Session { .. }
                 | Input::Wanted { .. }
-                | Input::Heard { .. }
+                | Input::Heard(_)
                 | Input::NewPath { .. }
                 | Input::Unheard { .. }
                 | Input::Resent { .. }

@@ -172,14 +172,14 @@ fn who_is_told_of_another_opens_a_session_by_the_tellers_hand_and_calls_through_
     meet(&mut anna, at_ms(2_600), EVE);
     drain(&mut anna);
     let outputs = says(&mut anna, 2_610, EVE, located(BO, DORA));
-    assert_eq!(count(&anna, "located_unasked"), 1);
+    assert_eq!(count(&anna, "located_unused"), 1);
     assert!(hands(&mut anna, &outputs, DORA).is_empty());
 
     let outputs = says(&mut anna, 2_620, CAROL, located(BO, DORA));
     assert_eq!(hands(&mut anna, &outputs, DORA), [carol]);
     // Nor is anybody named for one that was named.
     let outputs = says(&mut anna, 2_630, CAROL, located(DORA, EVE));
-    assert_eq!(count(&anna, "located_unasked"), 2);
+    assert_eq!(count(&anna, "located_unused"), 2);
     assert!(hands(&mut anna, &outputs, EVE).is_empty());
     let outputs = meet(&mut anna, at_ms(2_700), DORA);
     assert_eq!(hands(&mut anna, &outputs, BO), [dora], "{outputs:?}");

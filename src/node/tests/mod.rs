@@ -8,7 +8,7 @@
 use super::{
     Identity, InviteOptions, Ipv4Use, Node, Restored, Settings,
     founding::{Founding, found},
-    input::{Input, PersistOutcome, Row, SessionEvent},
+    input::{Input, PersistOutcome, Row, SessionEvent, Used},
     joiner::{Joiner, JoinerOutput, StreamTo, Wish},
     kept::Kept,
     output::{Notice, Output, Write},
@@ -741,11 +741,11 @@ fn the_session_of_a_certificate_that_ends_is_closed_and_not_made_again() {
     let mut outputs = Vec::new();
     for minute in 1..=61 {
         let (heard, user) = (at_ms(minute * 60_000).at, at_ms(minute * 60_000).at);
-        let used = Input::Heard {
+        let used = Input::Heard(vec![Used {
             session,
             heard,
             user,
-        };
+        }]);
         bo.handle_input(at_ms(minute * 60_000), used);
         outputs.extend(drain(&mut bo));
     }
@@ -1398,11 +1398,11 @@ fn a_session_that_stood_for_hours_is_knocked_at_again_by_the_next_run_at_once() 
     for second in 1..=3600 {
         let now = at_ms(second * 1000);
         let (heard, user) = (now.at, now.at);
-        let used = Input::Heard {
+        let used = Input::Heard(vec![Used {
             session,
             heard,
             user,
-        };
+        }]);
         bo.handle_input(now, used);
         noted.extend(drain(&mut bo).into_iter().filter_map(row_of));
     }

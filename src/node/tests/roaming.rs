@@ -43,11 +43,11 @@ fn who_moves_says_so_to_those_it_talks_with_themselves() {
     let mut anna = town.node(ANNA, town.people(&[ANNA, BO]));
     meet(&mut anna, at_ms(1), BO);
     let (session, moved) = (pair(&mut anna, BO), elsewhere("192.0.2.77:41820"));
-    let heard = Input::Heard {
+    let heard = Input::Heard(vec![Used {
         session,
         heard: at_ms(2000).at,
         user: at_ms(2000).at,
-    };
+    }]);
     anna.handle_input(at_ms(2000), heard);
     anna.handle_input(at_ms(2001), Input::Addresses(vec![moved]));
     drain(&mut anna);

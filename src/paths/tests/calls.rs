@@ -262,14 +262,14 @@ fn who_is_named_is_called_through_at_once_if_that_was_asked() {
 }
 
 #[test]
-fn one_names_two_and_all_together_six_and_nobody_is_named_for_an_errand() {
+fn one_names_three_and_all_together_nine_and_nobody_is_named_for_an_errand() {
     let mut attempts = attempts();
     let ways = Ways {
         paths: vec![Path::Direct(home())],
         links: peers(200..212),
         ..Ways::default()
     };
-    attempts.start(after(0), PEER, Purpose::Wanted, ways);
+    attempts.start(after(0), PEER, Purpose::Wanted, ways.clone());
     run(&mut attempts, 0, 2_200);
     let mut named = 300..;
     let mut taken = |teller| {
@@ -278,11 +278,17 @@ fn one_names_two_and_all_together_six_and_nobody_is_named_for_an_errand() {
             others.filter(|third| attempts.handle_located(PEER, PeerIx(teller), PeerIx(*third)));
         taken.count()
     };
-    assert_eq!([200, 201, 202, 203].map(&mut taken), [2, 2, 2, 0]);
+    assert_eq!([200, 201, 202, 203].map(&mut taken), [3, 3, 3, 0]);
+
+    assert!(
+        !attempts.handle_located(PEER, PeerIx(204), PeerIx(300)),
+        "known"
+    );
 
     for third in peers(300..340) {
         attempts.start_errand(after(2_210), third, PeerIx(200), vec![Path::Direct(home())]);
     }
+    assert!(attempts.may_run_errand(PeerIx(311)) && !attempts.may_run_errand(PeerIx(312)));
     let under_way = peers(300..340)
         .into_iter()
         .filter(|third| attempts.is_under_way(*third));
@@ -293,5 +299,12 @@ fn one_names_two_and_all_together_six_and_nobody_is_named_for_an_errand() {
     attempts.start_errand(after(4_710), PeerIx(300), PeerIx(201), Vec::new());
     let called = through(&run(&mut attempts, 4_720, 4_720));
     assert_eq!(called, [(4_720, vec![PeerIx(201)])]);
-    assert!(!attempts.handle_located(PeerIx(300), PeerIx(200), PeerIx(400)));
+    // A program that wants one has all its links called, not one alone.
+    run(&mut attempts, 4_730, 7_300);
+    attempts.start_errand(after(7_310), PeerIx(500), PeerIx(201), Vec::new());
+    let called = through(&run(&mut attempts, 7_310, 7_310));
+    assert_eq!(called.last().unwrap().1, peers(201..202), "{called:?}");
+    attempts.start(after(7_320), PeerIx(500), Purpose::Wanted, ways);
+    let called = through(&run(&mut attempts, 7_320, 7_320));
+    assert_eq!(called.last().unwrap().1, peers(200..204), "{called:?}");
 }
