@@ -147,7 +147,7 @@ impl Node {
         if let Some(up) = gone.up {
             self.note_closed(now, peer);
             self.note_sent(now, up.endpoint);
-            self.attempts.handle_gone(peer);
+            self.attempts.handle_gone(now, peer);
         }
         self.timers.clear(&Timer::Hello(SessionId::Pair(peer)));
         self.timers.clear(&Timer::Pathless(peer));

@@ -366,14 +366,13 @@ impl Attempts {
     }
 
     /// The session that stood by hand ended before a path was found.
-    pub fn handle_gone(&mut self, peer: PeerIx) {
+    pub fn handle_gone(&mut self, now: Now, peer: PeerIx) {
         if self
             .under_way
             .get(&peer)
             .is_some_and(|attempt| attempt.is_met)
         {
-            self.end(peer);
-            self.outputs.push_back(Output::Failed { peer });
+            self.fail(now, peer);
         }
     }
 
@@ -413,10 +412,7 @@ impl Attempts {
                     self.plan_try(now, peer);
                 }
                 Step::Unreachable => self.tell_unreachable(now, peer),
-                Step::End => {
-                    self.end(peer);
-                    self.outputs.push_back(Output::Failed { peer });
-                }
+                Step::End => self.fail(now, peer),
             }
         }
     }
@@ -451,6 +447,15 @@ impl Attempts {
             attempt.learn(&ways.paths);
         }
         self.try_again(peer);
+    }
+
+    /// An attempt is over. A program that joined it late waits still, and is told now.
+    fn fail(&mut self, now: Now, peer: PeerIx) {
+        if self.timers.at(&(peer, Step::Unreachable)).is_some() {
+            self.tell_unreachable(now, peer);
+        }
+        self.end(peer);
+        self.outputs.push_back(Output::Failed { peer });
     }
 
     fn end(&mut self, peer: PeerIx) {

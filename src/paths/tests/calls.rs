@@ -191,13 +191,37 @@ fn a_session_by_hand_that_ends_ends_the_attempt() {
     let mut attempts = attempts();
     attempts.start(after(0), PEER, Purpose::Wanted, ways());
     run(&mut attempts, 0, 90);
-    attempts.handle_gone(PEER);
+    attempts.handle_gone(after(90), PEER);
     assert!(attempts.is_under_way(PEER));
     attempts.handle_met(after(100), PEER);
-    attempts.handle_gone(PEER);
+    attempts.handle_gone(after(100), PEER);
+    let came = run(&mut attempts, 110, 110);
+    let (peer, until) = (PEER, after(2_100).at);
     assert_eq!(
-        run(&mut attempts, 110, 110),
-        [(110, Output::Failed { peer: PEER })]
+        came,
+        [
+            (110, Output::Unreachable { peer, until }),
+            (110, Output::Failed { peer })
+        ]
+    );
+}
+
+#[test]
+fn who_joins_an_attempt_that_ends_before_three_seconds_is_told_then() {
+    let mut attempts = attempts();
+    attempts.start(after(0), PEER, Purpose::Link, ways());
+    run(&mut attempts, 0, 90);
+    attempts.handle_met(after(100), PEER);
+    run(&mut attempts, 110, 4_000);
+    attempts.start(after(4_010), PEER, Purpose::Wanted, ways());
+    let came = run(&mut attempts, 4_020, 9_000);
+    let (peer, until) = (PEER, after(7_100).at);
+    assert_eq!(
+        came,
+        [
+            (5_100, Output::Unreachable { peer, until }),
+            (5_100, Output::Failed { peer })
+        ]
     );
 }
 
