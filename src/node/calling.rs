@@ -100,16 +100,18 @@ impl Node {
     }
 
     /// A Peer record is in force that was not: whether its node is a home is known from now on.
-    pub(super) fn note_home(&mut self, node: NodeId) {
-        if self.is_home(node) {
-            self.known_homes.insert(node);
-        } else {
-            self.known_homes.remove(&node);
+    pub(super) fn note_home(&mut self, now: Now, node: NodeId) {
+        let is_news = match self.is_home(node) {
+            true => self.known_homes.insert(node),
+            false => self.known_homes.remove(&node),
+        };
+        if is_news {
+            self.review_homes_spoken_with(now);
         }
     }
 
     /// Whether a node says that it is dialable and hands on for others.
-    fn is_home(&self, node: NodeId) -> bool {
+    pub(super) fn is_home(&self, node: NodeId) -> bool {
         self.members
             .peer(node)
             .is_some_and(|peer| peer.flags & PEER_HOME_FLAGS == PEER_HOME_FLAGS)

@@ -302,7 +302,7 @@ impl Node {
 
     /// Tells the other cores what a new record means for them.
     fn on_fact(&mut self, now: Now, record: &Record, body: &Body) {
-        self.note_home(record.node());
+        self.note_home(now, record.node());
         self.review_pace_after(body);
         match body {
             Body::Revoke(_) => self.on_revoked(now, record.node()),

@@ -1,9 +1,11 @@
 //! Links are kept (design §8): what the overlay wants becomes attempts, messages and ends of sessions.
 
+use std::time::Duration;
+
 use crate::{
     gossip::{LinkKind, Linked},
     ids::{NodeId, PeerIx, SessionId, Slot},
-    node::{Node, gossiping::RegistryShelf, talking::Goodbye},
+    node::{Node, Timer, gossiping::RegistryShelf, talking::Goodbye},
     overlay::{self, Eligible, Opener, UnlinkReason},
     paths::attempt::Purpose,
     time::Now,
@@ -12,6 +14,9 @@ use crate::{
         record::{Kind, slot_of},
     },
 };
+
+/// How long this machine may speak with no home before it tries those that have left.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(10);
 
 impl Node {
     /// Whether a deadline has come by which sessions are judged by what they were used for.
@@ -118,7 +123,9 @@ impl Node {
             return;
         }
         let peer = self.ids.intern(node);
-        let may_be_there = self.is_lonely || self.registry.in_force(node, self.mesh_s(now));
+        let may_be_there = self.is_lonely
+            || self.registry.in_force(node, self.mesh_s(now))
+            || self.is_cut_off && self.is_home(node);
         let is_candidate = may_be_there && self.may_open(now, node);
         let eligible = if is_candidate && !self.candidates.of(now, peer).is_empty() {
             Eligible::Yes
@@ -144,6 +151,27 @@ impl Node {
         if is_lonely != std::mem::replace(&mut self.is_lonely, is_lonely) {
             for node in others {
                 self.review_peer(now, node);
+            }
+        }
+    }
+
+    /// Looks anew whether who comes back could find this machine: it is reached from outside, or speaks with a home. If not
+    /// for a while, it tries homes that have left as well: one that is back may know no way to it.
+    pub(super) fn review_homes_spoken_with(&mut self, now: Now) {
+        let speaks = |peer: &PeerIx| self.is_greeted(*peer) && self.is_home(self.ids.node(*peer));
+        if self.known_homes.is_empty() || self.is_home(self.me) || self.pairs.keys().any(speaks) {
+            self.timers.clear(&Timer::CutOff);
+            self.set_cut_off(now, false);
+        } else if !self.is_cut_off {
+            self.timers
+                .set_earlier(Timer::CutOff, now.at.after(CUT_OFF_AFTER));
+        }
+    }
+
+    pub(super) fn set_cut_off(&mut self, now: Now, is_cut_off: bool) {
+        if is_cut_off != std::mem::replace(&mut self.is_cut_off, is_cut_off) {
+            for home in self.known_homes.clone() {
+                self.review_peer(now, home);
             }
         }
     }

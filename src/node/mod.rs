@@ -229,6 +229,7 @@ pub struct Node {
     streaming: streaming::Streaming,
     /// No lease of anybody else is in force.
     is_lonely: bool,
+    is_cut_off: bool,
     counters: Counters,
 }
 
@@ -298,6 +299,8 @@ enum Timer {
     WakeUp(PeerIx),
     /// Write down why the path to a peer is not direct.
     Judge(PeerIx),
+    /// No home was spoken with for a while: try those that have left.
+    CutOff,
 }
 
 impl Node {
@@ -383,6 +386,7 @@ impl Node {
             told: roaming::Told::default(),
             streaming: streaming::Streaming::default(),
             is_lonely: false,
+            is_cut_off: false,
             counters: Counters::default(),
             settings,
         };
@@ -537,6 +541,7 @@ impl Node {
     fn on_timer(&mut self, now: Now, timer: Timer) {
         match timer {
             Timer::Lease => self.publish_lease(now),
+            Timer::CutOff => self.set_cut_off(now, true),
             Timer::Peer => self.publish_peer(now),
             Timer::Hello(session) => self.repeat_hello(now, session),
             Timer::Verify => {}

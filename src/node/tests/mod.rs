@@ -33,6 +33,7 @@ use crate::{
 
 mod aiming;
 mod calling;
+mod linking;
 mod locating;
 mod meeting;
 mod neighbours;

@@ -62,6 +62,39 @@ fn idle(kind: &str) {
     assert!(seconds <= 1.0, "first byte after {seconds} s");
 }
 
+/// It says good-bye, and its neighbours' routers forget it: nothing that it sends when it is back gets through to them.
+#[test]
+fn a_public_machine_that_comes_back_is_found_by_those_behind_routers_though_nobody_talks() {
+    let mut internet = Internet::new();
+    internet.settle(Kind::Public, "vps", 10);
+    let names = ["anna", "bo"];
+    for (name, number) in names.into_iter().zip([11, 12]) {
+        internet.settle(Kind::Symmetric, name, number);
+    }
+    internet.net.form();
+    // It carries for them: they know that others reach it.
+    internet.peer("anna").ok(&["ping", "-c", "1", "bo"]);
+    let state_of_vps = |internet: &Internet, name: &str| {
+        let status = internet.peer(name).status();
+        let mut peers = status["peers"].as_array().unwrap().iter();
+        let vps = peers.find(|peer| peer["name"] == "vps").unwrap();
+        vps["state"].as_str().unwrap().to_owned()
+    };
+    internet.net.peer_mut("vps").agent.stop().unwrap();
+    for name in names {
+        within(Duration::from_secs(5), "vps is seen to leave", || {
+            state_of_vps(&internet, name) == "away"
+        });
+        internet.reboot(name);
+    }
+    internet.net.peer_mut("vps").agent.start().unwrap();
+    for name in names {
+        within(Duration::from_secs(60), "vps is spoken with again", || {
+            state_of_vps(&internet, name) == "up"
+        });
+    }
+}
+
 /// A public machine and three homes, all in one network with so few links that not all are linked. Their routers forget a
 /// direct way while the pair idles; the way to homes and links, pinged every 25 s, is used before.
 fn homes() -> Internet {
