@@ -33,6 +33,9 @@ impl Node {
         if !rests {
             if let SessionId::Pair(peer) = session {
                 self.asking.handle_doubted(now, peer);
+                if self.is_pathless(peer) {
+                    self.attempts.handle_pathless(now, peer);
+                }
             }
             self.proofs.handle_unheard(now, session, cause);
         }

@@ -211,12 +211,7 @@ impl Attempts {
     /// asks for a peer that was unreachable just now: that is answered at once.
     pub fn start(&mut self, now: Now, peer: PeerIx, purpose: Purpose, ways: impl Into<Ways>) {
         let ways = ways.into();
-        if purpose == Purpose::Wanted
-            && let Some(negative) = self.negative.get(&peer)
-            && negative.until > now.at
-        {
-            let until = negative.until;
-            self.outputs.push_back(Output::Unreachable { peer, until });
+        if purpose == Purpose::Wanted && self.is_told_at_once(now, peer) {
             return;
         }
         // What was begun for the sake of another calls through one alone.
@@ -233,13 +228,7 @@ impl Attempts {
             Some(_) => self.handle_candidates(peer, &ways.paths),
         }
         match purpose {
-            Purpose::Wanted => {
-                let at = now.at.after(UNREACHABLE_AFTER);
-                self.timers.set_earlier((peer, Step::Unreachable), at);
-                if let Some(attempt) = self.under_way.get_mut(&peer) {
-                    attempt.is_wanted = true;
-                }
-            }
+            Purpose::Wanted => self.note_wanted(now, peer),
             Purpose::Link => {
                 if let Some(attempt) = self.under_way.get_mut(&peer) {
                     attempt.is_link = true;
@@ -247,6 +236,20 @@ impl Attempts {
             }
         }
         self.plan_try(now, peer);
+    }
+
+    /// A program waits though a session stands: by hand alone, and perhaps at the other side's wish. Nothing is dialled, but
+    /// the program is told in time, and the session ends if no path is found.
+    pub fn handle_pathless(&mut self, now: Now, peer: PeerIx) {
+        if self.is_told_at_once(now, peer) {
+            return;
+        }
+        if !self.is_under_way(peer) {
+            let attempt = Attempt::new(now, &Ways::default());
+            self.under_way.insert(peer, attempt);
+            self.handle_met(now, peer);
+        }
+        self.note_wanted(now, peer);
     }
 
     /// Addresses that became known: new ones are dialled at once if an attempt is under way.
@@ -417,18 +420,26 @@ impl Attempts {
         }
     }
 
-    fn begin(&mut self, now: Now, peer: PeerIx, ways: &Ways) {
-        let mut attempt = Attempt {
-            begun: now.at,
-            candidates: Vec::new(),
-            calls: Calls::new(ways),
-            tries: 0,
-            is_link: false,
-            is_wanted: false,
-            is_met: false,
+    /// Whether the peer was unreachable just now: a program that asks is told so again.
+    fn is_told_at_once(&mut self, now: Now, peer: PeerIx) -> bool {
+        let negative = self.negative.get(&peer).map(|negative| negative.until);
+        let Some(until) = negative.filter(|until| *until > now.at) else {
+            return false;
         };
-        attempt.learn(&ways.paths);
-        self.under_way.insert(peer, attempt);
+        self.outputs.push_back(Output::Unreachable { peer, until });
+        true
+    }
+
+    fn note_wanted(&mut self, now: Now, peer: PeerIx) {
+        let at = now.at.after(UNREACHABLE_AFTER);
+        self.timers.set_earlier((peer, Step::Unreachable), at);
+        if let Some(attempt) = self.under_way.get_mut(&peer) {
+            attempt.is_wanted = true;
+        }
+    }
+
+    fn begin(&mut self, now: Now, peer: PeerIx, ways: &Ways) {
+        self.under_way.insert(peer, Attempt::new(now, ways));
         self.timers
             .set((peer, Step::End), now.at.after(FAILED_AFTER));
         self.try_again(peer);
@@ -512,6 +523,20 @@ impl Attempts {
 }
 
 impl Attempt {
+    fn new(now: Now, ways: &Ways) -> Self {
+        let mut attempt = Self {
+            begun: now.at,
+            candidates: Vec::new(),
+            calls: Calls::new(ways),
+            tries: 0,
+            is_link: false,
+            is_wanted: false,
+            is_met: false,
+        };
+        attempt.learn(&ways.paths);
+        attempt
+    }
+
     fn asks_beyond(&self) -> bool {
         self.is_wanted && self.tries > LINKS_TRY && !self.is_met
     }

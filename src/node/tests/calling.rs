@@ -4,6 +4,7 @@
 use super::*;
 use crate::{
     node::StreamEvent,
+    paths::distress::Cause,
     wire::{
         message::{Introduced, Ping, Pong},
         reaching::{Answer, Call, KnockAt, NotHere, Reaching},
@@ -325,6 +326,28 @@ fn a_session_by_hand_that_finds_no_path_ends() {
     let session = pair(&mut bo, ANNA);
     assert!(has_closed(&outputs, session));
     assert!(!bo.is_pathless(bo.ids.find(id(ANNA)).unwrap()));
+}
+
+#[test]
+fn a_program_that_waits_for_a_session_by_hand_is_told_though_the_other_side_opens_it_again_and_again() {
+    let town = Town::new();
+    let (mut bo, hand) = called(&town);
+    knock_by(&mut bo, 11, hand, ANNA);
+    stand_by(&mut bo, 12, hand);
+    let (session, cause) = (pair(&mut bo, ANNA), Cause::Gone);
+    bo.handle_input(at_ms(1_000), Input::Unheard { session, cause });
+    let mut told = None;
+    for ms in (1_100..=6_000).step_by(100) {
+        if ms % 1_500 == 0 {
+            stand_by(&mut bo, ms, hand);
+        }
+        bo.handle_input(at_ms(ms), Input::Tick);
+        let is_told = |output: &Output| matches!(output, Output::Unreachable { .. });
+        if drain(&mut bo).iter().any(is_told) {
+            told = told.or(Some(ms));
+        }
+    }
+    assert_eq!(told, Some(4_000), "3 s after it asked");
 }
 
 #[test]
