@@ -21,8 +21,14 @@ use crate::{
 const ADVERTS_MAX: usize = 1024;
 
 /// How often a change is advertised to a link that shows no sign of having it: a lost Advert would else wait for the
-/// digest round.
+/// digest round, or for another link that tells it.
 const TELLINGS: u8 = 2;
+
+/// The same where there are few other links, if any, that would tell it.
+const TELLINGS_OF_FEW: u8 = 4;
+
+/// Up to how many links are few.
+const FEW: usize = 4;
 
 /// Records a link has and we want: 64 Wants. The rest is found by the next round.
 const SOUGHT_MAX: usize = 4096;
@@ -127,8 +133,8 @@ impl Line {
         }
     }
 
-    /// Puts a change up for the next Advert, unless the link is known to have it.
-    pub(super) fn tell(&mut self, slot: Slot, version: Version) -> Room {
+    /// Puts a change up for the next Advert, unless the link is known to have it. It is one of so many.
+    pub(super) fn tell(&mut self, slot: Slot, version: Version, links: usize) -> Room {
         if self
             .sought
             .get(&slot)
@@ -139,7 +145,11 @@ impl Line {
         if self.adverts.len() >= ADVERTS_MAX && !self.adverts.contains_key(&slot) {
             return Room::Full;
         }
-        let left = TELLINGS;
+        let left = if links <= FEW {
+            TELLINGS_OF_FEW
+        } else {
+            TELLINGS
+        };
         self.adverts.insert(slot, Telling { version, left });
         Room::Taken
     }
@@ -244,6 +254,7 @@ impl Line {
                 .is_some_and(|sought| sought.asks >= ASKS_MAX)
             {
                 self.sought.remove(slot);
+                self.round.note_missed();
             }
         }
         late

@@ -348,6 +348,7 @@ impl Gossip {
             Spread::Calm => None,
         };
         let is_for_leaves = matches!(stored.kind, Kind::Revoke | Kind::Epoch);
+        let links = self.lines.len();
         for (peer, line) in &mut self.lines {
             if Some(*peer) == stored.from {
                 continue;
@@ -362,11 +363,11 @@ impl Gossip {
             if line.kind == LinkKind::Leaf {
                 continue;
             }
-            if line.tell(stored.slot, stored.version) == Room::Full {
+            if line.tell(stored.slot, stored.version, links) == Room::Full {
                 self.counters.overflowed += 1;
                 line.round.is_due_again = true;
                 self.timers
-                    .set_earlier((*peer, Wake::Round), self.now.after(ADVERT_EVERY));
+                    .set_earlier((*peer, Wake::Round), self.now.after(line.round.pause()));
             }
             plan_advert(&mut self.timers, self.now, *peer, line);
         }
@@ -401,6 +402,10 @@ impl Gossip {
             for slot in line.take_late(self.now) {
                 self.asked.remove(&slot);
             }
+            if line.round.is_due_again {
+                self.timers
+                    .set_earlier((peer, Wake::Round), self.now.after(line.round.pause()));
+            }
             self.settle(peer);
             self.wake_seekers();
         }
@@ -423,7 +428,6 @@ impl Gossip {
             return;
         }
         line.round.begin();
-        line.round.is_due_again = false;
         line.is_digest_due = true;
         let patience = line.round.patience();
         self.timers
@@ -442,6 +446,10 @@ impl Gossip {
             line.is_digest_due = true;
             self.timers
                 .set((peer, Wake::Retry), self.now.after(patience));
+        } else {
+            line.round.note_missed();
+            self.timers
+                .set_earlier((peer, Wake::Round), self.now.after(line.round.pause()));
         }
     }
 
@@ -482,7 +490,7 @@ impl Gossip {
         let is_due_again = line.round.is_due_again;
         self.timers.clear(&(peer, Wake::Retry));
         if is_due_again {
-            let soon = self.now.after(ADVERT_EVERY);
+            let soon = self.now.after(line.round.pause());
             self.timers.set((peer, Wake::Round), soon);
         } else {
             self.plan_round(peer);

@@ -27,6 +27,12 @@ const TRIES_MAX: u32 = 5;
 /// How long a round waits for the other side at first; doubles with every try.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 
+/// The pause before a round that is due again; doubles while something is missing after each.
+const AGAIN_FIRST: Duration = Duration::from_secs(2);
+
+/// How often it doubles: up to 8.5 min.
+const AGAIN_DOUBLED_MAX: u32 = 8;
+
 /// How long it waits after any progress: a big bucket takes its time under the budget.
 pub(super) const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -41,8 +47,10 @@ pub(super) struct Round {
     answers_since: Moment,
     /// Whether one round was ever through.
     pub(super) is_synced: bool,
-    /// A table was full: once this round is through another begins.
+    /// A table was full, or something did not come: once this round is through another begins.
     pub(super) is_due_again: bool,
+    /// After how many rounds in a row something was still missing.
+    missed: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -69,6 +77,20 @@ impl Round {
     pub(super) fn begin(&mut self) {
         self.state = State::Asked;
         self.tries = 0;
+        self.is_due_again = false;
+    }
+
+    /// Something that the link has did not come, however often it was asked for.
+    pub(super) fn note_missed(&mut self) {
+        if !std::mem::replace(&mut self.is_due_again, true) {
+            self.missed = self.missed.saturating_add(1);
+        }
+    }
+
+    /// How long to wait before a round that is due again: longer each time, since a link may have named what it does not
+    /// give.
+    pub(super) fn pause(&self) -> Duration {
+        AGAIN_FIRST * (1 << self.missed.saturating_sub(1).min(AGAIN_DOUBLED_MAX))
     }
 
     /// Whether a round is under way.
@@ -147,6 +169,9 @@ impl Round {
     pub(super) fn finish(&mut self) {
         self.state = State::Rest;
         self.is_synced = true;
+        if !self.is_due_again {
+            self.missed = 0;
+        }
     }
 }
 

@@ -527,6 +527,51 @@ fn a_record_is_asked_of_one_link_and_of_another_when_it_does_not_come() {
 }
 
 #[test]
+fn what_does_not_come_is_looked_for_again_in_seconds_and_what_nobody_tells_is_told_again() {
+    let mut world = World::new(2);
+    world.link(0, 1);
+    world.run_for(SECOND);
+    world.loss = 25;
+    for n in 0..50 {
+        world.publish(0, &lease(1, subject(n)), Spread::Calm);
+        world.run_for(SECOND);
+    }
+    world.run_for(60 * SECOND);
+    assert_eq!(world.held(), vec![50; 2]);
+}
+
+#[test]
+fn a_link_that_names_what_it_does_not_give_is_asked_ever_more_rarely() {
+    let (mut gossip, shop) = (Gossip::new([1; 32]), Shop::default());
+    let (kind, digest) = (LinkKind::Full, shop.digest16());
+    gossip.handle_linked(at(0), ix(1), Linked { kind, digest }, &shop);
+    let mut other = Shop::default();
+    other.take(&lease(1, [1; 32]));
+    let record = lease(1, [1; 32]);
+    gossip.handle_advert(at(1), ix(1), &advert(&record), &shop);
+    let mut digests = Vec::new();
+    while let Some(due) = gossip.poll_timeout().filter(|due| due.0 < 3_600 * SECOND) {
+        gossip.handle_timeout(at(due.0), &shop);
+        while let Some((_, message)) = gossip.poll_output() {
+            if matches!(message, Message::Digest(_)) {
+                digests.push(due.0 / SECOND);
+                let sums = other.sums();
+                gossip.handle_digest(at(due.0), ix(1), &Digest { sums }, &shop);
+                let slots = Slots {
+                    bucket: u64::from(record.slot().0[0] >> 2),
+                    part: 0,
+                    last: 0,
+                    entries: vec![(record.slot(), record.version())],
+                };
+                gossip.handle_slots(at(due.0), ix(1), &slots, &shop);
+            }
+        }
+    }
+    assert!(digests[0] < 30, "{digests:?}");
+    assert!((8..=16).contains(&digests.len()), "{digests:?}");
+}
+
+#[test]
 fn late_digests_do_not_answer_each_other_for_ever() {
     let mut world = World::new(2);
     world.latency = 4 * SECOND;

@@ -329,7 +329,8 @@ fn a_session_by_hand_that_finds_no_path_ends() {
 }
 
 #[test]
-fn a_program_that_waits_for_a_session_by_hand_is_told_though_the_other_side_opens_it_again_and_again() {
+fn a_program_that_waits_for_a_session_by_hand_is_told_though_the_other_side_opens_it_again_and_again()
+ {
     let town = Town::new();
     let (mut bo, hand) = called(&town);
     knock_by(&mut bo, 11, hand, ANNA);
