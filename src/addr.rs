@@ -73,12 +73,16 @@ impl Scope {
 /// The one port below 1024 at which a peer may be.
 const TLS: u16 = 443;
 
+/// Whether a peer may be at this port.
+pub fn is_peers_port(port: u16) -> bool {
+    port >= 1024 || port == TLS
+}
+
 impl Underlay {
     /// Whether it could be the socket of a peer elsewhere: nobody may be made to write to a machine's other services
     /// (review-security S10).
     pub fn may_be_peers(self) -> bool {
-        let port = self.0.port();
-        (port >= 1024 || port == TLS) && Scope::of(self.ip()) != Scope::Nobody
+        is_peers_port(self.0.port()) && Scope::of(self.ip()) != Scope::Nobody
     }
 
     /// Whether it means the same machine everywhere: no private, shared (RFC 6598), local or unspecified address.

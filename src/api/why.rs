@@ -221,6 +221,8 @@ pub enum WhyCause {
     Silence,
     /// The peer answers nobody.
     PeerOff,
+    /// It said good-bye: its agent or its machine was stopped.
+    Left,
     /// Nobody has wanted the peer.
     Unasked,
     /// The peer is out of the network.

@@ -1,6 +1,6 @@
 //! What may be typed (design §4).
 
-use std::{num::NonZeroU16, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use clap::{
     Args, Parser, Subcommand,
@@ -9,7 +9,7 @@ use clap::{
 
 use crate::{
     api::{PortSpec, Role},
-    config::TunName,
+    config::{Port, TunName},
 };
 
 /// Private networks between machines anywhere, without any server.
@@ -118,7 +118,7 @@ pub struct Daemon {
     pub tun: Option<TunName>,
     /// The UDP port, 443 or 1024 and above; busy is an error [default: 41820, or another if it is busy]
     #[arg(long, value_name = "N")]
-    pub port: Option<NonZeroU16>,
+    pub port: Option<Port>,
     /// Read the configuration and services.d, say whether they are good, and end
     #[arg(long)]
     pub check_config: bool,
@@ -132,7 +132,7 @@ pub struct Demo {
     #[command(subcommand)]
     pub verb: Option<DemoVerb>,
     /// How many machines [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", hide = true)]
     pub peers: Option<u32>,
     /// Keep the machines running at the end, to look around, until Ctrl-C or `demo stop`
     #[arg(long)]

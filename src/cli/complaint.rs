@@ -403,11 +403,11 @@ mod tests {
         ),
         (
             "daemon --port 99999",
-            "--port N cannot be \"99999\": that is too much: webmesh daemon --help",
+            "--port N cannot be \"99999\": port must be 443 or 1024 to 65535: peers write to no other: webmesh daemon --help",
         ),
         (
             "daemon --port 0",
-            "--port N cannot be \"0\": it is 1 or more: webmesh daemon --help",
+            "--port N cannot be \"0\": port must be 443 or 1024 to 65535: peers write to no other: webmesh daemon --help",
         ),
         (
             "ping -c 0 x",

@@ -43,20 +43,36 @@ use start_hint::Program;
 
 use crate::api::{ApiError, Code};
 
+/// Whose members may change what is theirs without root (design §4).
+const GROUP: &str = "webmesh";
+
 /// Reads this process's arguments.
 ///
 /// # Errors
 /// Help or version were asked for, or what was typed cannot be meant: it is said already, and this is the exit code.
 pub fn parse() -> Result<args::Cli, ExitCode> {
     let typed: Vec<String> = std::env::args().skip(1).collect();
+    let is_json = typed.iter().any(|word| word == "--json");
     let cli = args::Cli::try_parse().map_err(|error| match complaint(&error, &typed) {
         None => written(error.print().map_err(Unwritten::from)),
-        Some(complaint) => complain(&complaint),
+        Some(complaint) => refuse(&complaint, is_json && error.use_stderr()),
     })?;
     match meaningless(&cli) {
         None => Ok(cli),
         Some(complaint) => Err(complain(&complaint)),
     }
+}
+
+/// Says an error, with `--json` as the answer too.
+fn refuse(error: &ApiError, is_json: bool) -> ExitCode {
+    if is_json {
+        let json = serde_json::to_string(error).expect("an error is text and numbers");
+        let answer = Screen::of_this_process().document(&json);
+        if matches!(answer, Err(Unwritten::ReaderGone)) {
+            return ExitCode::from(error.exit);
+        }
+    }
+    complain(error)
 }
 
 /// Prints `webmesh: <message>: <remedy>` on stderr; the error's exit code.
@@ -100,13 +116,7 @@ pub fn run(cli: args::Cli) -> ExitCode {
         Err(conversation::End::ReaderGone) => ExitCode::SUCCESS,
         Err(conversation::End::Refused(error)) => {
             let error = as_typed(*error, &cli.verb, &Program::of_this_process());
-            if is_json {
-                let json = serde_json::to_string(&error).expect("an error is text and numbers");
-                if matches!(screen.document(&json), Err(Unwritten::ReaderGone)) {
-                    return ExitCode::from(error.exit);
-                }
-            }
-            complain(&error)
+            refuse(&error, is_json)
         }
     }
 }
@@ -147,7 +157,17 @@ fn as_typed(error: ApiError, verb: &args::Verb, program: &Program) -> ApiError {
             }
         })
         .collect();
-    let again = format!("sudo {} {}", program.name(), typed.join(" "));
+    let mut words = vec!["sudo".to_owned()];
+    // sudo hands no variables on.
+    if let Some(socket) = std::env::var("WEBMESH_SOCKET")
+        .ok()
+        .filter(|at| !at.is_empty())
+    {
+        words.push(format!("WEBMESH_SOCKET={}", quoted(&socket)));
+    }
+    words.push(program.name().to_owned());
+    words.extend(typed);
+    let again = words.join(" ");
     if error.code == Code::NeedsRoot {
         return error.remedy(again);
     }
@@ -156,9 +176,12 @@ fn as_typed(error: ApiError, verb: &args::Verb, program: &Program) -> ApiError {
             .ok()
             .flatten();
         let user = user.map_or_else(|| "$USER".to_owned(), |user| user.name);
-        return error.remedy(format!(
-            "{again}   (once, for no sudo: sudo usermod -aG webmesh {user})"
-        ));
+        // The packages make the group; without them there may be none.
+        let has_group = nix::unistd::Group::from_name(GROUP).is_ok_and(|group| group.is_some());
+        return error.remedy(match has_group {
+            true => format!("{again}   (once, for no sudo: sudo usermod -aG {GROUP} {user})"),
+            false => again,
+        });
     }
     error
 }

@@ -99,7 +99,7 @@ fn udp(udp: &Udp, port: u16) -> String {
         UdpState::Blocked => format!(
             "blocked, sessions stand on TLS alone: let UDP out from port {port} to any, and in to port {port} through this machine's firewall"
         ),
-        UdpState::Unknown => "no session over it stands now".to_owned(),
+        UdpState::Unknown => "nobody is heard over it now".to_owned(),
     }
 }
 

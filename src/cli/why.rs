@@ -198,6 +198,10 @@ fn unreached(name: &str, path: &WhyPath) -> String {
     if path.cause == WhyCause::Unasked {
         return "nobody has asked for it".to_owned();
     }
+    if path.cause == WhyCause::Left {
+        return "it said good-bye: its agent was stopped, or its machine".to_owned()
+            + &last_heard(path);
+    }
     if path.cause == WhyCause::Lost {
         return "it does not answer on the path it had, and another one is being looked for"
             .to_owned()

@@ -21,7 +21,7 @@ mod value;
 
 pub use definition::{Definition, Definitions};
 pub use source::Source;
-pub use value::{DnsMode, EntryPoint, LinkPattern, Mtu, Offload, Transport, TunName};
+pub use value::{DnsMode, EntryPoint, LinkPattern, Mtu, Offload, Port, Transport, TunName};
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/webmesh/config.toml";
@@ -64,7 +64,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Network {
     /// `port`: the UDP port. Default: [`DEFAULT_PORT`], or another if that is busy. When given, a busy one is an error.
-    pub port: Option<std::num::NonZeroU16>,
+    pub port: Option<Port>,
 }
 
 /// `[tun]`.
@@ -574,15 +574,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_without_the_words_of_programmers() {
         for (text, part) in [
-            ("[network]\nport = 0", "expected a number from 1 to 65535"),
+            ("[network]\nport = 0", "port must be 443 or 1024 to 65535"),
             (
                 "[network]\nport = 70000",
-                "expected a number from 1 to 65535",
+                "port must be 443 or 1024 to 65535",
             ),
-            (
-                "[network]\nport = \"x\"",
-                "expected a number from 1 to 65535",
-            ),
+            ("[network]\nport = 99", "port must be 443 or 1024 to 65535"),
+            ("[network]\nport = \"x\"", "expected a number"),
             ("[host]\nguard_local = \"docker0\"", "expected a list"),
             ("[host]\nguard = \"yes\"", "expected true or false"),
             ("[tun]\nname = 3", "expected a text in quotes"),

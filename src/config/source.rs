@@ -1,8 +1,8 @@
 //! Where the configuration comes from, so that it can be read again: the file, and what was typed over it.
 
-use std::{num::NonZeroU16, path::PathBuf};
+use std::path::PathBuf;
 
-use super::{Absence, Config, ConfigError, TunName};
+use super::{Absence, Config, ConfigError, Port, TunName};
 
 /// A file and the options of `webmesh daemon` that count more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Source {
     /// `--tun`.
     pub tun: Option<TunName>,
     /// `--port`.
-    pub port: Option<NonZeroU16>,
+    pub port: Option<Port>,
 }
 
 impl Source {
@@ -41,6 +41,10 @@ impl Source {
 mod tests {
     use super::*;
 
+    fn port(number: u32) -> Port {
+        number.try_into().unwrap()
+    }
+
     #[test]
     fn what_was_typed_counts_more_than_the_file() {
         let file = std::env::temp_dir().join(format!("webmesh-source-{}.toml", std::process::id()));
@@ -54,14 +58,14 @@ mod tests {
         let read = source.load().unwrap();
         assert_eq!(
             (read.tun.name.as_str(), read.network.port),
-            ("mesh", NonZeroU16::new(5000))
+            ("mesh", Some(port(5000)))
         );
         source.tun = Some("wm7".parse().unwrap());
-        source.port = NonZeroU16::new(6000);
+        source.port = Some(port(6000));
         let read = source.load().unwrap();
         assert_eq!(
             (read.tun.name.as_str(), read.network.port),
-            ("wm7", NonZeroU16::new(6000))
+            ("wm7", Some(port(6000)))
         );
         std::fs::remove_file(&source.file).unwrap();
     }

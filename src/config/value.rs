@@ -1,8 +1,10 @@
 //! Values with bounds.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, num::NonZeroU16, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::addr::is_peers_port;
 
 /// The name of a network device: what the kernel takes.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -18,6 +20,11 @@ pub struct LinkPattern(String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "u32")]
 pub struct Mtu(u16);
+
+/// The agent's UDP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "u32")]
+pub struct Port(NonZeroU16);
 
 /// What becomes of the host's own resolver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -70,6 +77,11 @@ pub struct BadEntryPoint;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a device's name has 1 to 15 letters, no space, no / and no :")]
 pub struct BadTunName;
+
+/// Peers write to no other, lest they be made to write to a machine's other services (review-security S10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("port must be 443 or 1024 to 65535: peers write to no other")]
+pub struct BadPort;
 
 /// Too small for IPv6, or larger than the agent's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,7 +168,7 @@ impl TryFrom<String> for EntryPoint {
     fn try_from(text: String) -> Result<Self, BadEntryPoint> {
         let (host, port) = text.rsplit_once(':').ok_or(BadEntryPoint)?;
         let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
-        let is_port = port.parse::<std::num::NonZeroU16>().is_ok();
+        let is_port = port.parse::<NonZeroU16>().is_ok();
         if host.is_empty() || !host.bytes().all(is_letter) || !is_port {
             return Err(BadEntryPoint);
         }
@@ -168,6 +180,33 @@ impl Mtu {
     /// In bytes.
     pub fn bytes(self) -> u16 {
         self.0
+    }
+}
+
+impl Port {
+    /// Its number.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<u32> for Port {
+    type Error = BadPort;
+
+    fn try_from(number: u32) -> Result<Self, BadPort> {
+        let number = u16::try_from(number).ok().and_then(NonZeroU16::new);
+        let port = number.filter(|number| is_peers_port(number.get()));
+        port.map(Self).ok_or(BadPort)
+    }
+}
+
+impl FromStr for Port {
+    type Err = BadPort;
+
+    fn from_str(text: &str) -> Result<Self, BadPort> {
+        text.parse::<u32>()
+            .map_err(|_no_number| BadPort)?
+            .try_into()
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn node_health(health: &Health, snapshot: &Snapshot) -> api::Health {
         Health::Revoked => api::Level::Info,
         Health::OneAdmin { .. }
         | Health::NoAdmin
+        | Health::NobodyReached { .. }
         | Health::NameLost { .. }
         | Health::Ipv4Lost
         | Health::ClockCorrected
@@ -66,6 +67,14 @@ fn in_words(health: &Health, snapshot: &Snapshot) -> (&'static str, String, &'st
             "no_admin",
             format!("{name} has no admin any more: nobody can be added"),
             "with the recovery code: sudo webmesh recover CODE",
+        ),
+        Health::NobodyReached { others } => (
+            "nobody_reached",
+            match others {
+                1 => format!("the other peer of {name} is not reached"),
+                _ => format!("none of the {others} other peers of {name} is reached"),
+            },
+            "webmesh netcheck tells what is known of the way out of here",
         ),
         Health::NameLost { name: given } => (
             "name_lost",

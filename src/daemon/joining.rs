@@ -500,12 +500,14 @@ impl Joining {
         if self.joiner.was_disbelieved() {
             return ApiError::grant_unproven(&self.token.name);
         }
-        let is_on = self.ground.dht.is_on();
+        let has_way_out = monitor::default_route_addresses(self.ground.port, None)
+            .is_ok_and(|addresses| !addresses.is_empty());
         let tried = Tried {
             ways: self.ways(),
-            here: match is_on {
-                true => Some(here(self.joiner.seen(), &self.ground.dht.state())),
-                false => unfindable(&self.token.hints),
+            here: match (has_way_out, self.ground.dht.is_on()) {
+                (false, _) => Some("This machine has no default route: is it online?".to_owned()),
+                (true, true) => Some(here(self.joiner.seen(), &self.ground.dht.state())),
+                (true, false) => unfindable(&self.token.hints),
             },
         };
         ApiError::issuer_silent(&self.token.name, PATIENCE.as_secs(), &tried, until, now)

@@ -71,7 +71,7 @@ pub use self::{
 };
 use crate::{
     config::{Config, Source},
-    platform::service_manager,
+    platform::{credentials, service_manager},
 };
 
 /// What an agent starts with.
@@ -176,5 +176,10 @@ fn prepare(options: Options, state_dir: StateDir) -> anyhow::Result<EventLoop> {
     let event_loop = EventLoop::new(agent, calls, server)?;
     notify::ready();
     tracing::info!(socket = %options.socket.display(), "Agent runs");
+    if !credentials::may_configure_networks() {
+        tracing::warn!(
+            "No network can be brought up here: run the agent as root or give it CAP_NET_ADMIN"
+        );
+    }
     Ok(event_loop)
 }

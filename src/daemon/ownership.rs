@@ -30,6 +30,14 @@ fn give(folder: &Path, path: &Path) -> io::Result<()> {
     lchown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
+/// What else may help who is not root.
+pub(super) fn or_as_root() -> &'static str {
+    match credentials::own_uid() {
+        0 => "",
+        _ => ", or run as root",
+    }
+}
+
 /// Whether what went wrong is that a file belongs to somebody else.
 pub(super) fn is_closed(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());

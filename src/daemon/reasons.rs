@@ -249,6 +249,7 @@ fn cause(cause: Cause) -> WhyCause {
         Cause::Meeting => WhyCause::Meeting,
         Cause::Calling => WhyCause::Calling,
         Cause::Silence => WhyCause::Silence,
+        Cause::Left => WhyCause::Left,
         Cause::PeerOff => WhyCause::PeerOff,
         Cause::Unasked => WhyCause::Unasked,
         Cause::Revoked => WhyCause::Revoked,

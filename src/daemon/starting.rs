@@ -1,7 +1,7 @@
 //! A network comes up: sockets, node, device, resolver, data thread, in this order; on any failure nothing is left.
 //! Sockets and device are those of the run before, where the service manager kept them and they fit.
 
-use std::{num::NonZeroU16, os::fd::AsFd as _, sync::Arc, time::Duration};
+use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 
@@ -22,7 +22,7 @@ use super::{
     supervisor::{self, Supervisor},
 };
 use crate::{
-    config::{Config, DEFAULT_PORT, Offload, Transport},
+    config::{Config, DEFAULT_PORT, Offload, Port, Transport},
     datapath::command::Command,
     ids::{Boot, NetworkId},
     keys::{NodeKey, TunnelKey},
@@ -136,11 +136,8 @@ pub(super) fn try_port(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn take_port(
-    asked: Option<NonZeroU16>,
-    had: Option<udp::Pair>,
-) -> Result<udp::Pair, udp::BindError> {
-    let wished = asked.map_or(DEFAULT_PORT, NonZeroU16::get);
+fn take_port(asked: Option<Port>, had: Option<udp::Pair>) -> Result<udp::Pair, udp::BindError> {
+    let wished = asked.map_or(DEFAULT_PORT, Port::get);
     match had {
         Some(had) if had.port().is_ok_and(|port| port == wished) => Ok(had),
         // The default port was busy in the run before; it may be free now.

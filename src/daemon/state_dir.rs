@@ -42,7 +42,7 @@ pub struct StateDir {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStateDirError {
     /// It cannot be made or its rights cannot be set.
-    #[error("cannot use the state directory {0}: give another with --state-dir, or run as root")]
+    #[error("cannot use the state directory {0}: give another with --state-dir{root}", root = ownership::or_as_root())]
     Unusable(PathBuf, #[source] io::Error),
     /// Everybody may write there: it is no folder for keys, and not this agent's to close.
     #[error("everybody may write in {0}: give the agent a folder of its own with --state-dir")]

@@ -1,6 +1,6 @@
 //! What the node and the shell know, as the API tells it. Conversion only: nothing is decided here.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{
     dht::DhtState,
@@ -13,7 +13,7 @@ use super::{
 use crate::{
     addr::{Path, Underlay},
     api,
-    config::{Config, DEFAULT_PORT, DnsMode},
+    config::{Config, DEFAULT_PORT, DnsMode, Port},
     datapath::offloads::Why,
     host_dns,
     ids::NodeId,
@@ -90,7 +90,7 @@ impl Published {
         status.network = Some(network(snapshot));
         status.own = Some(own(
             &snapshot.own,
-            config.network.port.map_or(DEFAULT_PORT, NonZeroU16::get),
+            config.network.port.map_or(DEFAULT_PORT, Port::get),
         ));
         status.dns.domain = Some(snapshot.domain.clone());
         status.peers = snapshot.peers.iter().map(unmet).collect();

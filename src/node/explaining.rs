@@ -275,6 +275,8 @@ impl Node {
         let flags = self.members.peer(node).map_or(0, |record| record.flags);
         let search = if dossier.has_answered(now.at) {
             Search::Answered
+        } else if self.registry.lease(node).is_some_and(|lease| lease.left) {
+            Search::Left
         } else if dossier.dialled.is_empty() && dossier.called.is_empty() {
             Search::None
         } else if self.may_be_known(dossier) {

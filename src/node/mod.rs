@@ -230,6 +230,8 @@ pub struct Node {
     /// No lease of anybody else is in force.
     is_lonely: bool,
     is_cut_off: bool,
+    /// Since when no session that carries data has stood; none: one does.
+    alone_since: Option<Moment>,
     counters: Counters,
 }
 
@@ -387,6 +389,7 @@ impl Node {
             streaming: streaming::Streaming::default(),
             is_lonely: false,
             is_cut_off: false,
+            alone_since: Some(now.at),
             counters: Counters::default(),
             settings,
         };

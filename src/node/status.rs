@@ -176,6 +176,11 @@ pub enum Health {
     },
     /// Every admin there was is revoked.
     NoAdmin,
+    /// Others are there by what they said last, and for a while no session with anybody has stood.
+    NobodyReached {
+        /// How many others.
+        others: usize,
+    },
     /// Another peer holds this machine's name.
     NameLost {
         /// What this machine is called instead.
@@ -225,6 +230,9 @@ pub enum Whois {
     /// The resolver.
     Resolver,
 }
+
+/// How long nobody was reached before that is worth a warning: a start or a change of networks takes seconds.
+const ALONE_FOR: Duration = Duration::from_secs(10);
 
 /// A certificate with fewer days than this is worth a warning.
 const ENDING_S: u64 = 14 * 24 * 3600;
@@ -432,6 +440,9 @@ impl Node {
         if admins.is_empty() {
             health.push(Health::NoAdmin);
         }
+        if let Some(others) = self.out_of_reach(now) {
+            health.push(Health::NobodyReached { others });
+        }
         if self.members.has_lost_name(self.me) {
             health.push(Health::NameLost {
                 name: self.name_of(self.me),
@@ -463,6 +474,18 @@ impl Node {
             }
         }
         health
+    }
+
+    /// How many others are said to be there, if none of them is reached: that is no accident of theirs.
+    fn out_of_reach(&self, now: Now) -> Option<usize> {
+        let since = self.alone_since?;
+        if now.at.since(since) < ALONE_FOR {
+            return None;
+        }
+        let mesh_s = self.mesh_s(now);
+        let others = self.members.nodes().map(|(node, _)| node);
+        let there = others.filter(|node| *node != self.me && self.registry.in_force(*node, mesh_s));
+        Some(there.count()).filter(|others| *others > 0)
     }
 
     /// What the node wants to be woken for, the earliest first: for people who look for faults.

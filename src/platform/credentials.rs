@@ -53,6 +53,15 @@ impl Caller {
     }
 }
 
+/// Whether this process has CAP_NET_ADMIN, as /proc tells; without /proc it is presumed.
+pub fn may_configure_networks() -> bool {
+    const CAP_NET_ADMIN: u64 = 1 << 12;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let bits = effective.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    bits.is_none_or(|bits| bits & CAP_NET_ADMIN != 0)
+}
+
 /// The user called `name` and its first group, if there is one.
 pub fn user_named(name: &str) -> Option<(u32, u32)> {
     let user = User::from_name(name).ok()??;

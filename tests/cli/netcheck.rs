@@ -107,7 +107,7 @@ seen as         nobody has said
 NAT             not known: that takes two peers in different places
 port mapping    the router is being asked
 from outside    nobody has come in unasked
-UDP             no session over it stands now
+UDP             nobody is heard over it now
 LAN             this machine is in none
 DHT             off: the configuration names no rendezvous.dht_bootstrap
 others are told none

@@ -474,6 +474,16 @@ nas is not reached: it answers at none of its addresses, and vps, anna have no s
 Would help: nas switched on and online. There: systemctl status webmesh
 ";
     assert_eq!(said(&of("nas", path)), (golden.to_owned(), 1));
+    let left = WhyPath {
+        addresses: vec![],
+        last_heard_s: Some(240.0),
+        ..unreached(WhyCause::Left, WhyRemedy::PeerOn)
+    };
+    let golden = "\
+nas is not reached: it said good-bye: its agent was stopped, or its machine. Last heard 4 min ago.
+Would help: nas switched on and online. There: systemctl status webmesh
+";
+    assert_eq!(text(&of("nas", left)), golden);
     let unknown = WhyPath {
         addresses: vec![],
         last_heard_s: None,

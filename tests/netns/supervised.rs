@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::harness::{Net, Peer, program, text, within};
 
-/// What no transfer may stand still longer over a restart. The issue asks for 1 s; this machine may be busy.
+/// What no transfer may stand still longer over a restart, while another lab shares the machine. `upgrading` among the tests
+/// of the packages holds a real upgrade to the 1 s that the issue asks for.
 const STALL: Duration = Duration::from_secs(3);
 
 /// The service manager of one machine's agent.
@@ -94,14 +95,16 @@ fn device_label(peer: &Peer) -> String {
     format!("2.tun.{}", id.get(..16).unwrap())
 }
 
-/// What is the same device, with the same sockets: the number of the one, the inodes of the others.
-fn ground(peer: &Peer) -> (String, Vec<String>) {
+/// What is the same device, with the same sockets and the same guard: the number of the one, the inodes of the others, the
+/// kernel's handle of the table.
+fn ground(peer: &Peer) -> (String, Vec<String>, String) {
     let device = peer.sh("ip -o link show wm0 | cut -d: -f1");
     let sockets = peer.sh("ss -Hlune 'sport = :41820'");
     let inodes = sockets
         .split_whitespace()
         .filter(|word| word.starts_with("ino:"));
-    (device, inodes.map(str::to_owned).collect())
+    let guard = peer.sh("nft -a list tables | grep webmesh-");
+    (device, inodes.map(str::to_owned).collect(), guard)
 }
 
 fn two() -> Net {
@@ -275,7 +278,8 @@ fn what_is_stored_and_does_not_fit_is_closed_and_made_anew() {
 fn down_and_leave_take_what_is_kept_out_of_the_store() {
     let mut net = two();
     let anna = net.peer_mut("anna");
-    let labels = [device_label(anna), "2.udp4".to_owned(), "2.udp6".to_owned()];
+    let others = ["2.udp4", "2.udp6", "2.guard"].map(str::to_owned);
+    let labels = [&[device_label(anna)][..], &others].concat();
     let mut manager = Manager::of(anna, &[]);
     for [verb, back] in [
         [&["down"][..], &["up"]],

@@ -82,32 +82,37 @@ const PLAIN: Way = Way {
 };
 
 #[test]
+#[ignore = "five roots with other resolvers; tests/run --full"]
 fn network_manager_s_dnsmasq_is_told() {
     is_told(&NETWORK_MANAGER);
 }
 
 #[test]
+#[ignore = "five roots with other resolvers; tests/run --full"]
 fn a_dnsmasq_that_openresolv_feeds_is_told() {
     is_told(&OPENRESOLV);
 }
 
 #[test]
+#[ignore = "five roots with other resolvers; tests/run --full"]
 fn a_dnsmasq_beside_resolvconf_is_told() {
     is_told(&RESOLVCONF_DNSMASQ);
 }
 
 #[test]
+#[ignore = "five roots with other resolvers; tests/run --full"]
 fn plain_resolvconf_is_left_alone_until_takeover() {
     is_taken_over(&RESOLVCONF);
 }
 
 #[test]
+#[ignore = "five roots with other resolvers; tests/run --full"]
 fn a_file_by_hand_is_left_alone_until_takeover() {
     is_taken_over(&PLAIN);
 }
 
 fn is_told(way: &Way) {
-    let Some(lab) = Lab::of(way) else { return };
+    let lab = Lab::of(way);
     assert_eq!(status(&lab.home.bo)["dns"]["backend"], way.backend.unwrap());
     lab.assert_names_work();
     assert_eq!(lab.to_us.outside_names(), 0, "other names are never ours");
@@ -116,7 +121,7 @@ fn is_told(way: &Way) {
 }
 
 fn is_taken_over(way: &Way) {
-    let Some(lab) = Lab::of(way) else { return };
+    let lab = Lab::of(way);
     let bo = &lab.home.bo;
     let line = "names do not resolve here yet: sudo apt install systemd-resolved (it takes over /etc/resolv.conf), or: sudo webmesh dns takeover";
     let said = bo.sh("webmesh status");
@@ -171,9 +176,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// None where only a sample is run.
-    fn of(way: &Way) -> Option<Self> {
-        std::env::var_os("WEBMESH_FULL")?;
+    fn of(way: &Way) -> Self {
         let home = Home::booted_with(way.kind, way.prepare);
         let upstream = Upstream::serve(&home.lan);
         for machine in [&home.anna, &home.bo] {
@@ -194,7 +197,7 @@ impl Lab {
         home.form();
         home.anna
             .sh("webmesh service add web --port 80 --target 127.0.0.1:8080");
-        Some(Self {
+        Self {
             before,
             names_files,
             leaving,
@@ -202,7 +205,7 @@ impl Lab {
             _web: web,
             _upstream: upstream,
             home,
-        })
+        }
     }
 
     fn assert_names_work(&self) {

@@ -47,6 +47,7 @@ use self::listener::Listener;
 use super::{
     calls::Caller,
     event_loop::Look,
+    ownership,
     tasks::{self, Task},
 };
 use crate::{
@@ -129,8 +130,9 @@ pub(super) fn serve(socket: &Path, control: Control) -> anyhow::Result<Server> {
     );
     let listener = listen(socket).with_context(|| {
         format!(
-            "cannot listen at {}: give another place with --socket, or run as root",
-            socket.display()
+            "cannot listen at {}: give another place with --socket{}",
+            socket.display(),
+            ownership::or_as_root()
         )
     })?;
     let task = tasks::spawn("api", http::serve(Listener::new(listener), control));

@@ -1,6 +1,6 @@
 //! `webmesh netcheck`: what is known of the way between this machine and the world.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::Control;
 use crate::{
@@ -20,6 +20,9 @@ use crate::{
     platform::clock,
     time::Now,
 };
+
+/// A link that stands is heard within this time, at the latest by its answer to a Ping (design §8).
+const HEARD_WITHIN: Duration = Duration::from_secs(25);
 
 pub(super) async fn answer(
     control: &Control,
@@ -56,7 +59,7 @@ fn netcheck(agent: &mut Agent) -> Result<NetcheckReply, ApiError> {
             .iter()
             .map(ToString::to_string)
             .collect(),
-        udp: udp(&status),
+        udp: udp(now, &status),
         port_mapping: port_mapping(&network.facts.mapping),
         lan: Lan {
             on: has_lan,
@@ -68,13 +71,15 @@ fn netcheck(agent: &mut Agent) -> Result<NetcheckReply, ApiError> {
     })
 }
 
-fn udp(status: &Snapshot) -> Udp {
+fn udp(now: Now, status: &Snapshot) -> Udp {
+    // One that is out of reach stands until that is noticed.
+    let is_heard = |peer: &&PeerView| {
+        let heard = peer.heard.map(|heard| now.at.since(heard));
+        peer.state == PeerState::Up && heard.is_some_and(|ago| ago < HEARD_WITHIN)
+    };
     let over_udp = |peer: &&PeerView| {
-        let is_direct = peer
-            .endpoint
-            .and_then(|endpoint| endpoint.direct())
-            .is_some();
-        peer.state == PeerState::Up && is_direct
+        let direct = peer.endpoint.and_then(|endpoint| endpoint.direct());
+        direct.is_some() && is_heard(peer)
     };
     let sessions = status.peers.iter().filter(over_udp).count();
     let is_stream = |endpoint| matches!(endpoint, Some(Path::Stream(_)));

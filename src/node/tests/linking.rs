@@ -1,6 +1,7 @@
 //! Whom this machine seeks a link with.
 
 use super::*;
+use crate::node::status::Health;
 
 const HOME: u8 = 40;
 const OTHER_HOME: u8 = 41;
@@ -64,4 +65,27 @@ fn who_speaks_with_a_home_leaves_those_alone_that_have_left() {
     // It answers nothing, so that after 18 s it is not spoken with any more.
     let seconds = dialled(&mut anna, HOME);
     assert!(seconds[0] > 18 + 9, "{seconds:?}");
+}
+
+#[test]
+fn who_reaches_nobody_that_should_be_there_is_told_after_ten_seconds() {
+    let town = Town::new();
+    let mut records = town.people(&[ANNA]);
+    records.extend(town.home(HOME, false));
+    records.extend(town.home(OTHER_HOME, true));
+    let mut anna = town.node(ANNA, records);
+    let mut told = |ms| {
+        anna.handle_input(at_ms(ms), Input::Tick);
+        drain(&mut anna);
+        let health = anna.status(at_ms(ms)).health;
+        health.contains(&Health::NobodyReached { others: 1 })
+    };
+    assert_eq!([told(9_000), told(11_000)], [false, true]);
+    meet(&mut anna, at_ms(12_000), HOME);
+    assert!(
+        !anna
+            .status(at_ms(30_000))
+            .health
+            .contains(&Health::NobodyReached { others: 1 })
+    );
 }

@@ -67,6 +67,8 @@ pub enum Cause {
     Calling,
     /// Nobody at all was heard of late: it may be this machine that is cut off.
     Silence,
+    /// The peer has said good-bye.
+    Left,
     /// The peer answers nobody.
     PeerOff,
     /// Nobody wanted the peer, so no session stands.
@@ -160,6 +162,8 @@ pub struct There {
 pub enum Search {
     /// Nobody did.
     None,
+    /// It said good-bye, and has not answered since.
+    Left,
     /// It does not answer by the path that stood, and nothing came of others yet.
     Begun,
     /// It did not answer.
@@ -359,6 +363,8 @@ impl Facts {
             Cause::Offline
         } else if there.search == Search::Answered {
             Cause::NoRelay
+        } else if there.search == Search::Left {
+            Cause::Left
         } else if there.search == Search::None {
             Cause::Unasked
         } else if here.sessions == 0 && !here.versions.meets(there.versions) {
@@ -401,7 +407,7 @@ impl Facts {
             Cause::Silence => Some(Remedy::EitherOn),
             Cause::Offline => Some(Remedy::Online),
             Cause::NoRelay => Some(Remedy::Relay),
-            Cause::PeerOff => Some(Remedy::PeerOn),
+            Cause::Left | Cause::PeerOff => Some(Remedy::PeerOn),
             Cause::Revoked => None,
         }
     }

@@ -196,6 +196,9 @@ fn a_peer_that_is_not_reached_is_off_unless_the_facts_say_otherwise() {
         ..relayed()
     };
     assert_eq!(verdict(&off), (Cause::PeerOff, Some(Remedy::PeerOn)));
+    let mut left = off.clone();
+    left.there.search = Search::Left;
+    assert_eq!(verdict(&left), (Cause::Left, Some(Remedy::PeerOn)));
     let mut unasked = off.clone();
     unasked.there.search = Search::None;
     assert_eq!(verdict(&unasked), (Cause::Unasked, None));
