@@ -205,6 +205,13 @@ impl Agent {
         Ok(command)
     }
 
+    /// What this program itself does there for the demo: the words after `webmesh demo hold` are the caller's.
+    pub(super) fn hold(&self) -> io::Result<Command> {
+        let mut command = self.command(&self.program)?;
+        command.args(["demo", "hold"]);
+        Ok(command)
+    }
+
     fn log_file(&self) -> PathBuf {
         self.machine.directory.join("agent.log")
     }

@@ -11,7 +11,8 @@
 //! | `lab` | machines, routers, cables; the namespace tests build theirs with it |
 //! | `world` | the processes that hold the namespaces, driven by `order`s |
 //! | `capture`, `snapshot` | what was seen on a wire, what a host looks like |
-//! | `stand_in` | plain sockets where `curl` or `python3` are missing |
+//! | `speed` | how fast one machine sends to another |
+//! | `stand_in` | plain sockets where `curl`, `python3` or `iperf3` are missing |
 //! | `kept` | `--keep`, `demo shell`, `demo stop` |
 #![expect(
     clippy::disallowed_methods,
@@ -24,12 +25,13 @@ mod kept;
 pub mod lab;
 pub mod order;
 pub mod snapshot;
+mod speed;
 mod stage;
 mod stand_in;
 mod steps;
 mod world;
 
-use std::{io, path::Path, process::ExitCode};
+use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use lab::{Lab, LabError};
 use stage::{Broken, Stage};
@@ -136,6 +138,17 @@ pub fn hold(words: &[String]) -> ExitCode {
         ["fetch", url, file, rate] => {
             let rate = rate.parse().map_err(io::Error::other);
             rate.and_then(|rate| stand_in::fetch(url, Path::new(file), rate))
+        }
+        ["sink", port] => port
+            .parse()
+            .map_err(io::Error::other)
+            .and_then(stand_in::sink),
+        ["pour", host, port, seconds] => {
+            let numbers = port.parse().and_then(|port| Ok((port, seconds.parse()?)));
+            let numbers = numbers.map_err(|error: std::num::ParseIntError| io::Error::other(error));
+            numbers.and_then(|(port, seconds)| {
+                stand_in::pour(host, port, Duration::from_secs(seconds))
+            })
         }
         ["await-port", port] => port
             .parse()

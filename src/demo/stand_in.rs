@@ -1,11 +1,11 @@
-//! A web server and a client by plain sockets, for machines without `python3` or `curl`; and small waits.
+//! A web server, a client and a stream by plain sockets, for machines without `python3`, `curl` or `iperf3`; and small waits.
 //!
 //! Knows as much HTTP as the demo needs. Refuses to be used where the real programs are found; the demo says so.
 
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Ipv6Addr, Shutdown, TcpListener, TcpStream},
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -88,6 +88,33 @@ pub(super) fn fetch(url: &str, output: &Path, rate: u64) -> io::Result<()> {
         thread::sleep(due.saturating_sub(began.elapsed()));
     }
     write!(io::stderr(), "{:.6}", first_byte.as_secs_f64())
+}
+
+/// Takes one TCP stream on `port` to its end, and prints at how many bits a second it came.
+pub(super) fn sink(port: u16) -> io::Result<()> {
+    // Dual stack: the mesh may be met by either family.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))?;
+    let (mut stream, _) = listener.accept()?;
+    let (began, mut chunk, mut bytes) = (Instant::now(), vec![0; 1 << 20], 0_u64);
+    loop {
+        match stream.read(&mut chunk)? {
+            0 => break,
+            length => bytes += u64::try_from(length).map_err(io::Error::other)?,
+        }
+    }
+    let micros = u64::try_from(began.elapsed().as_micros()).map_err(io::Error::other)?;
+    let bits = bytes.saturating_mul(8_000_000) / micros.max(1);
+    writeln!(io::stdout(), "{bits}")
+}
+
+/// Sends zeros to a [`sink`] for so long.
+pub(super) fn pour(host: &str, port: u16, lasts: Duration) -> io::Result<()> {
+    let mut stream = TcpStream::connect((host, port))?;
+    let (began, chunk) = (Instant::now(), vec![0; 1 << 20]);
+    while began.elapsed() < lasts {
+        stream.write_all(&chunk)?;
+    }
+    stream.shutdown(Shutdown::Write)
 }
 
 /// Waits until a TCP listener on `port` is there; design §13 wants events, and the kernel has none for this.

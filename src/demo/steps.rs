@@ -18,6 +18,7 @@ use super::{
     lab::{Lab, LabError},
     order::NatKind,
     snapshot::Snapshot,
+    speed::Tool,
     stage::{Broken, Said, Stage, seconds},
     stand_in,
 };
@@ -30,6 +31,9 @@ const DOWNLOAD_BYTES: usize = 32 << 20;
 
 /// Bytes a second, slow enough for a crash in the middle, far below what the tunnel carries.
 const DOWNLOAD_RATE: u64 = 16 << 20;
+
+/// Where vps is on the internet of the demo.
+const VPS: &str = "203.0.113.10";
 
 /// The agents' port, unless the configuration names another.
 const PORT: u16 = 41820;
@@ -54,6 +58,7 @@ pub(super) struct Play<'a> {
 struct Programs {
     curl: bool,
     python: bool,
+    speed: Tool,
 }
 
 impl<'a> Play<'a> {
@@ -62,7 +67,7 @@ impl<'a> Play<'a> {
         let host = Snapshot::take()?;
         let began = Instant::now();
         let mut machines = build(lab).map_err(|error| io::Error::other(error.to_string()))?;
-        let idle = snapshot_of(&machines[2], lab)?;
+        let idle = snapshot_of(&machines[2])?;
         let [vps, anna, bo] = &mut machines;
         for agent in [vps, anna, bo] {
             agent.start()?;
@@ -72,12 +77,16 @@ impl<'a> Play<'a> {
         let programs = Programs {
             curl: stand_in::find("curl").is_some(),
             python: stand_in::find("python3").is_some(),
+            speed: Tool::found(),
         };
         if !programs.curl {
             stage.say("   curl is not installed here: plain sockets take its place.");
         }
         if !programs.python {
             stage.say("   python3 is not installed here: plain sockets take its place.");
+        }
+        if programs.speed == Tool::PlainSockets {
+            stage.say("   iperf3 is not installed here: plain sockets take its place.");
         }
         Ok(Self {
             lab,
@@ -98,6 +107,7 @@ impl<'a> Play<'a> {
         self.publish()?;
         self.look_on_the_wire()?;
         self.crash_in_a_download()?;
+        self.pour()?;
         Ok(self.stage.held())
     }
 
@@ -289,7 +299,7 @@ impl<'a> Play<'a> {
 
         let crashed = Instant::now();
         self.bo.kill()?;
-        let left = snapshot_of(&self.bo, self.lab)?;
+        let left = snapshot_of(&self.bo)?;
         self.bo.start()?;
         let wait = ["wait", "--peer", "anna", "--timeout", "10s"];
         Said::of(|| self.bo.webmesh(&wait))?
@@ -328,6 +338,21 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
+    /// One stream through the tunnel, and one from the same machine past it.
+    fn pour(&mut self) -> Result<(), Broken> {
+        let tool = self.programs.speed;
+        let mesh = tool.measure(&self.anna, &self.bo, "bo.demo.internal")?;
+        let bare = tool.measure(&self.anna, &self.vps, VPS)?;
+        self.stage.say(&format!(
+            "10 {tool} anna → bo: {mesh} Gbit/s (the bare link here: {bare})"
+        ));
+        if !mesh.is_something() {
+            return Err(Broken::step("a stream through the tunnel", mesh));
+        }
+        self.stage.hold();
+        Ok(())
+    }
+
     /// What step 8 could compare: the host's nf_tables are for root's eyes.
     fn compared(&self) -> &'static str {
         match self.host.tables {
@@ -345,10 +370,8 @@ impl<'a> Play<'a> {
                 .arg("8080");
             command
         } else {
-            let mut command = self.anna.command(self.lab.program())?;
-            command
-                .args(["demo", "hold", "serve", "127.0.0.1:8080"])
-                .arg(pages);
+            let mut command = self.anna.hold()?;
+            command.args(["serve", "127.0.0.1:8080"]).arg(pages);
             command
         };
         Ok(command
@@ -358,8 +381,8 @@ impl<'a> Play<'a> {
     }
 
     fn await_port(&self, port: &str) -> Result<(), Broken> {
-        let mut command = self.anna.command(self.lab.program())?;
-        Said::of(|| command.args(["demo", "hold", "await-port", port]).output())?
+        let mut command = self.anna.hold()?;
+        Said::of(|| command.args(["await-port", port]).output())?
             .success("a listening web server")?;
         Ok(())
     }
@@ -378,11 +401,8 @@ impl<'a> Play<'a> {
             }
             command.arg(url);
         } else {
-            command = self.bo.command(self.lab.program())?;
-            command
-                .args(["demo", "hold", "fetch", url])
-                .arg(file)
-                .arg(rate.to_string());
+            command = self.bo.hold()?;
+            command.args(["fetch", url]).arg(file).arg(rate.to_string());
         }
         Ok(command)
     }
@@ -400,7 +420,7 @@ impl Drop for Play<'_> {
 
 /// The picture of the transcript. Both homes have the same LAN prefix and the same LAN address, as homes do.
 fn build(lab: &Lab) -> Result<[Agent; 3], LabError> {
-    let vps = lab.public("vps", &["203.0.113.10/24"])?;
+    let vps = lab.public("vps", &[&format!("{VPS}/24")])?;
     let mut homes = Vec::new();
     for (name, router, public) in [
         ("anna", "router-anna", "203.0.113.5/24"),
@@ -415,10 +435,9 @@ fn build(lab: &Lab) -> Result<[Agent; 3], LabError> {
 
 /// How a machine looks, but for `/etc`: there the demo itself has written whom to ask for names, and the rest is the
 /// host's.
-fn snapshot_of(agent: &Agent, lab: &Lab) -> Result<Snapshot, Broken> {
-    let mut command = agent.command(lab.program())?;
-    let said = Said::of(|| command.args(["demo", "hold", "snapshot"]).output())?
-        .success("a look at a machine")?;
+fn snapshot_of(agent: &Agent) -> Result<Snapshot, Broken> {
+    let mut command = agent.hold()?;
+    let said = Said::of(|| command.arg("snapshot").output())?.success("a look at a machine")?;
     let mut taken: Snapshot = serde_json::from_str(&said.stdout).map_err(io::Error::from)?;
     taken.etc = (0, 0);
     Ok(taken)

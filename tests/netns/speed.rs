@@ -260,11 +260,9 @@ const PAIRS: [Row; 5] = [
     [["off", "off", "off"], ["auto", "off", "off"]],
 ];
 
-/// One of them, and all under `--full`.
 #[test]
 fn what_goes_through_is_what_was_sent_whatever_the_other_end_leaves_to_its_kernel() {
-    let rows = usize::try_from(sample(1, 5)).unwrap();
-    PAIRS[..rows].iter().for_each(|row| goes_through(*row));
+    PAIRS.iter().for_each(|row| goes_through(*row));
 }
 
 #[test]
