@@ -283,7 +283,6 @@ fn in_our_words(why: &str) -> String {
         "invalid digit found in string" | "cannot parse integer from empty string" => {
             "that is no number".to_owned()
         }
-        "number would be zero for non-zero type" => "it is 1 or more".to_owned(),
         other => other.to_owned(),
     }
 }

@@ -316,12 +316,8 @@ impl Config {
 
 /// What the reader of TOML says, without the words of programmers, and without the section that is for tests alone.
 fn plain(message: &str) -> String {
-    const WORDS: [(&str, &str); 8] = [
-        (
-            "expected a nonzero u16",
-            "expected a number from 1 to 65535",
-        ),
-        ("expected u16", "expected a number from 1 to 65535"),
+    const WORDS: [(&str, &str); 7] = [
+        ("expected a nonzero u32", "expected a number, 1 or more"),
         ("expected u32", "expected a number, 0 or more"),
         (
             "expected a sequence",

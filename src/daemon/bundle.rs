@@ -77,11 +77,10 @@ pub(super) fn gather(from_agent: FromAgent) -> Vec<BundlePart> {
     all.extend(parts);
     all.push(host());
     all.push(files(&state_dir));
-    all.extend(
-        telemetry::last_lines()
-            .into_iter()
-            .map(|line| part("log", json!({"line": line}))),
-    );
+    let log = telemetry::last_lines();
+    log.iter().for_each(|line| veil.hide_named(line));
+    let lines = log.into_iter();
+    all.extend(lines.map(|line| part("log", json!({"line": line}))));
     for part in &mut all {
         veil.fields(&mut part.facts);
     }

@@ -70,11 +70,11 @@ fn in_words(health: &Health, snapshot: &Snapshot) -> (&'static str, String, &'st
         ),
         Health::NobodyReached { others } => (
             "nobody_reached",
-            match others {
-                1 => format!("the other peer of {name} is not reached"),
-                _ => format!("none of the {others} other peers of {name} is reached"),
+            match others.as_slice() {
+                [one] => format!("{one} is not reached, and nobody else of {name} is there"),
+                all => format!("none of the {} others of {name} is reached", all.len()),
             },
-            "webmesh netcheck tells what is known of the way out of here",
+            "webmesh netcheck tells what is known of the way out of here, webmesh why PEER of the way to one",
         ),
         Health::NameLost { name: given } => (
             "name_lost",

@@ -500,12 +500,12 @@ impl Joining {
         if self.joiner.was_disbelieved() {
             return ApiError::grant_unproven(&self.token.name);
         }
-        let has_way_out = monitor::default_route_addresses(self.ground.port, None)
-            .is_ok_and(|addresses| !addresses.is_empty());
+        let is_online = monitor::default_route_addresses(self.ground.port, None)
+            .map_or(true, |addresses| !addresses.is_empty());
         let tried = Tried {
             ways: self.ways(),
-            here: match (has_way_out, self.ground.dht.is_on()) {
-                (false, _) => Some("This machine has no default route: is it online?".to_owned()),
+            here: match (is_online, self.ground.dht.is_on()) {
+                (false, _) => Some("This machine has no address in any network.".to_owned()),
                 (true, true) => Some(here(self.joiner.seen(), &self.ground.dht.state())),
                 (true, false) => unfindable(&self.token.hints),
             },

@@ -37,6 +37,15 @@ const TOKEN: &str = "wm1-";
 /// digit.
 const MAC: usize = 12;
 
+/// Before names in lines of the log.
+const LOG_NAMES: [&str; 5] = [
+    "name=\"",
+    "network=\"",
+    "member=\"",
+    "peer=\"",
+    "service=\"",
+];
+
 /// Letters from which on a word can only be a secret or an id.
 const LONGEST_WORD: usize = 40;
 
@@ -58,6 +67,19 @@ impl Veil {
         }
         let word = self.next(kind);
         self.names.insert(name, word);
+    }
+
+    /// What a line of the log calls by name is hidden, also what is there no more.
+    pub(super) fn hide_named(&mut self, line: &str) {
+        for field in LOG_NAMES {
+            for (_, rest) in line
+                .match_indices(field)
+                .filter_map(|(at, _)| line.split_at_checked(at + field.len()))
+            {
+                let name = rest.split('"').next().unwrap_or_default();
+                self.hide("name", name);
+            }
+        }
     }
 
     /// Addresses of this net are the mesh's.
@@ -239,6 +261,18 @@ mod tests {
         veil.hide("network", "home");
         veil.mesh("100.71.0.0/16".parse().unwrap());
         veil
+    }
+
+    #[test]
+    fn what_the_log_has_named_is_hidden_also_where_it_is_there_no_more() {
+        let mut veil = veil();
+        let line = "INFO Service is published name=\"tmp\" port=85";
+        veil.hide_named(line);
+        assert_eq!(
+            veil.text(line),
+            "INFO Service is published name=\"name1\" port=85"
+        );
+        veil.hide_named("name=\"cut off");
     }
 
     #[test]

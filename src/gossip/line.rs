@@ -21,14 +21,8 @@ use crate::{
 const ADVERTS_MAX: usize = 1024;
 
 /// How often a change is advertised to a link that shows no sign of having it: a lost Advert would else wait for the
-/// digest round, or for another link that tells it.
-const TELLINGS: u8 = 2;
-
-/// The same where there are few other links, if any, that would tell it.
-const TELLINGS_OF_FEW: u8 = 4;
-
-/// Up to how many links are few.
-const FEW: usize = 4;
+/// digest round. Whoever sits behind a lossy line may have nobody else who tells it.
+const TELLINGS: u8 = 4;
 
 /// Records a link has and we want: 64 Wants. The rest is found by the next round.
 const SOUGHT_MAX: usize = 4096;
@@ -133,8 +127,8 @@ impl Line {
         }
     }
 
-    /// Puts a change up for the next Advert, unless the link is known to have it. It is one of so many.
-    pub(super) fn tell(&mut self, slot: Slot, version: Version, links: usize) -> Room {
+    /// Puts a change up for the next Advert, unless the link is known to have it.
+    pub(super) fn tell(&mut self, slot: Slot, version: Version) -> Room {
         if self
             .sought
             .get(&slot)
@@ -145,11 +139,7 @@ impl Line {
         if self.adverts.len() >= ADVERTS_MAX && !self.adverts.contains_key(&slot) {
             return Room::Full;
         }
-        let left = if links <= FEW {
-            TELLINGS_OF_FEW
-        } else {
-            TELLINGS
-        };
+        let left = TELLINGS;
         self.adverts.insert(slot, Telling { version, left });
         Room::Taken
     }
@@ -254,7 +244,7 @@ impl Line {
                 .is_some_and(|sought| sought.asks >= ASKS_MAX)
             {
                 self.sought.remove(slot);
-                self.round.note_missed();
+                self.round.note_missed(now);
             }
         }
         late

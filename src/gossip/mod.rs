@@ -348,7 +348,6 @@ impl Gossip {
             Spread::Calm => None,
         };
         let is_for_leaves = matches!(stored.kind, Kind::Revoke | Kind::Epoch);
-        let links = self.lines.len();
         for (peer, line) in &mut self.lines {
             if Some(*peer) == stored.from {
                 continue;
@@ -363,11 +362,10 @@ impl Gossip {
             if line.kind == LinkKind::Leaf {
                 continue;
             }
-            if line.tell(stored.slot, stored.version, links) == Room::Full {
+            if line.tell(stored.slot, stored.version) == Room::Full {
                 self.counters.overflowed += 1;
                 line.round.is_due_again = true;
-                self.timers
-                    .set_earlier((*peer, Wake::Round), self.now.after(line.round.pause()));
+                plan_again(&mut self.timers, self.now, *peer, line);
             }
             plan_advert(&mut self.timers, self.now, *peer, line);
         }
@@ -402,10 +400,7 @@ impl Gossip {
             for slot in line.take_late(self.now) {
                 self.asked.remove(&slot);
             }
-            if line.round.is_due_again {
-                self.timers
-                    .set_earlier((peer, Wake::Round), self.now.after(line.round.pause()));
-            }
+            plan_again(&mut self.timers, self.now, peer, line);
             self.settle(peer);
             self.wake_seekers();
         }
@@ -447,9 +442,8 @@ impl Gossip {
             self.timers
                 .set((peer, Wake::Retry), self.now.after(patience));
         } else {
-            line.round.note_missed();
-            self.timers
-                .set_earlier((peer, Wake::Round), self.now.after(line.round.pause()));
+            line.round.note_missed(self.now);
+            plan_again(&mut self.timers, self.now, peer, line);
         }
     }
 
@@ -547,6 +541,13 @@ impl Wake {
         Self::Retry,
         Self::Round,
     ];
+}
+
+/// A round that is due again is begun after a pause; one that is under way ends first, and plans it then.
+fn plan_again(timers: &mut Timers<(PeerIx, Wake)>, now: Moment, peer: PeerIx, line: &Line) {
+    if line.round.is_due_again && !line.round.is_under_way() {
+        timers.set_earlier((peer, Wake::Round), now.after(line.round.pause()));
+    }
 }
 
 /// The next Advert of a link: soon after the first change, and not before the last one is old enough.

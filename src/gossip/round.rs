@@ -33,6 +33,9 @@ const AGAIN_FIRST: Duration = Duration::from_secs(2);
 /// How often it doubles: up to 8.5 min.
 const AGAIN_DOUBLED_MAX: u32 = 8;
 
+/// After how long without anything missing it begins at its first length again.
+const FORGIVEN_AFTER: Duration = Duration::from_mins(10);
+
 /// How long it waits after any progress: a big bucket takes its time under the budget.
 pub(super) const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -49,8 +52,11 @@ pub(super) struct Round {
     pub(super) is_synced: bool,
     /// A table was full, or something did not come: once this round is through another begins.
     pub(super) is_due_again: bool,
-    /// After how many rounds in a row something was still missing.
+    /// Whether something did not come since the last one began.
+    has_missed: bool,
+    /// In how many rounds something did not come, until none has for [`FORGIVEN_AFTER`].
     missed: u32,
+    missed_at: Moment,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -78,17 +84,23 @@ impl Round {
         self.state = State::Asked;
         self.tries = 0;
         self.is_due_again = false;
+        self.has_missed = false;
     }
 
     /// Something that the link has did not come, however often it was asked for.
-    pub(super) fn note_missed(&mut self) {
-        if !std::mem::replace(&mut self.is_due_again, true) {
+    pub(super) fn note_missed(&mut self, now: Moment) {
+        if now.since(self.missed_at) >= FORGIVEN_AFTER {
+            self.missed = 0;
+        }
+        self.missed_at = now;
+        self.is_due_again = true;
+        if !std::mem::replace(&mut self.has_missed, true) {
             self.missed = self.missed.saturating_add(1);
         }
     }
 
-    /// How long to wait before a round that is due again: longer each time, since a link may have named what it does not
-    /// give.
+    /// How long to wait before a round that is due again: longer each time, since a link may name, in rounds or between
+    /// them, what it does not give.
     pub(super) fn pause(&self) -> Duration {
         AGAIN_FIRST * (1 << self.missed.saturating_sub(1).min(AGAIN_DOUBLED_MAX))
     }
@@ -169,9 +181,6 @@ impl Round {
     pub(super) fn finish(&mut self) {
         self.state = State::Rest;
         self.is_synced = true;
-        if !self.is_due_again {
-            self.missed = 0;
-        }
     }
 }
 

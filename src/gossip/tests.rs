@@ -541,6 +541,45 @@ fn what_does_not_come_is_looked_for_again_in_seconds_and_what_nobody_tells_is_to
 }
 
 #[test]
+fn a_big_table_over_a_lossy_line_is_held_within_its_rate_and_not_begun_again_and_again() {
+    let mut world = World::new(2);
+    for n in 0..12_000 {
+        world.store(0, &lease(1, subject(n)), Spread::Calm, None);
+    }
+    world.loss = 2;
+    world.link(0, 1);
+    world.run_for(90 * SECOND);
+    assert_eq!(world.held(), vec![12_000; 2]);
+    let digests = world
+        .said
+        .iter()
+        .filter(|said| matches!(said.3, Message::Digest(_)));
+    let digests: Vec<u64> = digests.map(|said| said.0 / SECOND).collect();
+    assert!(digests.len() < 40, "{digests:?}");
+}
+
+#[test]
+fn a_link_that_advertises_what_it_does_not_give_is_asked_ever_more_rarely() {
+    let (mut gossip, shop) = (Gossip::new([1; 32]), Shop::default());
+    let (kind, digest) = (LinkKind::Full, shop.digest16());
+    gossip.handle_linked(at(0), ix(1), Linked { kind, digest }, &shop);
+    let mut digests = 0;
+    for second in 1..3_600 {
+        let now = at(second * SECOND);
+        gossip.handle_advert(now, ix(1), &advert(&lease(second, [1; 32])), &shop);
+        gossip.handle_timeout(now, &shop);
+        while let Some((_, message)) = gossip.poll_output() {
+            if matches!(message, Message::Digest(_)) {
+                digests += 1;
+                let sums = shop.sums();
+                gossip.handle_digest(now, ix(1), &Digest { sums }, &shop);
+            }
+        }
+    }
+    assert!((3..=20).contains(&digests), "{digests}");
+}
+
+#[test]
 fn a_link_that_names_what_it_does_not_give_is_asked_ever_more_rarely() {
     let (mut gossip, shop) = (Gossip::new([1; 32]), Shop::default());
     let (kind, digest) = (LinkKind::Full, shop.digest16());

@@ -150,7 +150,7 @@ const LONGEST_DOMAIN: usize = 122;
 const TOPS_OF_OTHERS: [&str; 5] = ["arpa", "localhost", "local", "invalid", "onion"];
 
 /// At least two labels: a whole top such as `com`, or the root, is never a network's.
-pub(super) fn is_domain(text: &str) -> bool {
+pub fn is_domain(text: &str) -> bool {
     let labels: Vec<&str> = text.split('.').collect();
     let top = labels.last().copied().unwrap_or_default();
     let is_number = top.bytes().all(|byte| byte.is_ascii_digit());

@@ -213,7 +213,7 @@ impl Node {
         let here = self.here(now, peer, router);
         let addresses = self.addresses_of(now, peer, here.versions, dossier);
         Facts {
-            there: self.there(now, peer, &addresses, dossier),
+            there: self.there(now, peer, (&addresses, here.others), dossier),
             taken: self.taken(peer),
             here,
             addresses,
@@ -270,12 +270,18 @@ impl Node {
         }
     }
 
-    fn there(&self, now: Now, peer: PeerIx, addresses: &[Address], dossier: &Dossier) -> There {
+    fn there(
+        &self,
+        now: Now,
+        peer: PeerIx,
+        (addresses, others): (&[Address], Others),
+        dossier: &Dossier,
+    ) -> There {
         let node = self.ids.node(peer);
         let flags = self.members.peer(node).map_or(0, |record| record.flags);
         let search = if dossier.has_answered(now.at) {
             Search::Answered
-        } else if self.registry.lease(node).is_some_and(|lease| lease.left) {
+        } else if self.is_said_to_have_left(now, node, others) {
             Search::Left
         } else if dossier.dialled.is_empty() && dossier.called.is_empty() {
             Search::None
@@ -294,6 +300,15 @@ impl Node {
             is_member: self.may_open(now, node),
             search,
         }
+    }
+
+    /// Whether a peer's good-bye is the last word of it: who hears nobody may have missed that it is back.
+    fn is_said_to_have_left(&self, now: Now, node: NodeId, others: Others) -> bool {
+        let mesh_s = self.mesh_s(now);
+        let mut all = self.members.nodes().map(|(node, _)| node);
+        let is_heard = others == Others::Heard
+            || !all.any(|other| other != self.me && self.registry.in_force(other, mesh_s));
+        is_heard && self.registry.lease(node).is_some_and(|lease| lease.left)
     }
 
     /// Whether one of those that were asked for a peer may have a session with it: it has not said no.

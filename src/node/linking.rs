@@ -155,14 +155,19 @@ impl Node {
         }
     }
 
+    /// Looks anew whom this machine speaks with.
+    pub(super) fn review_reach(&mut self, now: Now) {
+        let is_alone = !self.pairs.keys().any(|peer| self.is_greeted(*peer));
+        self.alone_since = match is_alone {
+            true => self.alone_since.or(Some(now.at)),
+            false => None,
+        };
+        self.review_homes_spoken_with(now);
+    }
+
     /// Looks anew whether who comes back could find this machine: it is reached from outside, or speaks with a home. If not
     /// for a while, it tries homes that have left as well: one that is back may know no way to it.
     pub(super) fn review_homes_spoken_with(&mut self, now: Now) {
-        let is_alone = !self.pairs.keys().any(|peer| self.is_greeted(*peer));
-        self.alone_since = self
-            .alone_since
-            .filter(|_| is_alone)
-            .or(is_alone.then_some(now.at));
         let speaks = |peer: &PeerIx| self.is_greeted(*peer) && self.is_home(self.ids.node(*peer));
         if self.known_homes.is_empty() || self.is_home(self.me) || self.pairs.keys().any(speaks) {
             self.timers.clear(&Timer::CutOff);

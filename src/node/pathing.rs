@@ -150,6 +150,8 @@ impl Node {
             self.claims.remove(&peer);
             self.attempts.handle_up(peer);
             self.say_hello(now, peer);
+            // Its Hello may have come before there was a path.
+            self.review_reach(now);
         }
     }
 

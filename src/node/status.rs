@@ -178,8 +178,8 @@ pub enum Health {
     NoAdmin,
     /// Others are there by what they said last, and for a while no session with anybody has stood.
     NobodyReached {
-        /// How many others.
-        others: usize,
+        /// Their names; at least one.
+        others: Vec<String>,
     },
     /// Another peer holds this machine's name.
     NameLost {
@@ -440,7 +440,8 @@ impl Node {
         if admins.is_empty() {
             health.push(Health::NoAdmin);
         }
-        if let Some(others) = self.out_of_reach(now) {
+        let others = self.out_of_reach(now);
+        if !others.is_empty() {
             health.push(Health::NobodyReached { others });
         }
         if self.members.has_lost_name(self.me) {
@@ -476,16 +477,16 @@ impl Node {
         health
     }
 
-    /// How many others are said to be there, if none of them is reached: that is no accident of theirs.
-    fn out_of_reach(&self, now: Now) -> Option<usize> {
-        let since = self.alone_since?;
-        if now.at.since(since) < ALONE_FOR {
-            return None;
+    /// The names of those that are said to be there, if none of them is reached for a while.
+    fn out_of_reach(&self, now: Now) -> Vec<String> {
+        let is_long = |since: Moment| now.at.since(since) >= ALONE_FOR;
+        if !self.alone_since.is_some_and(is_long) || self.members.is_revoked(self.me) {
+            return Vec::new();
         }
         let mesh_s = self.mesh_s(now);
         let others = self.members.nodes().map(|(node, _)| node);
         let there = others.filter(|node| *node != self.me && self.registry.in_force(*node, mesh_s));
-        Some(there.count()).filter(|others| *others > 0)
+        there.map(|node| self.name_of(node)).collect()
     }
 
     /// What the node wants to be woken for, the earliest first: for people who look for faults.

@@ -162,7 +162,7 @@ impl Node {
         self.asking.handle_over(peer);
         self.asking.handle_relay_gone(peer);
         self.mesh_time.forget_link(self.ids.node(peer));
-        self.review_homes_spoken_with(now);
+        self.review_reach(now);
     }
 
     /// Says Bye, and forgets the state.
@@ -342,7 +342,7 @@ impl Node {
         self.prove_by(now, peer);
         self.homes.handle_up(now, peer);
         self.send_waiting_pings(now, peer);
-        self.review_homes_spoken_with(now);
+        self.review_reach(now);
         if !self.has_lease() {
             self.publish_lease(now);
         }

@@ -244,9 +244,12 @@ impl Attempts {
         if self.is_told_at_once(now, peer) {
             return;
         }
-        if !self.is_under_way(peer) {
-            let attempt = Attempt::new(now, &Ways::default());
-            self.under_way.insert(peer, attempt);
+        self.errands.remove(&peer);
+        let attempt = self
+            .under_way
+            .entry(peer)
+            .or_insert_with(|| Attempt::new(now, &Ways::default()));
+        if !attempt.is_met {
             self.handle_met(now, peer);
         }
         self.note_wanted(now, peer);
@@ -370,12 +373,11 @@ impl Attempts {
 
     /// The session that stood by hand ended before a path was found.
     pub fn handle_gone(&mut self, now: Now, peer: PeerIx) {
-        if self
-            .under_way
-            .get(&peer)
-            .is_some_and(|attempt| attempt.is_met)
-        {
-            self.fail(now, peer);
+        match self.under_way.get(&peer) {
+            // The other side had opened it: nothing was tried from here yet.
+            Some(attempt) if attempt.is_met && attempt.tries == 0 => self.end(peer),
+            Some(attempt) if attempt.is_met => self.fail(now, peer),
+            Some(_) | None => {}
         }
     }
 

@@ -212,7 +212,7 @@ impl Lab {
         let bo = &self.home.bo;
         // Not by asking: until its resolver is told, a host sends names to whom it always asked.
         within(Duration::from_secs(10), "the host is set up", || {
-            !bo.sh("webmesh status").contains("names do not resolve")
+            status(bo)["dns"]["state"] == "resolving"
         });
         within(
             Duration::from_secs(5),

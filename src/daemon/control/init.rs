@@ -8,6 +8,7 @@ use super::{Control, policy};
 use crate::{
     api::{ApiError, Code, InitReply, InitRequest, Status},
     daemon::{agent::Agent, port_mapping::Finding, sealing, starting},
+    host_dns::wish::is_domain,
     keys::{NetSecret, NodeKey, RootSeed},
     members::label::{self, Domain},
     node::founding::{Founding, found},
@@ -103,7 +104,9 @@ fn checked(request: &InitRequest) -> Result<Wish, ApiError> {
     }
     let domain = match &request.domain {
         Some(domain) => label::parse_domain(domain)
-            .map_err(|_refused| ApiError::bad_name("domain", domain))?
+            .ok()
+            .filter(|_| is_domain(domain))
+            .ok_or_else(|| ApiError::bad_name("domain", domain))?
             .to_owned(),
         None => format!("{network}.internal"),
     };

@@ -16,13 +16,13 @@ use crate::{
         router::{NoLease, Protocol},
         view,
     },
-    node::status::{PeerState, PeerView, Snapshot},
+    node::status::{PeerView, Snapshot},
     platform::clock,
     time::Now,
 };
 
-/// A link that stands is heard within this time, at the latest by its answer to a Ping (design §8).
-const HEARD_WITHIN: Duration = Duration::from_secs(25);
+/// Who is linked or a home is heard within this time, at the latest by an answer to a Ping (design §8).
+const HEARD_WITHIN: Duration = Duration::from_secs(30);
 
 pub(super) async fn answer(
     control: &Control,
@@ -75,20 +75,18 @@ fn udp(now: Now, status: &Snapshot) -> Udp {
     // One that is out of reach stands until that is noticed.
     let is_heard = |peer: &&PeerView| {
         let heard = peer.heard.map(|heard| now.at.since(heard));
-        peer.state == PeerState::Up && heard.is_some_and(|ago| ago < HEARD_WITHIN)
+        heard.is_some_and(|ago| ago < HEARD_WITHIN)
     };
-    let over_udp = |peer: &&PeerView| {
-        let direct = peer.endpoint.and_then(|endpoint| endpoint.direct());
-        direct.is_some() && is_heard(peer)
-    };
-    let sessions = status.peers.iter().filter(over_udp).count();
-    let is_stream = |endpoint| matches!(endpoint, Some(Path::Stream(_)));
-    let has_streams = status.peers.iter().any(|peer| is_stream(peer.endpoint));
+    let is_direct = |peer: &&PeerView| peer.endpoint.is_some_and(|at| at.direct().is_some());
+    let is_stream = |peer: &PeerView| matches!(peer.endpoint, Some(Path::Stream(_)));
+    let direct = || status.peers.iter().filter(is_direct);
+    let sessions = direct().filter(is_heard).count();
+    let has_streams = status.peers.iter().any(is_stream);
     Udp {
         state: match (sessions, has_streams) {
             (1.., _) => UdpState::Works,
-            (0, true) => UdpState::Blocked,
-            (0, false) => UdpState::Unknown,
+            (0, true) if direct().next().is_none() => UdpState::Blocked,
+            (0, _) => UdpState::Unknown,
         },
         sessions: count(sessions),
     }

@@ -207,6 +207,25 @@ fn a_session_by_hand_that_ends_ends_the_attempt() {
 }
 
 #[test]
+fn a_session_by_hand_that_the_other_side_opened_and_ended_says_nothing_of_the_peer() {
+    let mut attempts = attempts();
+    attempts.handle_pathless(after(0), PEER);
+    assert!(attempts.is_under_way(PEER));
+    attempts.handle_gone(after(500), PEER);
+    assert_eq!(run(&mut attempts, 500, 9_000), []);
+    attempts.handle_pathless(after(10_000), PEER);
+    let came = run(&mut attempts, 10_000, 20_000);
+    let (peer, until) = (PEER, after(15_000).at);
+    assert_eq!(
+        came,
+        [
+            (13_000, Output::Unreachable { peer, until }),
+            (15_000, Output::Failed { peer })
+        ]
+    );
+}
+
+#[test]
 fn who_joins_an_attempt_that_ends_before_three_seconds_is_told_then() {
     let mut attempts = attempts();
     attempts.start(after(0), PEER, Purpose::Link, ways());

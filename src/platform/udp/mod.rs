@@ -70,8 +70,15 @@ impl Held {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else has it.
-    #[error("UDP port {0} is in use; stop its owner or choose another with --port")]
+    #[error(
+        "UDP port {0} is in use; stop its owner or choose another (network.port in the configuration, or --port)"
+    )]
     Busy(u16),
+    /// A port below 1024 without the right to it.
+    #[error(
+        "UDP port {0} needs CAP_NET_BIND_SERVICE, which the packaged unit does not have: choose one from 1024 on (network.port in the configuration, or --port)"
+    )]
+    Forbidden(u16),
     /// The host said no.
     #[error("cannot open a UDP socket")]
     Socket(#[source] io::Error),
@@ -86,6 +93,8 @@ impl Pair {
         let failed = |error: io::Error| {
             if error.kind() == io::ErrorKind::AddrInUse {
                 BindError::Busy(port)
+            } else if error.kind() == io::ErrorKind::PermissionDenied && port < 1024 {
+                BindError::Forbidden(port)
             } else {
                 BindError::Socket(error)
             }
