@@ -304,10 +304,7 @@ impl Node {
 
     /// Whether a peer's good-bye is the last word of it: who hears nobody may have missed that it is back.
     fn is_said_to_have_left(&self, now: Now, node: NodeId, others: Others) -> bool {
-        let mesh_s = self.mesh_s(now);
-        let mut all = self.members.nodes().map(|(node, _)| node);
-        let is_heard = others == Others::Heard
-            || !all.any(|other| other != self.me && self.registry.in_force(other, mesh_s));
+        let is_heard = others == Others::Heard || self.others_in_force(now).next().is_none();
         is_heard && self.registry.lease(node).is_some_and(|lease| lease.left)
     }
 

@@ -138,21 +138,21 @@ impl Node {
     /// Looks anew whether anybody else is said to be there. Where nobody is, since this machine slept longer than leases
     /// last or all have left, everybody is tried: somebody may be back who knows as little of us.
     pub(super) fn review_loneliness(&mut self, now: Now) {
-        let mesh_s = self.mesh_s(now);
-        let others: Vec<NodeId> = self
-            .members
-            .nodes()
-            .map(|(node, _)| node)
-            .filter(|node| *node != self.me)
-            .collect();
-        let is_lonely = !others
-            .iter()
-            .any(|node| self.registry.in_force(*node, mesh_s));
+        let is_lonely = self.others_in_force(now).next().is_none();
+        let nodes = self.members.nodes().map(|(node, _)| node);
+        let others: Vec<NodeId> = nodes.filter(|node| *node != self.me).collect();
         if is_lonely != std::mem::replace(&mut self.is_lonely, is_lonely) {
             for node in others {
                 self.review_peer(now, node);
             }
         }
+    }
+
+    /// The others that are said to be there: their leases are in force.
+    pub(super) fn others_in_force(&self, now: Now) -> impl Iterator<Item = NodeId> + '_ {
+        let mesh_s = self.mesh_s(now);
+        let nodes = self.members.nodes().map(|(node, _)| node);
+        nodes.filter(move |node| *node != self.me && self.registry.in_force(*node, mesh_s))
     }
 
     /// Looks anew whom this machine speaks with.

@@ -483,9 +483,7 @@ impl Node {
         if !self.alone_since.is_some_and(is_long) || self.members.is_revoked(self.me) {
             return Vec::new();
         }
-        let mesh_s = self.mesh_s(now);
-        let others = self.members.nodes().map(|(node, _)| node);
-        let there = others.filter(|node| *node != self.me && self.registry.in_force(*node, mesh_s));
+        let there = self.others_in_force(now);
         there.map(|node| self.name_of(node)).collect()
     }
 
