@@ -63,7 +63,7 @@ pub(super) struct Before {
     pub(super) device: Option<Spare>,
 }
 
-/// How often a port is tried again that the service manager is about to let go of, and how long after each try. Nothing
+/// How often a port is tried again that the service manager has been told to let go of, and how long after each try. Nothing
 /// tells when another process has closed something. No network is up meanwhile: one that only comes up anew keeps its port.
 const PORT_TRIES: u32 = 20;
 const PORT_PAUSE: Duration = Duration::from_millis(10);
@@ -141,7 +141,7 @@ fn take_port(asked: Option<Port>, had: Option<udp::Pair>) -> Result<udp::Pair, u
     match had {
         Some(had) if had.port().is_ok_and(|port| port == wished) => Ok(had),
         // The default port was busy in the run before; it may be free now.
-        Some(had) => match udp::Pair::bind(wished) {
+        Some(had) => match bind_patiently(wished) {
             Err(udp::BindError::Busy(_)) if asked.is_none() => Ok(had),
             done => done,
         },
@@ -178,6 +178,11 @@ fn bind_patiently(port: u16) -> Result<udp::Pair, udp::BindError> {
     loop {
         match udp::Pair::bind(port) {
             Err(udp::BindError::Busy(_)) if service_manager::is_present() && tries < PORT_TRIES => {
+                if tries == 0
+                    && let Err(error) = service_manager::settle()
+                {
+                    tracing::debug!(%error, "The service manager does not say that it has closed a socket");
+                }
                 tries += 1;
                 std::thread::sleep(PORT_PAUSE);
             }

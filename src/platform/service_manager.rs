@@ -7,13 +7,18 @@
 use std::{
     io::{self, IoSlice},
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+        fd::{AsFd as _, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::net::UnixDatagram,
     },
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::{
+    fcntl::OFlag,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{ControlMessage, MsgFlags, sendmsg},
+    unistd::pipe2,
+};
 use zbus::zvariant::OwnedObjectPath;
 
 /// Whether a service manager listens to this process.
@@ -92,12 +97,15 @@ pub fn handed() -> io::Result<Vec<(String, OwnedFd)>> {
 /// # Errors
 /// It is not kept. Without a service manager there is nothing to do.
 pub fn store(name: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
+    send(&format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n"), fd)
+}
+
+fn send(text: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
     let Some(address) = std::env::var_os(NOTIFY_SOCKET) else {
         return Ok(());
     };
     let socket = UnixDatagram::unbound()?;
     socket.connect(address)?;
-    let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0\n");
     sendmsg::<()>(
         socket.as_raw_fd(),
         &[IoSlice::new(text.as_bytes())],
@@ -116,6 +124,26 @@ pub fn forget(name: &str) -> io::Result<()> {
     let text = format!("FDSTOREREMOVE=1\nFDNAME={name}");
     sd_notify::notify(&[sd_notify::NotifyState::Custom(&text)])
 }
+
+/// Waits until the service manager has done what it was told so far, for at most 1 s (`sd_notify_barrier`): it closes the
+/// end of a pipe that it is sent. What systemd closes of its store another thread of it closes, a moment later.
+///
+/// # Errors
+/// It did not answer, or could not be asked. Without a service manager nothing is waited for.
+pub fn settle() -> io::Result<()> {
+    let (here, there) = pipe2(OFlag::O_CLOEXEC)?;
+    send("BARRIER=1", there.as_fd())?;
+    drop(there);
+    match poll(
+        &mut [PollFd::new(here.as_fd(), PollFlags::empty())],
+        PollTimeout::from(SETTLE_MS),
+    )? {
+        0 => Err(io::ErrorKind::TimedOut.into()),
+        _closed => Ok(()),
+    }
+}
+
+const SETTLE_MS: u16 = 1000;
 
 /// Where the service manager listens.
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";

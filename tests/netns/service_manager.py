@@ -65,6 +65,9 @@ def take(message, descriptors):
         log(f"stored {name}")
     elif "FDSTOREREMOVE" in words:
         remove(name)
+    elif "BARRIER" in words:
+        for descriptor in descriptors:
+            os.close(descriptor)
     else:
         for key, value in words.items():
             log(f"said {key}={value}")
