@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use serde::{Serialize, de::DeserializeOwned};
-use zbus::zvariant::{DynamicType, Type};
+use zbus::{
+    MatchRule, MessageStream,
+    zvariant::{DynamicType, Type},
+};
 
 /// The longest wait for any answer. What is asked is a matter of milliseconds; a host that is busy starting gets more.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -71,6 +74,18 @@ impl Bus {
             .call_method(name, seat.path, interface, method, body)
             .await?;
         reply.body().deserialize()
+    }
+
+    /// What somebody says from now on, unasked.
+    pub(super) async fn hear(&self, seat: Seat, signal: &str) -> zbus::Result<MessageStream> {
+        let rule = MatchRule::builder()
+            .msg_type(zbus::message::Type::Signal)
+            .sender(seat.name)?
+            .path(seat.path)?
+            .interface(seat.interface)?
+            .member(signal)?
+            .build();
+        MessageStream::for_match_rule(rule, &self.0, None).await
     }
 
     /// Calls a method that answers nothing.

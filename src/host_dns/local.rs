@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
+use zbus::zvariant::OwnedObjectPath;
 
 use super::{
     bus::{Bus, Seat},
@@ -25,7 +27,7 @@ const OPENRESOLV: &str = "resolvconf.conf";
 const FOLDER: &str = "dnsmasq.d";
 const FILE: &str = "dnsmasq.d/webmesh.conf";
 
-/// How long openresolv's program may take.
+/// How long openresolv's program may take, and a restart of dnsmasq.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Under which name openresolv knows us. It sorts by it, and takes a dot for the end of the device.
@@ -118,12 +120,31 @@ pub(super) async fn revert(etc: &Path, bus: Option<&Bus>) -> io::Result<()> {
     Ok(())
 }
 
+/// Has it read its folder again, and waits until it does: beside resolvconf it takes itself out of `/etc/resolv.conf` while
+/// it restarts, and who looks then finds a host that does not ask it.
 async fn restart_dnsmasq(bus: Option<&Bus>) -> zbus::Result<()> {
     let bus = bus.ok_or_else(|| zbus::Error::Failure("there is no system bus".to_owned()))?;
-    let job = ("dnsmasq.service", "replace");
-    let _job: zbus::zvariant::OwnedObjectPath = bus.ask(SYSTEMD, "TryRestartUnit", &job).await?;
-    Ok(())
+    let mut ends = bus.hear(SYSTEMD, "JobRemoved").await?;
+    bus.tell(SYSTEMD, "Subscribe", &()).await?;
+    let order = ("dnsmasq.service", "replace");
+    let job: OwnedObjectPath = bus.ask(SYSTEMD, "TryRestartUnit", &order).await?;
+    let ended = async {
+        while let Some(Ok(said)) = ends.next().await {
+            let removed: JobRemoved = said.body().deserialize()?;
+            if removed.1 == job {
+                break;
+            }
+        }
+        Ok(())
+    };
+    // One that hangs is systemd's matter.
+    tokio::time::timeout(PATIENCE, ended)
+        .await
+        .unwrap_or(Ok(()))
 }
+
+/// The job's number, itself, its unit, and how it ended.
+type JobRemoved = (u32, OwnedObjectPath, String, String);
 
 /// `-p`: private, only the domains named are sent here.
 async fn feed_openresolv(etc: &Path, wish: &Wish) -> io::Result<()> {

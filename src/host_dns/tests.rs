@@ -5,11 +5,16 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use zbus::{object_server::SignalEmitter, zvariant::OwnedObjectPath};
+
 use super::{
-    HostDnsError, Place, bus::Bus, double, file, follow_end_of, follow_takeover, hand_back,
-    put_back, report, resolved, scratch::Scratch, take_over, takeover, wish::tests::good,
+    HostDnsError, Place, bus::Bus, double, file, follow_end_of, follow_takeover, hand_back, local,
+    look::Local, put_back, report, resolved, scratch::Scratch, take_over, takeover,
+    wish::tests::good,
 };
 use crate::api::DnsBackend;
 
@@ -95,6 +100,68 @@ async fn without_resolved_the_call_fails_and_says_so() {
     assert!(!bus.has_owner(resolved::NAME).await);
     assert!(resolved::apply(&bus, &good()).await.is_err());
     assert!(Bus::at("unix:path=/nonexistent/bus").await.is_none());
+}
+
+/// systemd, whose restarts end when the test says so.
+struct Systemd(UnboundedSender<(SignalEmitter<'static>, String)>);
+
+#[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
+impl Systemd {
+    #[zbus(name = "Subscribe")]
+    fn subscribe(&self) {}
+
+    #[zbus(name = "TryRestartUnit")]
+    fn try_restart_unit(
+        &self,
+        unit: String,
+        _mode: String,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+    ) -> OwnedObjectPath {
+        self.0.send((emitter.to_owned(), unit)).unwrap();
+        job(7)
+    }
+
+    #[zbus(signal, name = "JobRemoved")]
+    async fn job_removed(
+        emitter: &SignalEmitter<'_>,
+        number: u32,
+        job: OwnedObjectPath,
+        unit: &str,
+        result: &str,
+    ) -> zbus::Result<()>;
+}
+
+fn job(number: u32) -> OwnedObjectPath {
+    OwnedObjectPath::try_from(format!("/org/freedesktop/systemd1/job/{number}")).unwrap()
+}
+
+#[tokio::test]
+async fn dnsmasq_is_told_when_it_runs_again() {
+    let folder = Scratch::new("dnsmasq-restarts");
+    let etc = place(&folder).etc;
+    fs::create_dir(etc.join("dnsmasq.d")).unwrap();
+    let test_bus = TestBus::start("dnsmasq");
+    let (asked, mut orders) = unbounded_channel();
+    let systemd = zbus::connection::Builder::address(test_bus.address.as_str()).unwrap();
+    let systemd = systemd.name("org.freedesktop.systemd1").unwrap();
+    let systemd = systemd.serve_at("/org/freedesktop/systemd1", Systemd(asked));
+    let _systemd = systemd.unwrap().build().await.unwrap();
+    let (bus, wish) = (test_bus.connect().await, good());
+    let mut telling = std::pin::pin!(local::apply(&etc, Some(&bus), Local::Dnsmasq, &wish));
+    let (emitter, unit) = tokio::select! {
+        early = &mut telling => panic!("before dnsmasq was told: {early:?}"),
+        order = orders.recv() => order.unwrap(),
+    };
+    for (number, other) in [(6, "cron.service"), (8, unit.as_str())] {
+        let said = Systemd::job_removed(&emitter, number, job(number), other, "done");
+        said.await.unwrap();
+    }
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut telling).await;
+    assert!(early.is_err(), "before dnsmasq runs again: {early:?}");
+    Systemd::job_removed(&emitter, 7, job(7), &unit, "done")
+        .await
+        .unwrap();
+    telling.await.unwrap();
 }
 
 /// Another agent's place, with an `/etc` of its own.

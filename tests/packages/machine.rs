@@ -163,7 +163,9 @@ impl Drop for Machine {
     fn drop(&mut self) {
         if thread::panicking() {
             for line in [
-                "journalctl --no-pager -q -o short-precise -u 'webmesh*'",
+                "journalctl --no-pager -q -o short-precise -u 'webmesh*' -u dnsmasq -u systemd-resolved",
+                "tail -v -n +1 /etc/resolv.conf /etc/dnsmasq.d/webmesh.conf",
+                "systemctl list-jobs",
                 "webmesh status --json",
             ] {
                 let said = self.run(line);
