@@ -107,6 +107,13 @@ impl<T: Copy> Batch<T> {
         self.used = 0;
     }
 
+    /// Forgets the first of what was added; the others keep their order.
+    pub(super) fn forget_first(&mut self, many: usize) {
+        let many = many.min(self.used);
+        self.slots[..self.used].rotate_left(many);
+        self.used -= many;
+    }
+
     fn grow(&mut self) {
         self.slots.push(Slot {
             bytes: Box::new([0; HEADROOM + CAPACITY]),
@@ -140,6 +147,22 @@ mod tests {
         assert!(batch.push(b"two", 2));
         let seen: Vec<_> = batch.iter().collect();
         assert_eq!(seen, [(1, &b"one"[..]), (2, &b"two"[..])]);
+    }
+
+    #[test]
+    fn what_was_sent_is_forgotten_and_the_rest_keeps_its_order() {
+        let mut batch = Batch::new(1);
+        for number in 0..4 {
+            assert!(batch.push(&[number], ()));
+        }
+        batch.forget_first(3);
+        assert!(batch.push(&[4], ()));
+        assert_eq!(
+            batch.iter().map(|(_, bytes)| bytes[0]).collect::<Vec<_>>(),
+            [3, 4]
+        );
+        batch.forget_first(9);
+        assert!(batch.is_empty());
     }
 
     #[test]

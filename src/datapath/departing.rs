@@ -4,7 +4,7 @@
 use super::{openings::Openings, outbox::Outbox};
 use crate::{
     addr::Underlay,
-    platform::udp::{Outgoing, Pair},
+    platform::udp::{Family, Outgoing, Pair, Sent},
 };
 
 /// How a datagram goes out.
@@ -12,17 +12,28 @@ use crate::{
 struct Way {
     /// By the socket that is kept for an address.
     kept: Option<Underlay>,
-    is_v4: bool,
+    family: Family,
     may_be_cut: bool,
 }
 
-/// Sends all datagrams; tells how many were refused.
-pub(super) fn send(out: &Outbox, sockets: &mut Pair, openings: &mut Openings) -> usize {
-    let mut refused = 0;
-    let mut next = 0;
-    while let Some(way) = way(out, openings, next) {
-        let start = next;
-        next += 1;
+/// What became of the datagrams.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Departed {
+    /// How many the kernel has taken or refused, from the first on.
+    pub(super) taken: usize,
+    /// How many of those it refused.
+    pub(super) refused: usize,
+    /// Whose main socket is full. What comes behind waits with what was for it, whatever its family: they keep their order,
+    /// and it is a matter of milliseconds.
+    pub(super) full: Option<Family>,
+}
+
+/// Sends datagrams, until a main socket is full.
+pub(super) fn send(out: &Outbox, sockets: &mut Pair, openings: &mut Openings) -> Departed {
+    let mut departed = Departed::default();
+    while let Some(way) = way(out, openings, departed.taken) {
+        let start = departed.taken;
+        let mut next = start + 1;
         while self::way(out, openings, next) == Some(way) {
             next += 1;
         }
@@ -34,16 +45,32 @@ pub(super) fn send(out: &Outbox, sockets: &mut Pair, openings: &mut Openings) ->
         });
         let socket = match way.kept {
             Some(to) => openings.socket(to),
-            None if way.is_v4 => Some(&mut sockets.udp4),
-            None => sockets.udp6.as_mut(),
+            None => sockets.socket(way.family),
         };
-        refused += match socket {
+        let sent = match socket {
             Some(socket) if way.may_be_cut => socket.send_in_fragments(all),
             Some(socket) => socket.send(all),
-            None => next - start,
+            None => refused(next - start),
         };
+        departed.refused += sent.refused;
+        if sent.is_full && way.kept.is_none() {
+            departed.taken += sent.taken;
+            departed.full = Some(way.family);
+            return departed;
+        }
+        // Nobody waits for a socket that is kept for one address.
+        departed.refused += next - start - sent.taken;
+        departed.taken = next;
     }
-    refused
+    departed
+}
+
+fn refused(many: usize) -> Sent {
+    Sent {
+        taken: many,
+        refused: many,
+        is_full: false,
+    }
 }
 
 fn way(out: &Outbox, openings: &Openings, number: usize) -> Option<Way> {
@@ -51,7 +78,7 @@ fn way(out: &Outbox, openings: &Openings, number: usize) -> Option<Way> {
     let to = target.to;
     Some(Way {
         kept: openings.leads_to(to).then_some(to),
-        is_v4: to.socket().is_ipv4(),
+        family: Family::of(to.socket()),
         may_be_cut: out.may_be_cut(to, datagram),
     })
 }

@@ -22,9 +22,12 @@ use super::{command::Event, drops::DropReason, shard::Shard, turnaround::Route};
 /// Bytes of a DNS answer over UDP: what a question that says nothing else may get over any path (DNS flag day 2020).
 const ANSWER_MAX: usize = 1232;
 
+/// Room behind a packet, for what WireGuard fills it up with.
+pub(super) const PADDING: usize = 16;
+
 impl Shard {
     /// Takes in one packet of `len` bytes that a program of this host wrote, with what is left to be done to it; `buffer`
-    /// has at least 16 bytes more.
+    /// has at least [`PADDING`] bytes more.
     pub(super) fn handle_packet(
         &mut self,
         now: Moment,

@@ -22,7 +22,7 @@ use crate::{
         clock,
         poll::{Health, Poll, Waker},
         tun::{self, Tun},
-        udp::{self, Came, Cut},
+        udp::{self, Came, Cut, Family},
     },
     tables::Tables,
     time::Moment,
@@ -37,7 +37,9 @@ use super::{
     jumps::Jumps,
     offloads::{Offloads, Wishes},
     openings::Openings,
+    outbound::PADDING,
     shard::Shard,
+    uplink::Uplink,
     writing::Joins,
 };
 
@@ -157,14 +159,14 @@ const COMMANDS: usize = 256;
 /// Datagrams that make it worth a system call before the turn is over.
 const FLUSH: usize = 64;
 
-/// Room behind a packet, for what WireGuard fills it up with.
-const PADDING: usize = 16;
-
 const TUN: u64 = 0;
 const UDP4: u64 = 1;
 const UDP6: u64 = 2;
 const COMMAND: u64 = 3;
 const OPENINGS: u64 = 4;
+
+/// A socket that was full can be written again.
+const WRITABLE: u64 = 5;
 
 /// Starts a data thread.
 ///
@@ -202,6 +204,7 @@ pub fn start(mut parts: Parts) -> io::Result<Handle> {
         jumps: Jumps::default(),
         parts,
         openings,
+        uplink: Uplink::new(OsRng.next_u64()),
         offloads: Arc::clone(&offloads),
         inbox,
         waker: waker.clone(),
@@ -230,6 +233,7 @@ struct Turnstile {
     joins: Joins,
     jumps: Jumps,
     openings: Openings,
+    uplink: Uplink,
     offloads: Arc<Offloads>,
     inbox: mpsc::Receiver<Command>,
     waker: Waker,
@@ -277,7 +281,12 @@ impl Turnstile {
         let mut ready = Ready::default();
         let mut device = Health::Fine;
         self.poll.wait(self.timeout(), |one| {
-            ready.note(one.token);
+            if one.is_readable {
+                ready.note(one.token);
+            }
+            if one.is_writable {
+                ready.note(WRITABLE);
+            }
             if one.token == TUN {
                 device = one.health;
             }
@@ -298,9 +307,12 @@ impl Turnstile {
             self.tell();
             return Ok(Turn::Last);
         }
-        for token in [UDP4, UDP6] {
-            if ready.has(token) {
-                self.take_datagrams(token);
+        if ready.has(WRITABLE) {
+            self.resume()?;
+        }
+        for family in [Family::V4, Family::V6] {
+            if ready.has(token_of(family)) {
+                self.take_datagrams(family);
             }
         }
         if ready.has(OPENINGS) {
@@ -391,9 +403,14 @@ impl Turnstile {
                 return Ok(());
             };
             match vnet::decode(&head) {
-                Ok(undone) => self
-                    .shard
-                    .handle_packet(now, &mut self.buffer, (len, undone)),
+                Ok(undone) if self.uplink.is_open() => {
+                    self.shard
+                        .handle_packet(now, &mut self.buffer, (len, undone));
+                }
+                Ok(undone) => {
+                    let lost = self.uplink.hold(now, &self.buffer[..len], undone);
+                    self.shard.drops.add(DropReason::OutUplinkFull, lost);
+                }
                 Err(_unknown) => self.shard.drops.count(DropReason::OutNotIp),
             }
             self.flush_if_many();
@@ -405,7 +422,7 @@ impl Turnstile {
         Ok(())
     }
 
-    fn take_datagrams(&mut self, token: u64) {
+    fn take_datagrams(&mut self, family: Family) {
         let now = clock::moment();
         let mut taken = 0;
         let mut came = Came::Full;
@@ -418,13 +435,7 @@ impl Turnstile {
                 offloads,
                 ..
             } = self;
-            let udp::Pair { udp4, udp6 } = &mut parts.sockets;
-            let socket = if token == UDP4 {
-                Some(udp4)
-            } else {
-                udp6.as_mut()
-            };
-            let Some(socket) = socket else {
+            let Some(socket) = parts.sockets.socket(family) else {
                 return;
             };
             let received = socket.receive(|message| {
@@ -440,24 +451,74 @@ impl Turnstile {
     }
 
     fn flush_if_many(&mut self) {
-        if self.shard.out.datagrams.len() >= FLUSH || self.shard.out.packets.len() >= FLUSH {
+        let out = &self.shard.out;
+        let may_send = !self.uplink.is_full();
+        if (may_send && out.datagrams.len() >= FLUSH) || out.packets.len() >= FLUSH {
             self.flush();
         }
     }
 
     fn flush(&mut self) {
-        let out = &mut self.shard.out;
-        if !out.datagrams.is_empty() {
-            let sockets = &mut self.parts.sockets;
-            let refused = departing::send(out, sockets, &mut self.openings);
-            let refused = u64::try_from(refused).unwrap_or(u64::MAX);
-            self.shard.drops.add(DropReason::SendFailed, refused);
-            out.datagrams.clear();
-            self.offloads.note_sockets(sockets);
+        if !self.uplink.is_full() && !self.shard.out.datagrams.is_empty() {
+            self.send();
         }
-        if !out.packets.is_empty() {
+        if !self.shard.out.packets.is_empty() {
             let tun = self.parts.tun.as_ref();
             write(tun, &mut self.joins, &mut self.shard, &self.offloads);
+        }
+    }
+
+    fn send(&mut self) {
+        let sockets = &mut self.parts.sockets;
+        let departed = departing::send(&self.shard.out, sockets, &mut self.openings);
+        self.offloads.note_sockets(sockets);
+        self.count_refused(departed.refused);
+        self.shard.out.datagrams.forget_first(departed.taken);
+        let Some(family) = departed.full else {
+            return;
+        };
+        if self.watch_writing(family, true).is_ok() {
+            self.uplink.fill(clock::moment(), family);
+        } else {
+            // Nothing would say when it takes more.
+            self.count_refused(self.shard.out.datagrams.len());
+            self.shard.out.datagrams.clear();
+        }
+    }
+
+    fn count_refused(&self, many: usize) {
+        let many = u64::try_from(many).unwrap_or(u64::MAX);
+        self.shard.drops.add(DropReason::SendFailed, many);
+    }
+
+    fn watch_writing(&mut self, family: Family, on: bool) -> io::Result<()> {
+        match self.parts.sockets.socket(family) {
+            Some(socket) => self.poll.watch_writing(socket, token_of(family), on),
+            None => Ok(()),
+        }
+    }
+
+    /// A socket that was full takes more again: what is sealed goes first, then what has waited. It is sealed one by one, since
+    /// what is not sealed can still give way.
+    fn resume(&mut self) -> io::Result<()> {
+        let now = clock::moment();
+        if let Some((family, took)) = self.uplink.reopen(now) {
+            self.watch_writing(family, false)?;
+            if let Some(socket) = self.parts.sockets.socket(family) {
+                socket.fit_send_buffer(took);
+            }
+        }
+        self.flush();
+        loop {
+            let next = self.uplink.next(now);
+            self.shard.drops.add(DropReason::OutCongested, next.late);
+            let Some(mut held) = next.held else {
+                return Ok(());
+            };
+            let what = (held.len, held.undone);
+            self.shard.handle_packet(now, &mut held.buffer, what);
+            self.uplink.release(held);
+            self.flush();
         }
     }
 
@@ -480,6 +541,13 @@ impl Turnstile {
                 }
             }
         }
+    }
+}
+
+fn token_of(family: Family) -> u64 {
+    match family {
+        Family::V4 => UDP4,
+        Family::V6 => UDP6,
     }
 }
 

@@ -12,7 +12,7 @@ use nix::sys::{
     eventfd::{EfdFlags, EventFd},
 };
 
-/// Waits for descriptors to become readable.
+/// Waits for descriptors to become readable, and those that are full to become writable.
 #[derive(Debug)]
 pub struct Poll(Epoll);
 
@@ -21,6 +21,10 @@ pub struct Poll(Epoll);
 pub struct Readiness {
     /// The number it was added under.
     pub token: u64,
+    /// Whether it has something to read, or an error.
+    pub is_readable: bool,
+    /// Whether it can be written again, where that was asked for.
+    pub is_writable: bool,
     /// Whether it reported an error or a hang-up.
     pub health: Health,
 }
@@ -50,6 +54,13 @@ impl Poll {
             .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
+    /// Watches a descriptor that is watched already for being writable too, or no longer for that.
+    pub fn watch_writing(&self, fd: impl AsFd, token: u64, on: bool) -> io::Result<()> {
+        let mut flags = EpollFlags::EPOLLIN;
+        flags.set(EpollFlags::EPOLLOUT, on);
+        Ok(self.0.modify(fd, &mut EpollEvent::new(flags, token))?)
+    }
+
     /// Waits until a descriptor is ready or `timeout` is over (none: for ever), and tells each. A signal ends the wait.
     pub fn wait(
         &self,
@@ -67,14 +78,17 @@ impl Poll {
             Err(error) => return Err(error.into()),
         };
         for event in events.iter().take(ready) {
+            let flags = event.events();
             let broken = EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP;
-            let health = if event.events().intersects(broken) {
+            let health = if flags.intersects(broken) {
                 Health::Broken
             } else {
                 Health::Fine
             };
             tell(Readiness {
                 token: event.data(),
+                is_readable: flags.intersects(broken | EpollFlags::EPOLLIN),
+                is_writable: flags.contains(EpollFlags::EPOLLOUT),
                 health,
             });
         }
@@ -134,5 +148,21 @@ mod tests {
         poll.wait(Some(Duration::ZERO), |ready| seen.push(ready.token))
             .unwrap();
         assert_eq!(seen, [7]);
+    }
+
+    #[test]
+    fn writing_is_watched_while_it_is_asked_for() {
+        let poll = Poll::new().unwrap();
+        let (_other, full) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        poll.add(&full, 3).unwrap();
+        for on in [false, true, false] {
+            poll.watch_writing(&full, 3, on).unwrap();
+            let mut seen = Vec::new();
+            poll.wait(Some(Duration::ZERO), |ready| {
+                seen.push((ready.token, ready.is_writable, ready.is_readable));
+            })
+            .unwrap();
+            assert_eq!(seen, [(3, true, false)][..usize::from(on)]);
+        }
     }
 }

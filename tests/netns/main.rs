@@ -50,4 +50,5 @@ mod silence;
 mod speed;
 mod supervised;
 mod transports;
+mod uplink;
 mod wire;

@@ -17,7 +17,7 @@ const ALL: [&str; 3] = ["auto", "auto", "auto"];
 const NONE: [&str; 3] = ["off", "off", "off"];
 
 /// Takes one TCP connection at each of two ports, and says the digest of what came.
-const SINK: &str = r#"
+pub(crate) const SINK: &str = r#"
 import hashlib, socket, sys, threading
 def take(family, address, port):
     listener = socket.create_server((address, port), family=family)
@@ -33,7 +33,7 @@ take(socket.AF_INET6, sys.argv[2], 5001)
 "#;
 
 /// Sends to a port so many bytes in segments of at most so many, and compares digests.
-const SOURCE: &str = r#"
+pub(crate) const SOURCE: &str = r#"
 import hashlib, os, socket, sys
 address, port, total, segment = sys.argv[1], *map(int, sys.argv[2:])
 family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -137,7 +137,7 @@ print(re.search(r'Udp6InCsumErrors\\s+(\\d+)', open('/proc/net/snmp6').read())[1
     said.lines().map(|line| line.parse().unwrap()).collect()
 }
 
-fn script(peer: &Peer, name: &str, text: &str) -> String {
+pub(crate) fn script(peer: &Peer, name: &str, text: &str) -> String {
     let file = peer.file(name);
     std::fs::write(&file, text).unwrap();
     file.display().to_string()

@@ -13,13 +13,14 @@ mod tests;
 mod trial;
 
 pub use receive::{Came, Cut, Received};
-pub use send::{Outgoing, Trains};
+pub use send::{Outgoing, Sent, Trains};
 pub use trial::{Flaw, try_trains};
 
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Duration,
 };
 
 use cutting::Cutting;
@@ -31,8 +32,17 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket as Plain, Type};
 /// Bytes a datagram may have. Ours are at most the device's MTU + 32; a longer one is cut and reported as such.
 pub const DATAGRAM_MAX: usize = 2048;
 
-/// Bytes asked for as socket buffers: 20 ms at 1.6 Gbit/s, which is how long a loaded host may keep us waiting.
+/// Bytes asked for as socket buffers, at most: 20 ms at 1.6 Gbit/s, which is how long a loaded host may keep us waiting.
 const BUFFER: usize = 4 << 20;
+
+/// Bytes asked for to send from, at first: fewer than a device's queue holds, which drops what it does not.
+const SEND_BUFFER: usize = 512 << 10;
+
+/// Bytes to send from, at least: some datagrams.
+const SEND_BUFFER_MIN: usize = 16 << 10;
+
+/// How long half a full buffer may take to leave: what is in it delays all that comes behind, in no order but its own.
+const DRAIN: Duration = Duration::from_millis(4);
 
 /// Whether a socket takes several datagrams as one message.
 const RECEIVE_TRAINS: (libc::c_int, libc::c_int) = (libc::SOL_UDP, libc::UDP_GRO);
@@ -44,6 +54,25 @@ pub struct Pair {
     pub udp4: Socket,
     /// IPv6; none where the host has no IPv6.
     pub udp6: Option<Socket>,
+}
+
+/// One of the two sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// That of an address.
+    pub fn of(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(_) => Self::V4,
+            SocketAddr::V6(_) => Self::V6,
+        }
+    }
 }
 
 /// The descriptors of a pair: whoever holds them holds the port, and what comes meanwhile waits in them.
@@ -147,6 +176,14 @@ impl Pair {
         self.udp4.port()
     }
 
+    /// The socket of a family.
+    pub fn socket(&mut self, family: Family) -> Option<&mut Socket> {
+        match family {
+            Family::V4 => Some(&mut self.udp4),
+            Family::V6 => self.udp6.as_mut(),
+        }
+    }
+
     /// The same sockets once more, to hold the port after this pair is closed.
     pub fn hold(&self) -> io::Result<Held> {
         let udp6 = self.udp6.as_ref().map(|udp6| udp6.fd.try_clone());
@@ -174,6 +211,7 @@ pub struct Socket {
     fd: OwnedFd,
     inbound: Box<Inbound>,
     outbound: Box<Outbound>,
+    send_buffer: usize,
 }
 
 impl std::fmt::Debug for Socket {
@@ -229,6 +267,7 @@ impl Socket {
             fd,
             inbound: Box::new(Inbound::single()),
             outbound,
+            send_buffer: SEND_BUFFER,
         })
     }
 
@@ -270,17 +309,23 @@ impl Socket {
 
     /// Sends datagrams that are known to be too long for their way, so that routers may cut them in IPv4, and in IPv6 cut
     /// to what every link carries. Otherwise as [`Socket::send`].
-    pub fn send_in_fragments<'a>(
-        &mut self,
-        datagrams: impl Iterator<Item = Outgoing<'a>>,
-    ) -> usize {
+    pub fn send_in_fragments<'a>(&mut self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> Sent {
         self.outbound.send(&self.fd, datagrams, Cutting::Anyone)
     }
 
-    /// Sends datagrams of this socket's family in as few calls as can be. Never waits; tells how many the kernel did
-    /// not take.
-    pub fn send<'a>(&mut self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> usize {
+    /// Sends datagrams of this socket's family in as few calls as can be, until it is full. Never waits.
+    pub fn send<'a>(&mut self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> Sent {
         self.outbound.send(&self.fd, datagrams, Cutting::Nobody)
+    }
+
+    /// It was full, and could be written again after this time, which is when the kernel has half its buffer free. The buffer
+    /// is to hold what leaves in some milliseconds: a longer one delays, a shorter one leaves the uplink without work.
+    pub fn fit_send_buffer(&mut self, took: Duration) {
+        let fitting = fitting(self.send_buffer, took);
+        if fitting.abs_diff(self.send_buffer) > self.send_buffer / 8 {
+            wish_buffer(&self.fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, fitting);
+            self.send_buffer = fitting;
+        }
     }
 }
 
@@ -290,14 +335,27 @@ impl AsFd for Socket {
     }
 }
 
-/// Asks for big buffers: beyond the host's limit where we may, else up to it. A host that gives less only drops more.
+/// The buffer to send from where half of the present one takes this time to leave; it is never changed by more than a half.
+fn fitting(bytes: usize, took: Duration) -> usize {
+    let bytes_us = bytes as u128 * DRAIN.as_micros();
+    let fitting = bytes_us / took.as_micros().max(1);
+    let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
+    let near = fitting.clamp(bytes / 2, bytes * 2);
+    near.clamp(SEND_BUFFER_MIN, BUFFER)
+}
+
+/// Asks for big buffers: a host that gives less only drops more, or makes us wait more often.
 fn wish_buffers(socket: &OwnedFd) {
-    let plain = SockRef::from(socket);
-    let _ = plain.set_recv_buffer_size(BUFFER);
-    let _ = plain.set_send_buffer_size(BUFFER);
-    let size = libc::c_int::try_from(BUFFER).expect("4 MiB");
-    let _ = set_option(socket, (libc::SOL_SOCKET, libc::SO_RCVBUFFORCE), size);
-    let _ = set_option(socket, (libc::SOL_SOCKET, libc::SO_SNDBUFFORCE), size);
+    wish_buffer(socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, BUFFER);
+    wish_buffer(socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER);
+}
+
+/// Beyond the host's limit where we may, else up to it.
+fn wish_buffer(socket: &OwnedFd, force: libc::c_int, ask: libc::c_int, bytes: usize) {
+    let size = libc::c_int::try_from(bytes).expect("4 MiB at most");
+    if set_option(socket, (libc::SOL_SOCKET, force), size).is_err() {
+        let _refused = set_option(socket, (libc::SOL_SOCKET, ask), size);
+    }
 }
 
 /// Has the kernel say how routers marked what comes. Where it does not, congestion is not handed on.

@@ -39,6 +39,17 @@ pub struct Outgoing<'a> {
     pub ecn: u8,
 }
 
+/// What became of datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// How many the kernel has taken or refused: all, unless the socket is full.
+    pub taken: usize,
+    /// How many of those it refused.
+    pub refused: usize,
+    /// Whether the socket's buffer is full: it takes no more before it can be written again.
+    pub is_full: bool,
+}
+
 /// Whether datagrams may go out in trains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trains {
@@ -156,30 +167,35 @@ impl Outbound {
         self.pause > 0
     }
 
-    /// Sends datagrams, which routers may cut if anyone may; tells how many the kernel did not take.
+    /// Sends datagrams, which routers may cut if anyone may, until the socket is full.
     pub(super) fn send<'a>(
         &mut self,
         fd: &OwnedFd,
         datagrams: impl Iterator<Item = Outgoing<'a>>,
         who: Cutting,
-    ) -> usize {
+    ) -> Sent {
         let is_single = self.is_pausing() || self.trains != Trains::On;
         let is_host = who == Cutting::Nobody && is_single;
         self.cutting
             .tell(fd, if is_host { Cutting::Host } else { who });
         let mut parts = [IoSlice::new(&[]); PARTS];
-        let (mut used, mut refused) = (0, 0);
+        let mut used = 0;
+        let mut sent = Sent::default();
         for datagram in datagrams {
             let is_joined = self.join(&datagram);
             if !is_joined && (self.waiting.len() == BATCH) || used == PARTS {
-                refused += self.flush(fd, &parts);
+                self.flush(fd, &parts, &mut sent);
+                if sent.is_full {
+                    return sent;
+                }
                 used = 0;
             }
             parts[used] = IoSlice::new(datagram.bytes);
             self.push(&datagram, used);
             used += 1;
         }
-        refused + self.flush(fd, &parts)
+        self.flush(fd, &parts, &mut sent);
+        sent
     }
 
     /// Whether a datagram goes with the one before it.
@@ -208,28 +224,29 @@ impl Outbound {
         self.pause = self.pause.saturating_sub(1);
     }
 
-    /// Sends all that waits; what the kernel refuses as a train goes singly.
-    fn flush(&mut self, fd: &OwnedFd, parts: &[IoSlice<'_>; PARTS]) -> usize {
+    /// Sends all that waits, until the socket is full; what the kernel refuses as a train goes singly.
+    fn flush(&mut self, fd: &OwnedFd, parts: &[IoSlice<'_>; PARTS], sent: &mut Sent) {
         let mut waiting = std::mem::take(&mut self.waiting);
-        let (mut next, mut refused) = (0, 0);
+        let mut next = 0;
         while let Some(rest) = waiting.get(next..).filter(|rest| !rest.is_empty()) {
-            match self.transmit(fd, parts, rest) {
-                Ok(sent) => next += sent,
-                // The socket's buffer is full: it would refuse each of the others too, at a call apiece.
+            let many = match self.transmit(fd, parts, rest) {
+                Ok(many) => many,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    refused += rest.iter().map(|train| train.parts.len()).sum::<usize>();
+                    sent.is_full = true;
                     break;
                 }
                 // The error is the first message's, or one that an earlier datagram left behind.
                 Err(error) => {
-                    refused += self.send_singly(fd, parts, &rest[0], &error);
-                    next += 1;
+                    sent.refused += self.send_singly(fd, parts, &rest[0], &error);
+                    1
                 }
-            }
+            };
+            let trains = rest.iter().take(many);
+            sent.taken += trains.map(|train| train.parts.len()).sum::<usize>();
+            next += many;
         }
         waiting.clear();
         self.waiting = waiting;
-        refused
     }
 
     /// What was refused as a train, or since nobody may cut it, may be taken as datagrams that this host may.

@@ -37,7 +37,10 @@ const FAMILIES: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 fn a_batch_longer_than_one_call_arrives_whole_and_in_order() {
     let (address, mut there, mut from) = pair(FAMILIES[0]);
     let datagrams: Vec<Vec<u8>> = (0..150u8).map(|i| vec![i; usize::from(i) + 1]).collect();
-    assert_eq!(from.send(datagrams.iter().map(|d| to(address, d))), 0);
+    assert_eq!(
+        from.send(datagrams.iter().map(|d| to(address, d))).refused,
+        0
+    );
     let seen = all(&mut there);
     assert_eq!(
         seen.iter().map(|s| s.1.clone()).collect::<Vec<_>>(),
@@ -59,7 +62,7 @@ fn batches_go_out_and_come_in_without_an_allocation() {
         }
         let mut came = 0;
         let asked = crate::platform::allocation::asked_by(|| {
-            assert_eq!(from.send([to(at, &[7; 1400]); 150].into_iter()), 0);
+            assert_eq!(from.send([to(at, &[7; 1400]); 150].into_iter()).refused, 0);
             let mut more = Came::Full;
             while more == Came::Full {
                 let count =
@@ -93,7 +96,10 @@ fn trains_bring_every_datagram_in_its_order_whatever_stands_beside_them() {
                 .enumerate()
                 .map(|(i, len)| vec![u8::try_from(i % 256).unwrap(); len])
                 .collect();
-            assert_eq!(from.send(datagrams.iter().map(|one| to(at, one))), 0);
+            assert_eq!(
+                from.send(datagrams.iter().map(|one| to(at, one))).refused,
+                0
+            );
             let seen: Vec<Vec<u8>> = all(&mut there).into_iter().map(|one| one.1).collect();
             assert_eq!(seen, datagrams);
             assert_eq!(from.trains(), Trains::On);
@@ -112,7 +118,7 @@ fn marks_arrive_and_part_trains() {
             ecn,
             ..to(at, &[5; 900])
         });
-        assert_eq!(from.send(datagrams.into_iter()), 0);
+        assert_eq!(from.send(datagrams.into_iter()).refused, 0);
         let mut seen = Vec::new();
         while there
             .receive(|all| seen.extend(all.datagrams().map(|_| all.ecn)))
@@ -130,7 +136,10 @@ fn what_is_refused_as_a_train_goes_singly_and_nothing_is_lost() {
     let datagrams = [[1; 1400], [2; 1400], [3; 1400]];
     // Without checksums the kernel makes no trains.
     set_option(&from.fd, (libc::SOL_SOCKET, libc::SO_NO_CHECK), 1).unwrap();
-    assert_eq!(from.send(datagrams.iter().map(|one| to(at, one))), 0);
+    assert_eq!(
+        from.send(datagrams.iter().map(|one| to(at, one))).refused,
+        0
+    );
     let seen: Vec<Vec<u8>> = all(&mut there).into_iter().map(|one| one.1).collect();
     assert_eq!(seen, datagrams);
     assert!(from.is_pausing());
@@ -145,7 +154,7 @@ fn trains_are_sound_on_this_machine() {
 #[test]
 fn a_datagram_longer_than_the_buffer_is_told_as_cut() {
     let (address, mut there, mut from) = pair(FAMILIES[0]);
-    assert_eq!(from.send([to(address, &[1; 4000])].into_iter()), 0);
+    assert_eq!(from.send([to(address, &[1; 4000])].into_iter()).refused, 0);
     assert_eq!(all(&mut there)[0].2, Cut::Cut);
 }
 
@@ -153,8 +162,12 @@ fn a_datagram_longer_than_the_buffer_is_told_as_cut() {
 fn what_is_sent_in_fragments_arrives_whole_and_the_next_is_sent_as_before() {
     for at in FAMILIES {
         let (at, mut there, mut from) = pair(at);
-        assert_eq!(from.send_in_fragments([to(at, &[1; 1400])].into_iter()), 0);
-        assert_eq!(from.send([to(at, &[2; 1400])].into_iter()), 0);
+        assert_eq!(
+            from.send_in_fragments([to(at, &[1; 1400])].into_iter())
+                .refused,
+            0
+        );
+        assert_eq!(from.send([to(at, &[2; 1400])].into_iter()).refused, 0);
         let seen: Vec<Vec<u8>> = all(&mut there).into_iter().map(|one| one.1).collect();
         assert_eq!(seen, [vec![1; 1400], vec![2; 1400]]);
     }
@@ -203,7 +216,7 @@ fn one_refused_datagram_does_not_stop_the_others() {
     let (address, mut there, mut from) = pair(FAMILIES[0]);
     let long = vec![0; 70_000];
     let datagrams = [to(address, b"a"), to(address, &long), to(address, b"b")];
-    assert_eq!(from.send(datagrams.into_iter()), 1);
+    assert_eq!(from.send(datagrams.into_iter()).refused, 1);
     assert_eq!(all(&mut there).len(), 2);
 }
 

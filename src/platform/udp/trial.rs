@@ -63,7 +63,7 @@ pub fn try_trains(receiving: bool) -> Result<(), Flaw> {
             bytes,
             ecn: 0,
         });
-        if from.send(outgoing) != 0 {
+        if from.send(outgoing).refused != 0 {
             return Ok(());
         }
         if from.trains() != super::Trains::On || from.is_pausing() {

@@ -1,0 +1,366 @@
+//! Packets of programs while our own uplink takes no more (FQ-CoDel, RFC 8290): a small flow does not wait for a big one, and
+//! a flow that lets its queue stand learns of congestion, by a mark where its sender listens for one, else by a loss.
+
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use super::{
+    codel::{Codel, Verdict},
+    outbound::PADDING,
+};
+use crate::{
+    packet::{
+        ecn::Ecn,
+        ip::{Header, Ports},
+        vnet::Undone,
+    },
+    time::Moment,
+};
+
+/// How many flows are told apart. Those that fall together share a queue.
+const FLOWS: usize = 256;
+
+/// What a flow may send before it is the next one's turn (RFC 8290 §5.1): a packet of an Ethernet link.
+const QUANTUM: isize = 1514;
+
+/// Bytes that wait at most, in all: 30 ms at 1 Gbit/s.
+const BYTES: usize = 4 << 20;
+
+/// Packets that wait at most, in all.
+const PACKETS: usize = 1024;
+
+/// Buffers that are kept for the next packets.
+const SPARE: usize = 64;
+
+/// What waits, by flow.
+#[derive(Debug)]
+pub(super) struct FairQueue {
+    seed: u64,
+    flows: Vec<Flow>,
+    /// Flows that had nothing waiting: they come first, once.
+    fresh: VecDeque<usize>,
+    /// Those that have had their turn.
+    known: VecDeque<usize>,
+    bytes: usize,
+    packets: usize,
+    spare: Vec<Vec<u8>>,
+}
+
+#[derive(Debug, Default)]
+struct Flow {
+    waiting: VecDeque<Held>,
+    bytes: usize,
+    deficit: isize,
+    codel: Codel,
+    is_listed: bool,
+}
+
+/// A packet that waits.
+#[derive(Debug)]
+pub(super) struct Held {
+    since: Moment,
+    /// The packet, and room for its padding.
+    pub(super) buffer: Vec<u8>,
+    /// Bytes of the packet alone.
+    pub(super) len: usize,
+    /// What is left to be done to it.
+    pub(super) undone: Undone,
+}
+
+/// What comes next, and how many went nowhere on the way to it.
+#[derive(Debug, Default)]
+pub(super) struct Next {
+    pub(super) held: Option<Held>,
+    pub(super) late: u64,
+}
+
+impl FairQueue {
+    /// An empty one; the seed keeps others from choosing which flows fall together.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            flows: std::iter::repeat_with(Flow::default).take(FLOWS).collect(),
+            fresh: VecDeque::with_capacity(FLOWS),
+            known: VecDeque::with_capacity(FLOWS),
+            bytes: 0,
+            packets: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets == 0
+    }
+
+    /// Keeps a packet; tells how many went nowhere for it: where there is no room, the first of the flow that has most.
+    pub(super) fn push(&mut self, now: Moment, packet: &[u8], undone: Undone) -> u64 {
+        let number = self.flow_of(packet);
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.extend_from_slice(packet);
+        buffer.resize(packet.len() + PADDING, 0);
+        let flow = &mut self.flows[number];
+        flow.bytes += packet.len();
+        flow.waiting.push_back(Held {
+            since: now,
+            buffer,
+            len: packet.len(),
+            undone,
+        });
+        if !std::mem::replace(&mut flow.is_listed, true) {
+            flow.deficit = QUANTUM;
+            self.fresh.push_back(number);
+        }
+        self.bytes += packet.len();
+        self.packets += 1;
+        let mut dropped = 0;
+        while self.bytes > BYTES || self.packets > PACKETS {
+            self.drop_of_greatest();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// The packet whose turn it is.
+    pub(super) fn pop(&mut self, now: Moment) -> Next {
+        let mut late = 0;
+        while let Some((number, is_fresh)) = self.first() {
+            let flow = &mut self.flows[number];
+            if flow.deficit <= 0 {
+                flow.deficit += QUANTUM;
+                self.unlist_first(is_fresh);
+                self.known.push_back(number);
+                continue;
+            }
+            let (held, lost) = self.pop_of(now, number);
+            late += lost;
+            match held {
+                Some(held) => {
+                    self.flows[number].deficit -= isize::try_from(held.len).unwrap_or(isize::MAX);
+                    let held = Some(held);
+                    return Next { held, late };
+                }
+                // A new flow that has no more waits behind the others once before it counts as new again.
+                None if is_fresh && !self.known.is_empty() => {
+                    self.unlist_first(is_fresh);
+                    self.known.push_back(number);
+                }
+                None => {
+                    self.unlist_first(is_fresh);
+                    self.flows[number].is_listed = false;
+                }
+            }
+        }
+        Next { held: None, late }
+    }
+
+    /// Keeps a buffer for the next packet.
+    pub(super) fn give_back(&mut self, buffer: Vec<u8>) {
+        if self.spare.len() < SPARE {
+            self.spare.push(buffer);
+        }
+    }
+
+    fn first(&self) -> Option<(usize, bool)> {
+        let fresh = self.fresh.front().map(|number| (*number, true));
+        fresh.or_else(|| self.known.front().map(|number| (*number, false)))
+    }
+
+    fn unlist_first(&mut self, is_fresh: bool) {
+        if is_fresh {
+            self.fresh.pop_front();
+        } else {
+            self.known.pop_front();
+        }
+    }
+
+    /// The first packet of a flow that is not lost to congestion, and how many were before it.
+    fn pop_of(&mut self, now: Moment, number: usize) -> (Option<Held>, u64) {
+        let mut lost = 0;
+        while let Some(mut held) = self.take_first(number) {
+            let flow = &mut self.flows[number];
+            let verdict = flow.codel.judge(now, now.since(held.since), flow.bytes);
+            let is_told = verdict == Verdict::Congested;
+            if !is_told || Ecn::Met.write_into(&mut held.buffer[..held.len]).is_ok() {
+                return (Some(held), lost);
+            }
+            lost += 1;
+            self.give_back(held.buffer);
+        }
+        (None, lost)
+    }
+
+    fn take_first(&mut self, number: usize) -> Option<Held> {
+        let flow = &mut self.flows[number];
+        let held = flow.waiting.pop_front()?;
+        flow.bytes -= held.len;
+        self.bytes -= held.len;
+        self.packets -= 1;
+        Some(held)
+    }
+
+    fn drop_of_greatest(&mut self) {
+        let greatest = (0..FLOWS).max_by_key(|number| self.flows[*number].bytes);
+        if let Some(held) = greatest.and_then(|number| self.take_first(number)) {
+            self.give_back(held.buffer);
+        }
+    }
+
+    /// Packets of one connection fall together, as do the fragments of two hosts.
+    fn flow_of(&self, packet: &[u8]) -> usize {
+        let mut hasher = DefaultHasher::new();
+        self.seed.hash(&mut hasher);
+        if let Ok(header) = Header::parse(packet) {
+            let ports = header.ports(packet);
+            let ports = ports.map(
+                |Ports {
+                     source,
+                     destination,
+                 }| (source, destination),
+            );
+            let hosts = (header.source, header.destination);
+            (hosts, header.protocol, ports).hash(&mut hasher);
+        }
+        usize::try_from(hasher.finish() % FLOWS as u64).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, time::Duration};
+
+    use super::*;
+    use crate::packet::udp;
+
+    fn packet(port: u16, len: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        let addresses: (IpAddr, IpAddr) =
+            ("100.64.0.1".parse().unwrap(), "100.64.0.2".parse().unwrap());
+        let ports = Ports {
+            source: port,
+            destination: 9,
+        };
+        assert!(udp::build(&mut out, addresses, ports, &vec![0; len - 28]));
+        assert_eq!(out.len(), len);
+        out
+    }
+
+    fn listening(mut packet: Vec<u8>) -> Vec<u8> {
+        packet[1] |= Ecn::Zero.bits();
+        packet
+    }
+
+    fn port_of(held: &Held) -> u16 {
+        let packet = &held.buffer[..held.len];
+        let ports = Header::parse(packet).unwrap().ports(packet);
+        ports.unwrap().source
+    }
+
+    fn pop(queue: &mut FairQueue, now: Moment) -> Option<u16> {
+        let held = queue.pop(now).held?;
+        let port = port_of(&held);
+        queue.give_back(held.buffer);
+        Some(port)
+    }
+
+    const NOW: Moment = Moment(1_000_000);
+
+    #[test]
+    fn a_small_flow_does_not_wait_for_a_big_one() {
+        let mut queue = FairQueue::new(1);
+        for _ in 0..20 {
+            assert_eq!(queue.push(NOW, &packet(1, 1400), Undone::Nothing), 0);
+        }
+        assert_eq!(pop(&mut queue, NOW), Some(1));
+        queue.push(NOW, &packet(2, 100), Undone::Nothing);
+        assert_eq!(pop(&mut queue, NOW), Some(1), "the rest of its turn");
+        assert_eq!(pop(&mut queue, NOW), Some(2));
+        assert_eq!(pop(&mut queue, NOW), Some(1));
+    }
+
+    #[test]
+    fn flows_get_the_same_share_of_bytes_whatever_the_size_of_their_packets() {
+        let mut queue = FairQueue::new(1);
+        for _ in 0..10 {
+            queue.push(NOW, &packet(1, 30_000), Undone::Nothing);
+        }
+        for _ in 0..200 {
+            queue.push(NOW, &packet(2, 1000), Undone::Nothing);
+        }
+        let mut bytes = [0; 3];
+        for _ in 0..120 {
+            let held = queue.pop(NOW).held.unwrap();
+            bytes[usize::from(port_of(&held))] += held.len;
+        }
+        let apart = usize::abs_diff(bytes[1], bytes[2]);
+        assert!(apart <= 30_000 + 1514, "{bytes:?}");
+    }
+
+    #[test]
+    fn each_flow_keeps_its_order_and_nothing_is_lost() {
+        let mut queue = FairQueue::new(7);
+        for number in 0..300_usize {
+            let port = u16::try_from(number % 3).unwrap();
+            queue.push(NOW, &packet(port, 100 + number), Undone::Nothing);
+        }
+        let mut last = [0; 3];
+        let mut count = 0;
+        while let Some(held) = queue.pop(NOW).held {
+            let port = usize::from(port_of(&held));
+            assert!(held.len > last[port]);
+            last[port] = held.len;
+            count += 1;
+        }
+        assert_eq!(count, 300);
+        assert!(queue.is_empty());
+        assert_eq!(pop(&mut queue, NOW), None);
+    }
+
+    #[test]
+    fn without_room_the_greatest_flow_loses_its_first() {
+        let mut queue = FairQueue::new(1);
+        queue.push(NOW, &packet(2, 100), Undone::Nothing);
+        let mut dropped = 0;
+        for _ in 0..2000 {
+            dropped += queue.push(NOW, &packet(1, 1400), Undone::Nothing);
+        }
+        assert_eq!(dropped, 2001 - PACKETS as u64);
+        let left: Vec<_> = std::iter::from_fn(|| pop(&mut queue, NOW)).collect();
+        assert_eq!(left.len(), PACKETS);
+        assert!(left.contains(&2));
+        for _ in 0..100 {
+            queue.push(NOW, &packet(1, 65_000), Undone::Nothing);
+        }
+        assert!(queue.bytes <= BYTES);
+    }
+
+    #[test]
+    fn a_queue_that_stands_is_told_by_a_mark_or_by_a_loss() {
+        for (is_listening, marked, lost) in [(true, 5, 0), (false, 0, 5)] {
+            let mut queue = FairQueue::new(1);
+            let packet = match is_listening {
+                true => listening(packet(1, 1000)),
+                false => packet(1, 1000),
+            };
+            let (mut met, mut late) = (0, 0);
+            // Ten wait at any time, and one leaves each millisecond.
+            for ms in 0..400 {
+                let now = NOW.after(Duration::from_millis(ms));
+                queue.push(now, &packet, Undone::Nothing);
+                if ms < 10 {
+                    continue;
+                }
+                let next = queue.pop(now);
+                late += next.late;
+                let held = next.held.unwrap();
+                assert!(Header::parse(&held.buffer[..held.len]).is_ok());
+                met += u32::from(Ecn::of(&held.buffer) == Ecn::Met);
+            }
+            assert!((marked..=marked + 1).contains(&met), "{met} marks");
+            assert!((lost..=lost + 1).contains(&late), "{late} losses");
+        }
+    }
+}
