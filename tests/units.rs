@@ -117,7 +117,10 @@ fn a_reload_of_a_configuration_that_cannot_be_used_fails() {
     fs::remove_file(&config).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success(), "{said}");
-    assert!(said.contains(&format!("{}:2: ", config.display())), "{said}");
+    assert!(
+        said.contains(&format!("{}:2: ", config.display())),
+        "{said}"
+    );
 }
 
 #[test]
