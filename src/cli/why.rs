@@ -1,7 +1,7 @@
 //! What `why` prints: name, policy, pick, path and door in plain words. Pure: values and a width in, text out.
 
 use super::{
-    render::let_in,
+    render::{let_in, port_range},
     status::path as path_words,
     table::{Table, fold},
 };
@@ -441,7 +441,7 @@ fn of_door(reply: &WhyReply, door: &Door) -> Option<String> {
     };
     let port = door.port;
     let command = match (door.verdict, &door.firewall) {
-        (DoorVerdict::Dropped, Some(program)) => let_in(program, &door.device, port)?,
+        (DoorVerdict::Dropped, Some(program)) => let_in(program, &door.device, door.let_in)?,
         (DoorVerdict::Dropped | DoorVerdict::Closed, None) if !reply.is_own => {
             format!(
                 "webmesh why {}:{port}   (it says what is in the way)",
@@ -449,7 +449,8 @@ fn of_door(reply: &WhyReply, door: &Door) -> Option<String> {
             )
         }
         (DoorVerdict::Dropped, None) => format!(
-            "sudo nft list ruleset   (accept tcp dport {port} on {} before the rule that drops it)",
+            "sudo nft list ruleset   (accept tcp dport {} on {} before the rule that drops it)",
+            port_range(door.let_in, '-'),
             door.device
         ),
         (DoorVerdict::LoopbackOnly, _) => {

@@ -119,6 +119,7 @@ fn door(verdict: DoorVerdict, firewall: Option<&str>) -> Door {
     Door {
         verdict,
         port: 22,
+        let_in: [22, 22],
         took_ms: None,
         firewall: firewall.map(str::to_owned),
         device: "wm0".into(),

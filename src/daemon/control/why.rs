@@ -228,6 +228,7 @@ async fn knock(
     let door = |verdict, took_ms| Door {
         verdict,
         port,
+        let_in: [port, port],
         took_ms,
         firewall: None,
         device: device.clone(),
