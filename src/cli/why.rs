@@ -8,7 +8,7 @@ use super::{
 use crate::api::{
     Door, DoorVerdict, Path, PathKind, WhyAddress, WhyCause, WhyChange, WhyOutcome, WhyPast,
     WhyPath, WhyRemedy, WhyReply, WhySource, WhyWay,
-    words::{ago, clock_s, milliseconds, span, took},
+    words::{ago, clock_s, milliseconds, no_carrier, span, took},
 };
 
 /// Changes shown before the time that was asked for, and as many after it.
@@ -182,6 +182,9 @@ fn because(name: &str, path: &WhyPath) -> String {
 
 /// Why there is no path at all.
 fn unreached(name: &str, path: &WhyPath) -> String {
+    if path.cause == WhyCause::Offline && !path.unplugged.is_empty() {
+        return format!("this machine's {}", no_carrier(&path.unplugged));
+    }
     if path.cause == WhyCause::Offline {
         return "this machine has no address outside the mesh".to_owned();
     }
