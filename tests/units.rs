@@ -88,6 +88,42 @@ fn an_agent_whose_configuration_cannot_be_used_is_not_started_again() {
 }
 
 #[test]
+fn a_reload_of_a_configuration_that_cannot_be_used_fails() {
+    let text = fs::read_to_string(folder().join("webmesh.service")).unwrap();
+    let of_key = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("ExecReload="));
+    let commands: Vec<&str> = of_key.collect();
+    // The agent hears it first: its log and `status` name the line too.
+    assert_eq!(
+        commands,
+        [
+            "/bin/sh -c 'kill -HUP $MAINPID'",
+            "/usr/bin/webmesh daemon --check-config"
+        ]
+    );
+    let config = std::env::temp_dir().join(format!("webmesh-reload-{}.toml", std::process::id()));
+    fs::write(&config, "[api]\nred = 1\n").unwrap();
+    let words = commands[1]
+        .strip_prefix(INSTALLED)
+        .unwrap()
+        .split_whitespace();
+    let output = Command::new(env!("CARGO_BIN_EXE_webmesh"))
+        .args(words)
+        .arg("--config")
+        .arg(&config)
+        .output()
+        .unwrap();
+    fs::remove_file(&config).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains(&format!("{}:2: ", config.display())),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_agent_brings_along_who_tells_the_host_s_resolver() {
     // Whoever enables the agent alone, as the tarball's steps do, has names after the next boot too.
     let text = fs::read_to_string(folder().join("webmesh.service")).unwrap();

@@ -11,6 +11,8 @@ pub struct NetcheckReply {
     pub network: String,
     /// The UDP port of this machine.
     pub port: u16,
+    /// The links of this machine without a carrier, where there is no other way out.
+    pub unplugged: Vec<String>,
     /// `address:port` of the interfaces on the default route; of all where there is none.
     pub interfaces: Vec<String>,
     /// Where other peers see this machine, those that most agree on first.

@@ -270,8 +270,11 @@ pub struct ServiceAddReply {
 pub struct Door {
     /// What came of it.
     pub verdict: DoorVerdict,
-    /// The port that was tried: the target's, or the service's own.
+    /// The port that it is about: the target's where that was tried, or the service's own.
     pub port: u16,
+    /// The first and the last port that a firewall must let in on the device: the service's own, or with a target all that
+    /// the agent takes for such services, since the one of today may be another tomorrow.
+    pub let_in: [u16; 2],
     /// From the SYN to the answer; with [`DoorVerdict::Accepted`].
     pub took_ms: Option<f64>,
     /// Who drops it, if that can be told; with [`DoorVerdict::Dropped`].

@@ -76,6 +76,8 @@ pub struct WhyPath {
     pub absent: Vec<String>,
     /// Seconds since the last packet of it.
     pub last_heard_s: Option<f64>,
+    /// The links of this machine without a carrier, where there is no other way out.
+    pub unplugged: Vec<String>,
     /// This machine's UDP port.
     pub port: u16,
     /// Whether this machine has IPv6 beyond its own site; IPv4.

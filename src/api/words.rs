@@ -122,6 +122,15 @@ fn local(unix_s: u64) -> Zoned {
         .to_zoned(TimeZone::system())
 }
 
+/// Links without a carrier, as the reason why nothing leaves this machine.
+pub fn no_carrier(links: &[String]) -> String {
+    let (names, have) = (
+        links.join(" and "),
+        if links.len() == 1 { "has" } else { "have" },
+    );
+    format!("{names} {have} no carrier: plug the cable in, or switch the radio on")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

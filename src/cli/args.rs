@@ -170,7 +170,7 @@ pub struct Init {
     /// What its names end in [default: NETWORK.internal]
     #[arg(long, value_name = "D")]
     pub domain: Option<String>,
-    /// Its IPv4 addresses, /8 to /23 [default: one /16 of 100.64.0.0/10]
+    /// Its IPv4 addresses, private, /8 to /23 [default: one /16 of 100.64.0.0/10]
     #[arg(long, value_name = "CIDR")]
     pub ipv4: Option<String>,
     /// Only services may be reached (not built yet)

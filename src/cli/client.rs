@@ -17,10 +17,10 @@ use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
-use super::start_hint::StartHint;
+use super::{absent, start_hint::StartHint};
 use crate::{
     api::{ApiError, Code, Line, Rights, Verb},
-    config::{Absence, Config, ConfigError, DEFAULT_FILE},
+    config::DEFAULT_FILE,
 };
 
 /// The agent behind a socket.
@@ -139,9 +139,10 @@ impl Agent {
         verb: Verb,
         request: &impl Serialize,
     ) -> Result<Response<Incoming>, ApiError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| self.absent(&error))?;
+        let stream = match UnixStream::connect(&self.socket).await {
+            Ok(stream) => stream,
+            Err(error) => return Err(self.absent(&error).await),
+        };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| cut_short(&error))?;
@@ -176,14 +177,14 @@ impl Agent {
         }))
     }
 
-    fn absent(&self, error: &io::Error) -> ApiError {
+    async fn absent(&self, error: &io::Error) -> ApiError {
         let socket = self.socket.display();
         let kind = error.kind();
         if matches!(
             kind,
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
         ) {
-            return not_running(&self.start, Path::new(DEFAULT_FILE));
+            return absent::complaint(&self.start, Path::new(DEFAULT_FILE)).await;
         }
         if kind == io::ErrorKind::PermissionDenied {
             return ApiError::could_not(
@@ -197,25 +198,6 @@ impl Agent {
             format!("cannot reach the agent at {socket}: {error}"),
         )
     }
-}
-
-/// The agent does not run. One that a unit starts ends for good over a bad configuration: then that is what to mend.
-fn not_running(start: &StartHint, file: &Path) -> ApiError {
-    let why = match (start, Config::load(file, Absence::Defaults)) {
-        (StartHint::Unit, Err(wrong @ ConfigError::Wrong { .. })) => wrong.to_string(),
-        (StartHint::Unit, Ok(_) | Err(ConfigError::Unreadable { .. }))
-        | (StartHint::Program(_), _) => {
-            return ApiError::could_not(Code::AgentAbsent, "the agent does not run")
-                .remedy(start.to_string());
-        }
-    };
-    ApiError::could_not(
-        Code::AgentAbsent,
-        format!("the agent does not run, since its configuration cannot be used: {why}"),
-    )
-    .remedy(format!(
-        "mend it, then webmesh daemon --check-config, then {start}; the log: journalctl -u webmesh"
-    ))
 }
 
 /// What a line meant.
@@ -291,30 +273,4 @@ fn cut_short(error: &hyper::Error) -> ApiError {
         format!("the agent hung up before it answered ({error})"),
     )
     .remedy("webmesh status")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_agent_that_ended_over_its_configuration_is_said_with_the_line() {
-        let file = std::env::temp_dir().join(format!("webmesh-absent-{}.toml", std::process::id()));
-        std::fs::write(&file, "[tun]\nnmae = \"wm0\"\n").unwrap();
-        let line = not_running(&StartHint::Unit, &file).line();
-        let by_hand = not_running(&StartHint::Program("webmesh".to_owned()), &file).line();
-        std::fs::write(&file, "").unwrap();
-        let good = not_running(&StartHint::Unit, &file).line();
-        std::fs::remove_file(&file).unwrap();
-        for part in [
-            ".toml:2: ",
-            "`nmae`",
-            "--check-config",
-            "journalctl -u webmesh",
-        ] {
-            assert!(line.contains(part), "{part}: {line}");
-        }
-        assert_eq!(by_hand, "the agent does not run: sudo webmesh daemon");
-        assert_eq!(good, "the agent does not run: sudo systemctl start webmesh");
-    }
 }

@@ -13,6 +13,7 @@
     reason = "a client asks for the time to say how long ago and until when"
 )]
 
+mod absent;
 pub mod args;
 pub mod client;
 mod complaint;

@@ -2,12 +2,14 @@
 
 use crate::api::{
     Dht, DhtState, Lan, Nat, NetcheckReply, Observed, PortMappingState, Udp, UdpState,
-    words::{ago, count},
+    words::{ago, count, no_carrier},
 };
 
 /// `netcheck`.
 pub fn netcheck(reply: &NetcheckReply) -> String {
-    let mut text = String::new();
+    let mut text = cut_off(reply).map_or_else(String::new, |why| {
+        format!("This machine is cut off: {why}.\n")
+    });
     let mut line = |key: &str, value: &str| text.push_str(&format!("{key:<15} {value}\n"));
     line("addresses", &list(&reply.interfaces));
     line("seen as", &seen(&reply.observed));
@@ -21,6 +23,17 @@ pub fn netcheck(reply: &NetcheckReply) -> String {
     line("DHT", &dht(&reply.dht));
     line("others are told", &list(&reply.published));
     text
+}
+
+/// Why nothing can leave this machine, where that is known.
+fn cut_off(reply: &NetcheckReply) -> Option<String> {
+    if !reply.unplugged.is_empty() {
+        Some(no_carrier(&reply.unplugged))
+    } else if reply.interfaces.is_empty() {
+        Some("it has no address outside the mesh".to_owned())
+    } else {
+        None
+    }
 }
 
 fn list(addresses: &[String]) -> String {

@@ -461,32 +461,46 @@ pub fn door(door: &Door) -> String {
         DoorVerdict::LoopbackOnly => {
             format!("port {port} listens on 127.0.0.1 only: add --target 127.0.0.1:{port}")
         }
-        DoorVerdict::Dropped => dropped(door.firewall.as_deref(), &door.device, port),
+        DoorVerdict::Dropped => dropped(door),
         DoorVerdict::Bound => format!("Something is bound to UDP port {port}; UDP is not probed"),
         DoorVerdict::Unprobed => "not probed".to_owned(),
     }
 }
 
 /// Who drops it, and what lets it in.
-fn dropped(firewall: Option<&str>, device: &str, port: u16) -> String {
-    let remedy = match firewall.and_then(|firewall| let_in(firewall, device, port)) {
+fn dropped(door: &Door) -> String {
+    let (firewall, device) = (door.firewall.as_deref(), &door.device);
+    let remedy = match firewall.and_then(|firewall| let_in(firewall, device, door.let_in)) {
         Some(command) => format!("There: {command}"),
-        None => format!("Let port {port} in on {device}"),
+        None => match door.let_in {
+            [first, last] if first == last => format!("Let port {first} in on {device}"),
+            [first, last] => format!("Let ports {first} to {last} in on {device}"),
+        },
     };
     let whose = firewall.map_or_else(String::new, |name| format!(" ({name})"));
     format!("this machine drops it: its firewall{whose} blocks {device}. {remedy}")
 }
 
-/// What makes a firewall let in what comes to a port from the mesh.
-pub(super) fn let_in(firewall: &str, device: &str, port: u16) -> Option<String> {
+/// What makes a firewall let in what comes to these ports, from the first to the last, from the mesh.
+pub(super) fn let_in(firewall: &str, device: &str, ports: [u16; 2]) -> Option<String> {
     match firewall {
         "ufw" => Some(format!(
-            "sudo ufw allow in on {device} to any port {port} proto tcp"
+            "sudo ufw allow in on {device} to any port {} proto tcp",
+            port_range(ports, ':')
         )),
         "firewalld" => Some(format!(
             "sudo firewall-cmd --permanent --zone=trusted --add-interface={device} && sudo firewall-cmd --reload"
         )),
         _ => None,
+    }
+}
+
+/// One port, or the first and the last with what a firewall's language has between them.
+pub(super) fn port_range([first, last]: [u16; 2], between: char) -> String {
+    if first == last {
+        first.to_string()
+    } else {
+        format!("{first}{between}{last}")
     }
 }
 

@@ -74,12 +74,12 @@ impl Start {
     /// A definition cannot be used, or `judge`, which speaks for the agent, refuses something: the first of them.
     pub fn verdict(
         &self,
-        judge: impl FnOnce(&Source, &Definitions) -> Result<(), String>,
+        judge: impl FnOnce(&Source, &Config, &Definitions) -> Result<(), String>,
     ) -> Result<String, ApiError> {
         let services = Definitions::read(&self.source.services());
         let judged = match services.faults.first() {
             Some((_, what)) => Err(what.clone()),
-            None => judge(&self.source, &services),
+            None => judge(&self.source, &self.config, &services),
         };
         judged.map_err(|what| ApiError::bad_request(what).remedy(again(&self.source)))?;
         let file = self.source.file.display();

@@ -1,14 +1,14 @@
 //! What `why` prints: name, policy, pick, path and door in plain words. Pure: values and a width in, text out.
 
 use super::{
-    render::let_in,
+    render::{let_in, port_range},
     status::path as path_words,
     table::{Table, fold},
 };
 use crate::api::{
     Door, DoorVerdict, Path, PathKind, WhyAddress, WhyCause, WhyChange, WhyOutcome, WhyPast,
     WhyPath, WhyRemedy, WhyReply, WhySource, WhyWay,
-    words::{ago, clock_s, milliseconds, span, took},
+    words::{ago, clock_s, milliseconds, no_carrier, span, took},
 };
 
 /// Changes shown before the time that was asked for, and as many after it.
@@ -182,6 +182,9 @@ fn because(name: &str, path: &WhyPath) -> String {
 
 /// Why there is no path at all.
 fn unreached(name: &str, path: &WhyPath) -> String {
+    if path.cause == WhyCause::Offline && !path.unplugged.is_empty() {
+        return format!("this machine's {}", no_carrier(&path.unplugged));
+    }
     if path.cause == WhyCause::Offline {
         return "this machine has no address outside the mesh".to_owned();
     }
@@ -441,7 +444,7 @@ fn of_door(reply: &WhyReply, door: &Door) -> Option<String> {
     };
     let port = door.port;
     let command = match (door.verdict, &door.firewall) {
-        (DoorVerdict::Dropped, Some(program)) => let_in(program, &door.device, port)?,
+        (DoorVerdict::Dropped, Some(program)) => let_in(program, &door.device, door.let_in)?,
         (DoorVerdict::Dropped | DoorVerdict::Closed, None) if !reply.is_own => {
             format!(
                 "webmesh why {}:{port}   (it says what is in the way)",
@@ -449,7 +452,8 @@ fn of_door(reply: &WhyReply, door: &Door) -> Option<String> {
             )
         }
         (DoorVerdict::Dropped, None) => format!(
-            "sudo nft list ruleset   (accept tcp dport {port} on {} before the rule that drops it)",
+            "sudo nft list ruleset   (accept tcp dport {} on {} before the rule that drops it)",
+            port_range(door.let_in, '-'),
             door.device
         ),
         (DoorVerdict::LoopbackOnly, _) => {

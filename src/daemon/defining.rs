@@ -13,9 +13,9 @@ use std::{
 use super::agent::{Agent, Place};
 use crate::{
     api::{self, ApiError, Protocol},
-    config::{Absence, Definition, Definitions, Source},
+    config::{Absence, Config, Definition, Definitions, Source},
     node::{Node, ServiceRefused, ServiceWish},
-    platform::{clock, credentials},
+    platform::{clock, credentials, tun},
     services::Published,
     tables::Transport,
 };
@@ -104,11 +104,13 @@ impl Agent {
     }
 }
 
-/// What the agent of the unit will say of these definitions and their files, as far as it can be told without a network.
+/// What the agent of the unit will say of its device, of these definitions and their files, as far as it can be told without a network.
 ///
 /// # Errors
-/// The first that it will not take: `file:line: what`.
-pub fn judge(source: &Source, definitions: &Definitions) -> Result<(), String> {
+/// The first that it will not take: `file:line: what`; of the device no line.
+pub fn judge(source: &Source, config: &Config, definitions: &Definitions) -> Result<(), String> {
+    tun::must_be_ours(config.tun.name.as_str())
+        .map_err(|refused| format!("{}: {refused}", source.file.display()))?;
     if let (Absence::Defaults, 0, Some(agent)) = (
         source.absence,
         credentials::own_uid(),
@@ -231,7 +233,7 @@ mod tests {
             port: None,
         };
         let place = format!("{}/", folder.display());
-        judge(&source, &definitions).map_err(|what| what.replace(&place, ""))
+        judge(&source, &Config::default(), &definitions).map_err(|what| what.replace(&place, ""))
     }
 
     #[test]
@@ -261,6 +263,23 @@ mod tests {
             let what = judged(text).unwrap_err();
             assert!(what.starts_with(start), "{what}");
         }
+    }
+
+    #[test]
+    fn a_device_that_is_another_s_is_refused_before() {
+        let file = Path::new("/nonexistent/config.toml");
+        let config = Config::parse("[tun]\nname = \"lo\"\n", file).unwrap();
+        let source = Source {
+            file: file.to_owned(),
+            absence: Absence::Error,
+            tun: None,
+            port: None,
+        };
+        let said = judge(&source, &config, &Definitions::default()).unwrap_err();
+        assert!(
+            said.starts_with("/nonexistent/config.toml: interface lo is there already "),
+            "{said}"
+        );
     }
 
     #[test]

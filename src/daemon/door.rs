@@ -15,7 +15,7 @@ use crate::{
         firewall,
         sock_diag::{self, Listening, Port},
     },
-    services::Published,
+    services::{Published, SPLICE_PORTS},
     tables::Transport,
 };
 
@@ -34,10 +34,13 @@ pub(super) async fn probe(caller: &Caller, service: &Published) -> Result<Door, 
     let found = match (service.transport, service.target) {
         (Transport::Udp, target) => bound(&own, target, service.port),
         (Transport::Tcp, Some(target)) => {
-            // The splice's listener is bound a moment after the service is added, by the same loop.
-            let listen_port = service.splice_port.unwrap_or(service.port);
-            let at_splice = knock(caller, listen_port).await?;
-            through_splice(at_splice, listen_port, target).await
+            let splice_port = service.splice_port.unwrap_or(service.port);
+            let at_splice = knock(caller, splice_port).await?;
+            let listening = sock_diag::listening(Port::Tcp(splice_port), &own);
+            match at_splice_door(at_splice, listening.ok()) {
+                Some(verdict) => found(verdict, service.port, None),
+                None => at_target(at_splice, target).await,
+            }
         }
         (Transport::Tcp, None) => {
             let answer = knock(caller, service.port).await?;
@@ -49,6 +52,7 @@ pub(super) async fn probe(caller: &Caller, service: &Published) -> Result<Door, 
     Ok(Door {
         verdict: found.verdict,
         port: found.port,
+        let_in: let_in(service),
         took_ms: found.took_ms,
         firewall: firewall.map(|program| program.name().to_owned()),
         device: side.device,
@@ -93,16 +97,32 @@ fn direct(answer: Option<DoorAnswer>, port: u16, own: &[IpAddr]) -> Found {
     found(verdict, port, answer)
 }
 
-/// With a target the way is open when the splice answers the SYN and the target accepts.
-async fn through_splice(answer: Option<DoorAnswer>, listen_port: u16, target: SocketAddr) -> Found {
-    match answer.map(|answer| answer.verdict) {
-        Some(Said::Accepted) => {}
-        Some(Said::Refused) => return found(DoorVerdict::Closed, listen_port, None),
-        None => return found(DoorVerdict::Dropped, listen_port, None),
+/// What is between the mesh and a splice; None: nothing. Its port is nobody's business: it is not the service's.
+fn at_splice_door(answer: Option<DoorAnswer>, listening: Option<Listening>) -> Option<DoorVerdict> {
+    match (answer.map(|answer| answer.verdict), listening) {
+        (Some(Said::Accepted), _) => None,
+        // A firewall that rejects answers as a host does on which nothing listens.
+        (Some(Said::Refused), Some(Listening::Here)) | (None, _) => Some(DoorVerdict::Dropped),
+        (
+            Some(Said::Refused),
+            Some(Listening::Nobody | Listening::LoopbackOnly(_) | Listening::Elsewhere(_)) | None,
+        ) => Some(DoorVerdict::Closed),
     }
+}
+
+/// Behind a splice the way is open when the target accepts.
+async fn at_target(answer: Option<DoorAnswer>, target: SocketAddr) -> Found {
     match timeout(PATIENCE, TcpStream::connect(target)).await {
         Ok(Ok(_)) => found(DoorVerdict::Accepted, target.port(), answer),
         Ok(Err(_)) | Err(_) => found(DoorVerdict::Closed, target.port(), None),
+    }
+}
+
+/// What a firewall must let in. What comes to a service with a target is rewritten to its splice's port before it comes in.
+fn let_in(service: &Published) -> [u16; 2] {
+    match service.target {
+        Some(_) => [*SPLICE_PORTS.start(), *SPLICE_PORTS.end()],
+        None => [service.port, service.port],
     }
 }
 
@@ -119,4 +139,58 @@ fn bound(own: &[IpAddr], target: Option<SocketAddr>, port: u16) -> Found {
         Err(_) => DoorVerdict::Unprobed,
     };
     found(verdict, port, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn published(target: Option<&str>, splice_port: Option<u16>) -> Published {
+        Published {
+            name: "web".to_owned(),
+            instance: "anna".to_owned(),
+            transport: Transport::Tcp,
+            port: 80,
+            target: target.map(|target| target.parse().unwrap()),
+            splice_port,
+            tags: Vec::new(),
+            weight: crate::api::USUAL_WEIGHT,
+            defined_in: None,
+        }
+    }
+
+    #[test]
+    fn a_firewall_is_told_of_all_ports_that_a_target_may_be_served_at() {
+        let first = published(Some("127.0.0.1:8080"), Some(23_456));
+        let later = published(Some("127.0.0.1:9090"), Some(20_007));
+        assert_eq!(let_in(&first), let_in(&later));
+        for port in [23_456, 20_007] {
+            let [from, to] = let_in(&first);
+            assert!((from..=to).contains(&port));
+        }
+        assert_eq!(let_in(&published(None, None)), [80, 80]);
+    }
+
+    #[test]
+    fn a_splice_that_listens_and_refuses_is_behind_a_firewall() {
+        let answer = |verdict| {
+            Some(DoorAnswer {
+                verdict,
+                took_us: 9,
+            })
+        };
+        let listens = Some(Listening::Here);
+        for (answer, listening, expected) in [
+            (answer(Said::Accepted), listens, None),
+            (answer(Said::Refused), listens, Some(DoorVerdict::Dropped)),
+            (
+                answer(Said::Refused),
+                Some(Listening::Nobody),
+                Some(DoorVerdict::Closed),
+            ),
+            (None, listens, Some(DoorVerdict::Dropped)),
+        ] {
+            assert_eq!(at_splice_door(answer, listening), expected, "{answer:?}");
+        }
+    }
 }

@@ -570,7 +570,8 @@ impl Network {
         self.facts.unserved = refused
             .iter()
             .map(|(splice, error)| {
-                format!("{} on port {}: {error}", splice.target, splice.listen_port)
+                tracing::warn!(port = splice.listen_port, %error, "A splice cannot listen");
+                format!("{}: {error}", splice.target)
             })
             .collect();
     }

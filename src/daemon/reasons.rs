@@ -105,6 +105,7 @@ pub(super) fn path(
         asked: names(&why.called),
         absent: names(&why.absent),
         last_heard_s: peer.last_heard_s,
+        unplugged: Vec::new(),
         port: network.facts.port,
         versions_here: versions(why.facts.here.versions),
         versions_there: versions(why.facts.there.versions),

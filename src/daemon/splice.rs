@@ -38,11 +38,25 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest UDP datagram.
 const MAX_DATAGRAM_BYTES: usize = 65_535;
 
-/// The splices that run.
+/// The splices that run, by where they listen.
 #[derive(Debug)]
 pub(super) struct Splices {
     side: MeshSide,
-    running: BTreeMap<Splice, Vec<Task>>,
+    running: BTreeMap<(Transport, u16), Running>,
+}
+
+/// One splice on all own addresses. Its sockets stay open when it turns to another target: nobody is refused meanwhile.
+#[derive(Debug)]
+struct Running {
+    target: SocketAddr,
+    sockets: Vec<Listening>,
+    _tasks: Vec<Task>,
+}
+
+#[derive(Clone, Debug)]
+enum Listening {
+    Tcp(Arc<TcpListener>),
+    Udp(Arc<Udp>),
 }
 
 impl Splices {
@@ -54,53 +68,72 @@ impl Splices {
         }
     }
 
-    /// Starts what is wanted and does not run, ends what runs and is not wanted. What could not start is given back
-    /// and tried again the next time.
+    /// Starts what is wanted and does not run, turns what is to have another target, ends what runs and is not wanted.
+    /// What could not start is given back and tried again the next time.
     pub(super) fn apply(&mut self, wanted: &[Splice]) -> Vec<(Splice, io::Error)> {
-        let wanted: BTreeSet<Splice> = wanted.iter().copied().collect();
-        self.running.retain(|splice, _| wanted.contains(splice));
+        let places: BTreeSet<_> = wanted.iter().map(place).collect();
+        self.running.retain(|place, _| places.contains(place));
         let mut refused = Vec::new();
         for splice in wanted {
-            if self.running.contains_key(&splice) {
-                continue;
-            }
-            match self.start(splice) {
-                Ok(tasks) => drop(self.running.insert(splice, tasks)),
-                Err(error) => refused.push((splice, error)),
-            }
+            let place = place(splice);
+            let sockets = match self.running.get(&place) {
+                Some(running) if running.target == splice.target => continue,
+                Some(running) => running.sockets.clone(),
+                None => match self.listen(place) {
+                    Ok(sockets) => sockets,
+                    Err(error) => {
+                        refused.push((*splice, error));
+                        continue;
+                    }
+                },
+            };
+            // The tasks of a target before end with what they carry.
+            self.running
+                .insert(place, self.serve(sockets, splice.target));
         }
         refused
     }
 
-    fn start(&self, splice: Splice) -> io::Result<Vec<Task>> {
-        let mut tasks = Vec::new();
-        for own in self.side.addresses() {
-            let listen = SocketAddr::new(own, splice.listen_port);
-            tasks.push(match splice.transport {
-                Transport::Tcp => {
-                    let listener = self.side.listen_tcp(listen)?;
-                    tasks::spawn(
-                        "splice-tcp",
-                        serve_tcp(listener, self.side.clone(), splice.target),
-                    )
+    fn listen(&self, (transport, port): (Transport, u16)) -> io::Result<Vec<Listening>> {
+        let sockets = self.side.addresses().into_iter().map(|own| {
+            let at = SocketAddr::new(own, port);
+            Ok(match transport {
+                Transport::Tcp => Listening::Tcp(Arc::new(self.side.listen_tcp(at)?)),
+                Transport::Udp => Listening::Udp(Arc::new(self.side.listen_udp(at)?)),
+            })
+        });
+        sockets.collect()
+    }
+
+    fn serve(&self, sockets: Vec<Listening>, target: SocketAddr) -> Running {
+        let serve = |socket: &Listening| {
+            let side = self.side.clone();
+            match socket.clone() {
+                Listening::Tcp(listener) => {
+                    tasks::spawn("splice-tcp", serve_tcp(listener, side, target))
                 }
-                Transport::Udp => {
-                    let socket = Arc::new(self.side.listen_udp(listen)?);
-                    tasks::spawn(
-                        "splice-udp",
-                        serve_udp(socket, self.side.clone(), splice.target),
-                    )
+                Listening::Udp(socket) => {
+                    tasks::spawn("splice-udp", serve_udp(socket, side, target))
                 }
-            });
+            }
+        };
+        Running {
+            target,
+            _tasks: sockets.iter().map(serve).collect(),
+            sockets,
         }
-        Ok(tasks)
     }
 }
 
-async fn serve_tcp(listener: TcpListener, side: MeshSide, target: SocketAddr) {
+/// Where a splice listens.
+fn place(splice: &Splice) -> (Transport, u16) {
+    (splice.transport, splice.listen_port)
+}
+
+async fn serve_tcp(listener: Arc<TcpListener>, side: MeshSide, target: SocketAddr) {
     let room = Semaphore::new(MAX_CONNECTIONS);
     let mut connections = FuturesUnordered::new();
-    let (room, listener) = (&room, &listener);
+    let (room, listener) = (&room, &*listener);
     let accept = |earliest| async move {
         let permit = room.acquire().await.expect("the semaphore is never closed");
         (mesh_socket::accept(listener, earliest).await, permit)
@@ -335,5 +368,24 @@ mod tests {
             .await
             .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[tokio::test]
+    async fn another_target_is_served_at_once_and_nobody_is_refused_meanwhile() {
+        let before = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let after = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (mut splices, first) = splice(Transport::Tcp, before.local_addr().unwrap());
+        let second = Splice {
+            target: after.local_addr().unwrap(),
+            ..first
+        };
+        let refused = splices.apply(&[second]);
+        assert!(refused.is_empty(), "{refused:?}");
+        let mut client = TcpStream::connect(("127.0.0.2", first.listen_port))
+            .await
+            .unwrap();
+        let (mut served, _) = after.accept().await.unwrap();
+        served.write_all(b"x").await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 1);
     }
 }

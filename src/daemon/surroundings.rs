@@ -21,6 +21,14 @@ use crate::{
     time::Now,
 };
 
+/// The links that somebody unplugged, where nothing else leads out of this machine.
+pub(super) fn unplugged(device: &str) -> Vec<String> {
+    monitor::unplugged(Some(device)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "Own links cannot be read");
+        Vec::new()
+    })
+}
+
 impl Network {
     /// Asks these servers for names of others from now on; None: such names are refused.
     pub(super) fn forward_to(&mut self, servers: Option<&[SocketAddr]>) {

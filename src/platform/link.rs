@@ -40,6 +40,15 @@ pub struct VethEnd<'a> {
     pub namespace: BorrowedFd<'a>,
 }
 
+/// Whether something is at the other end of a link: a cable is in, or radio is linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// Something is, or the kernel cannot tell.
+    Present,
+    /// Nothing is.
+    Absent,
+}
+
 /// A link as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -49,6 +58,8 @@ pub struct Link {
     pub name: String,
     /// Whether somebody took it up.
     pub up: bool,
+    /// Whether something is at the other end.
+    pub carrier: Carrier,
     /// Whether it is `lo`.
     pub loopback: bool,
     /// What it is by the kernel's word (`tun`, `bridge`, `veth` …); None for real hardware and `lo`.
@@ -334,6 +345,10 @@ fn link(message: RouteNetlinkMessage) -> Option<Link> {
         index: message.header.index,
         name: String::new(),
         up: flags.contains(LinkFlags::Up),
+        carrier: match flags.contains(LinkFlags::Running) {
+            true => Carrier::Present,
+            false => Carrier::Absent,
+        },
         loopback: flags.contains(LinkFlags::Loopback),
         kind: None,
         mtu: 0,

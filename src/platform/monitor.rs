@@ -19,7 +19,7 @@ use netlink_sys::{
 };
 use tokio::io::unix::AsyncFd;
 
-use super::link::{Link, Links};
+use super::link::{Address, Carrier, Link, Links, Route};
 use crate::addr::Underlay;
 
 /// Tells that links, addresses or routes of this network namespace changed, or its nf_tables.
@@ -91,6 +91,46 @@ pub fn default_route_addresses(port: u16, tun: Option<&str>) -> io::Result<Vec<U
         .collect();
     addresses.dedup();
     Ok(addresses)
+}
+
+/// The links without a carrier, where no other link has an address to leave this machine by: somebody pulled the cable, or
+/// radio is off. The addresses may be there still. Links of `tun` and other tunnels do not count.
+pub fn unplugged(tun: Option<&str>) -> io::Result<Vec<String>> {
+    let mut links = Links::open()?;
+    Ok(without_carrier(
+        &links.list()?,
+        &links.addresses()?,
+        &links.routes()?,
+        tun,
+    ))
+}
+
+fn without_carrier(
+    links: &[Link],
+    addresses: &[Address],
+    routes: &[Route],
+    tun: Option<&str>,
+) -> Vec<String> {
+    let is_outward = |link: &&Link| {
+        link.up && !link.loopback && !link.is_tun() && Some(link.name.as_str()) != tun
+    };
+    let outward: Vec<&Link> = links.iter().filter(is_outward).collect();
+    let leads = |link: &Link| {
+        let is_default = |route: &Route| route.to.prefix_len() == 0;
+        let mut routes = routes.iter().filter(|route| is_default(route));
+        routes.any(|route| route.link == Some(link.index))
+    };
+    let has_leading = outward.iter().any(|link| leads(link));
+    let counted = || outward.iter().filter(|link| !has_leading || leads(link));
+    let is_way = |link: &Link| {
+        let mut own = addresses.iter().filter(|one| one.link == link.index);
+        link.carrier == Carrier::Present && own.any(|one| one.usable && is_dialable(one.net.addr()))
+    };
+    if counted().any(|link| is_way(link)) {
+        return Vec::new();
+    }
+    let dark = counted().filter(|link| link.carrier == Carrier::Absent);
+    dark.map(|link| link.name.clone()).collect()
 }
 
 /// The router that IPv4 goes through by default, and this machine's address towards it. Routes of `tun` do not count.
@@ -198,6 +238,59 @@ mod tests {
                 && !dialable("127.0.0.1")
                 && !dialable("::1")
         );
+    }
+
+    fn link(index: u32, name: &str, carrier: Carrier) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            up: true,
+            carrier,
+            loopback: name == "lo",
+            kind: None,
+            mtu: 1500,
+            is_lan: carrier == Carrier::Present,
+        }
+    }
+
+    fn address(link: u32, net: &str) -> Address {
+        Address {
+            link,
+            net: net.parse().unwrap(),
+            usable: true,
+        }
+    }
+
+    #[test]
+    fn a_pulled_cable_is_named_though_the_address_stays_and_another_way_counts() {
+        let home = address(2, "192.168.1.7/24");
+        let radio = address(3, "192.168.9.7/24");
+        let lo = link(1, "lo", Carrier::Present);
+        let leading = Route {
+            to: "0.0.0.0/0".parse().unwrap(),
+            via: Some("192.168.1.1".parse().unwrap()),
+            link: Some(2),
+        };
+        let found = |links: &[Link], addresses: &[Address], routes: &[Route]| {
+            without_carrier(links, addresses, routes, Some("wm0"))
+        };
+        let plugged = [lo.clone(), link(2, "eth0", Carrier::Present)];
+        assert!(found(&plugged, &[home], &[leading]).is_empty());
+        let pulled = [
+            lo.clone(),
+            link(2, "eth0", Carrier::Absent),
+            link(4, "wm0", Carrier::Present),
+        ];
+        let mesh = address(4, "100.71.0.1/32");
+        assert_eq!(found(&pulled, &[home, mesh], &[leading]), ["eth0"]);
+        assert_eq!(found(&pulled, &[mesh], &[]), ["eth0"]);
+        let both = [
+            lo,
+            link(2, "eth0", Carrier::Absent),
+            link(3, "wlan0", Carrier::Present),
+        ];
+        assert!(found(&both, &[radio], &[]).is_empty());
+        assert_eq!(found(&both, &[home, radio], &[leading]), ["eth0"]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ use nix::{
 };
 
 use super::{
-    link::Links,
+    link::{Link, Links},
     netlink::Netlink,
     udp::{TRAIN, TRAIN_BYTES},
 };
@@ -90,6 +90,9 @@ pub enum OpenTunError {
     /// Another process has one of this name.
     #[error("interface {0} is held by another process; stop it or set tun.name")]
     Busy(String),
+    /// A device of this name is there, and none of ours.
+    #[error("interface {0} is there already and not Webmesh's; set tun.name to another name")]
+    Foreign(String),
     /// An MTU that is not carried.
     #[error(
         "a TUN device with MTU {0} is not carried; set tun.mtu between {MTU_MIN} and {MTU_MAX}"
@@ -130,15 +133,43 @@ pub struct Tun {
 /// # Errors
 /// [`Tun::open`] would fail in the same way.
 pub fn try_out(name: &str) -> Result<(), OpenTunError> {
-    let device = blank(name).enable(false).build_sync();
-    device.map(drop).map_err(|source| refusal(name, source))
+    make(name).map(drop)
 }
 
-/// What all our devices have in common.
-fn blank(name: &str) -> tun_rs::DeviceBuilder {
-    tun_rs::DeviceBuilder::new().name(name).with(|guard| {
+/// Whether what is called so, if anything is, may be a device of ours: a TUN device.
+///
+/// # Errors
+/// It is none. What cannot be asked is left to be found when the device is made.
+pub fn must_be_ours(name: &str) -> Result<(), OpenTunError> {
+    let links = Links::open().and_then(|mut links| links.list());
+    let is_foreign = |link: &Link| link.name == name && !link.is_tun();
+    match links.unwrap_or_default().iter().any(is_foreign) {
+        true => Err(OpenTunError::Foreign(name.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Ours are never persistent: who opens one that is has come into somebody else's, which has addresses and a purpose.
+fn must_go_with_us(name: &str, device: BorrowedFd<'_>) -> Result<(), OpenTunError> {
+    match interface(device) {
+        Ok((_, flags)) if flags & libc::IFF_PERSIST != 0 => {
+            Err(OpenTunError::Foreign(name.to_owned()))
+        }
+        Ok(_) => Ok(()),
+        Err(source) => Err(refusal(name, source)),
+    }
+}
+
+/// Makes a device with what all of ours have in common; it is not up yet.
+fn make(name: &str) -> Result<tun_rs::SyncDevice, OpenTunError> {
+    must_be_ours(name)?;
+    let blank = tun_rs::DeviceBuilder::new().name(name).with(|guard| {
         guard.offload(true).multi_queue(false);
-    })
+    });
+    let device = blank.enable(false).build_sync();
+    let device = device.map_err(|source| refusal(name, source))?;
+    must_go_with_us(name, device.as_fd())?;
+    Ok(device)
 }
 
 impl Tun {
@@ -147,8 +178,7 @@ impl Tun {
     /// # Errors
     /// Nothing is left behind then.
     pub fn open(shape: &Shape) -> Result<Self, OpenTunError> {
-        let device = blank(&shape.name).build_sync();
-        let device = device.map_err(|source| refusal(&shape.name, source))?;
+        let device = make(&shape.name)?;
         let fd = device.as_fd().try_clone_to_owned();
         let fd = fd.map_err(|source| refusal(&shape.name, source))?;
         Spare(fd).shape(shape)
@@ -161,7 +191,7 @@ impl Tun {
 
     /// The device's name, as the kernel has it.
     pub fn name(&self) -> io::Result<String> {
-        interface(&self.fd).map(|(name, _)| name)
+        interface(self.fd.as_fd()).map(|(name, _)| name)
     }
 
     /// What is left to be done to packets that are read.
@@ -211,7 +241,7 @@ impl Spare {
             | libc::IFF_MULTI_QUEUE
             | libc::IFF_VNET_HDR
             | libc::IFF_PERSIST;
-        match interface(&fd) {
+        match interface(fd.as_fd()) {
             Ok((is, flags))
                 if is == name && flags & kinds == libc::IFF_TUN | libc::IFF_VNET_HDR =>
             {
@@ -226,7 +256,7 @@ impl Spare {
     /// # Errors
     /// It is in another, or gone.
     pub fn index(&self) -> io::Result<u32> {
-        Links::open()?.index(&interface(&self.0)?.0)
+        Links::open()?.index(&interface(self.0.as_fd())?.0)
     }
 
     /// Takes away the addresses that it is not to have, with their routes.
@@ -267,7 +297,7 @@ impl Spare {
 
 /// Takes a device away whoever has it open, and closes the descriptor. Where it is no device it is only closed.
 pub fn destroy(fd: OwnedFd) {
-    if let Ok((name, _)) = interface(&fd) {
+    if let Ok((name, _)) = interface(fd.as_fd()) {
         remove(&name);
     }
 }
@@ -389,7 +419,7 @@ fn add_route(
 }
 
 /// The name and the flags of the device behind a descriptor.
-fn interface(fd: &OwnedFd) -> io::Result<(String, libc::c_int)> {
+fn interface(fd: BorrowedFd<'_>) -> io::Result<(String, libc::c_int)> {
     // SAFETY: all zero bytes are a valid ifreq: it is integers and bytes throughout, and null pointers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // SAFETY: the descriptor is open, and TUNGETIFF writes one ifreq into what outlives the call; a descriptor that is
@@ -466,5 +496,22 @@ fn refusal(name: &str, source: io::Error) -> OpenTunError {
             name: name.to_owned(),
             source,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_is_no_tun_device_is_not_taken_and_is_named() {
+        let said = must_be_ours("lo").unwrap_err().to_string();
+        assert_eq!(
+            said,
+            "interface lo is there already and not Webmesh's; set tun.name to another name"
+        );
+        must_be_ours("no-such-link").unwrap();
+        // Also where there is no right to make one.
+        assert_eq!(try_out("lo").unwrap_err().to_string(), said);
     }
 }

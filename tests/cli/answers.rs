@@ -531,6 +531,7 @@ fn published(verdict: DoorVerdict) -> ServiceAddReply {
         door: Door {
             verdict,
             port: 8080,
+            let_in: [8080, 8080],
             took_ms: Some(0.3),
             firewall: Some("ufw".into()),
             device: "wm0".into(),
@@ -607,6 +608,27 @@ fn each_firewall_has_its_own_remedy() {
             .run("service add web --port 80");
         let beginning = "webmesh: web is published, but this machine drops it: ";
         assert_eq!(told.stderr, format!("{beginning}{sentence}"));
+    }
+}
+
+#[test]
+fn a_firewall_before_a_target_is_opened_by_what_stays_right() {
+    let sentences = [
+        (
+            Some("ufw"),
+            "(ufw) blocks wm0. There: sudo ufw allow in on wm0 to any port 20000:29999 proto tcp\n",
+        ),
+        (None, "blocks wm0. Let ports 20000 to 29999 in on wm0\n"),
+    ];
+    for (firewall, end) in sentences {
+        let mut reply = published(DoorVerdict::Dropped);
+        reply.door.port = 80;
+        reply.door.let_in = [20_000, 29_999];
+        reply.door.firewall = firewall.map(str::to_owned);
+        let told = FakeAgent::new()
+            .says(Verb::ServiceAdd, &reply)
+            .run("service add web --port 80 --target 127.0.0.1:8080");
+        assert!(told.stderr.ends_with(end), "{}", told.stderr);
     }
 }
 

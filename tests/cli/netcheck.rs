@@ -11,6 +11,7 @@ fn behind_a_router() -> NetcheckReply {
     NetcheckReply {
         network: "home".into(),
         port: 41820,
+        unplugged: vec![],
         interfaces: vec!["192.168.1.7:41820".into(), "[2001:db8::7]:41820".into()],
         observed: vec![
             Observed {
@@ -102,6 +103,7 @@ fn a_machine_of_which_nothing_is_known_says_so_line_by_line() {
         ..behind_a_router()
     };
     let text = "\
+This machine is cut off: it has no address outside the mesh.
 addresses       none
 seen as         nobody has said
 NAT             not known: that takes two peers in different places
@@ -113,6 +115,26 @@ DHT             off: the configuration names no rendezvous.dht_bootstrap
 others are told none
 ";
     assert_eq!(said(&reply), text);
+}
+
+#[test]
+fn a_pulled_cable_is_said_first_of_all() {
+    for (links, first) in [
+        (
+            &["eth0"][..],
+            "This machine is cut off: eth0 has no carrier: plug the cable in, or switch the radio on.\n",
+        ),
+        (
+            &["eth0", "wlan0"],
+            "This machine is cut off: eth0 and wlan0 have no carrier: plug the cable in, or switch the radio on.\n",
+        ),
+    ] {
+        let text = said(&NetcheckReply {
+            unplugged: links.iter().map(|&link| link.to_owned()).collect(),
+            ..behind_a_router()
+        });
+        assert!(text.starts_with(first), "{text}");
+    }
 }
 
 #[test]

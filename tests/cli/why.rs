@@ -68,6 +68,7 @@ fn relayed() -> WhyPath {
         asked: vec![],
         absent: vec![],
         last_heard_s: Some(0.4),
+        unplugged: vec![],
         port: 41820,
         versions_here: V4,
         versions_there: WhyVersions {
@@ -119,6 +120,7 @@ fn door(verdict: DoorVerdict, firewall: Option<&str>) -> Door {
     Door {
         verdict,
         port: 22,
+        let_in: [22, 22],
         took_ms: None,
         firewall: firewall.map(str::to_owned),
         device: "wm0".into(),
@@ -507,7 +509,16 @@ nas is not reached: this machine has no address outside the mesh.
 Would help: a network for this machine.
 ";
     let offline = bare(WhyCause::Offline, WhyRemedy::Online);
-    assert_eq!(text(&of("nas", offline)), golden);
+    assert_eq!(text(&of("nas", offline.clone())), golden);
+    let golden = "\
+nas is not reached: this machine's eth0 has no carrier: plug the cable in, or switch the radio on.
+Would help: a network for this machine.
+";
+    let unplugged = WhyPath {
+        unplugged: vec!["eth0".into()],
+        ..offline
+    };
+    assert_eq!(text(&of("nas", unplugged)), golden);
     let golden = "\
 nas is not reached: it is there, but no direct path was found, and no peer carries for the two.
 Would help: a member with a public address that carries for others ([relay] udp = true).

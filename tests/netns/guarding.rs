@@ -408,6 +408,21 @@ fn ufw_is_named_with_what_opens_it() {
     assert_eq!(bo.sh(fetch), "hello from anna\n");
     let said = anna.ok(&["service", "add", "page", "--port", "8000"]);
     assert!(said.contains("accepted in"), "{said}");
+
+    // What comes to a target comes in at a port of the agent's own: the rule is to outlive that port.
+    let site = |target| ["service", "add", "site", "--port", "80", "--target", target];
+    let said = text(&anna.webmesh(&site("127.0.0.1:8000")).stderr);
+    let remedy = "sudo ufw allow in on wm0 to any port 20000:29999 proto tcp";
+    assert!(said.ends_with(&format!(" There: {remedy}\n")), "{said}");
+    anna.sh(remedy.strip_prefix("sudo ").unwrap());
+    for again in 0..3 {
+        // Another target while the service stands, too.
+        for target in ["127.0.0.1:8000", "127.0.0.2:8000"] {
+            let said = anna.ok(&site(target));
+            assert!(said.contains("accepted in"), "{again}: {said}");
+        }
+        anna.ok(&["service", "rm", "site"]);
+    }
 }
 
 /// What Tailscale puts before all other rules, with its chain's name.

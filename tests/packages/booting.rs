@@ -190,6 +190,10 @@ fn killed_or_hung_the_agent_comes_back_with_its_network() {
     // A configuration that cannot be used is told once, and not four times a second.
     let config = "/etc/webmesh/config.toml";
     bo.sh(&format!("cp {config} /root && echo nmae = 1 >> {config}"));
+    assert!(!bo.run("systemctl reload webmesh").status.success());
+    assert_eq!(bo.property("webmesh", "SubState"), "running");
+    bo.sh("webmesh status | grep 'what runs: /etc/webmesh/config.toml:'");
+    bo.sh("journalctl -u webmesh | grep 'webmesh: /etc/webmesh/config.toml:'");
     assert!(!bo.run("systemctl restart webmesh").status.success());
     assert_eq!(bo.property("webmesh", "SubState"), "failed");
     bo.sh(&format!(

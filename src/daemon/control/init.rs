@@ -1,6 +1,6 @@
 //! `webmesh init`: founds a network with this machine as its first admin.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use ipnet::Ipv4Net;
 
@@ -133,10 +133,26 @@ fn pool(text: &str) -> Result<Ipv4Net, ApiError> {
         .parse::<Ipv4Net>()
         .ok()
         .filter(|pool| (8..=23).contains(&pool.prefix_len()));
-    pool.map(|pool| pool.trunc()).ok_or_else(|| {
-        ApiError::bad_request(format!("{text:?} is no pool of IPv4 addresses"))
-            .remedy("a private range between /8 and /23, such as 10.77.0.0/16; or leave --ipv4 out")
-    })
+    let refused = match pool.map(|pool| pool.trunc()) {
+        Some(pool) if is_private(pool) => return Ok(pool),
+        Some(pool) => format!("{pool} belongs to others: members would not reach them any more"),
+        None => format!("{text:?} is no pool of IPv4 addresses"),
+    };
+    Err(ApiError::bad_request(refused).remedy(
+        "a range between /8 and /23 of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or 100.64.0.0/10, \
+         such as 10.77.0.0/16; or leave --ipv4 out",
+    ))
+}
+
+/// Whether all of a range is free for private use: RFC 1918 §3, and RFC 6598 §7 as the pools that are drawn.
+fn is_private(pool: Ipv4Net) -> bool {
+    let private = [
+        Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8),
+        Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12),
+        Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16),
+        Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10),
+    ];
+    private.iter().any(|range| range.contains(&pool))
 }
 
 /// Whether the host's resolver already knows something under a domain (design §3).
@@ -190,4 +206,42 @@ fn try_init(agent: &mut Agent, wish: Wish) -> anyhow::Result<String> {
     agent.bring_up(folder, id, restored, ground, sealing::draw_boot())?;
     agent.settle_up()?;
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_lies_in_private_space_whole() {
+        for (text, taken) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.77.3.4/16", "10.77.0.0/16"),
+            ("172.31.0.0/16", "172.31.0.0/16"),
+            ("192.168.0.0/16", "192.168.0.0/16"),
+            ("100.64.0.0/10", "100.64.0.0/10"),
+        ] {
+            assert_eq!(pool(text), Ok(taken.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "8.0.0.0/8",
+            "172.0.0.0/8",
+            "172.32.0.0/16",
+            "192.0.0.0/8",
+            "100.0.0.0/9",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "224.0.0.0/8",
+        ] {
+            let said = pool(text).unwrap_err().line();
+            assert!(
+                said.starts_with(&format!("{text} belongs to others: ")),
+                "{said}"
+            );
+        }
+        for text in ["10.0.0.0/7", "10.0.0.0/24", "10.0.0.0", "fd00::/16", "x"] {
+            let said = pool(text).unwrap_err().line();
+            assert!(said.contains("is no pool of IPv4 addresses: "), "{said}");
+        }
+    }
 }

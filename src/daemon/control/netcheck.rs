@@ -14,7 +14,7 @@ use crate::{
         network::Network,
         port_mapping::Finding,
         router::{NoLease, Protocol},
-        view,
+        surroundings, view,
     },
     node::status::{PeerView, Snapshot},
     platform::clock,
@@ -49,6 +49,7 @@ fn netcheck(agent: &mut Agent) -> Result<NetcheckReply, ApiError> {
     observed.sort_by_key(|seen| std::cmp::Reverse(seen.observers));
     Ok(NetcheckReply {
         port: network.facts.port,
+        unplugged: surroundings::unplugged(&network.side.device),
         interfaces: facts.interfaces.iter().map(ToString::to_string).collect(),
         observed,
         nat: view::nat(&status),

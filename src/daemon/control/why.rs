@@ -17,6 +17,7 @@ use crate::{
         agent::Agent,
         door,
         reasons::{self, Asked},
+        surroundings,
     },
     ids::NodeId,
     node::{
@@ -81,9 +82,30 @@ pub(super) async fn answer(control: &Control, request: WhyRequest) -> Result<Why
     };
     let path = control
         .caller
-        .ask(move |agent: &mut Agent| reasons::path(clock::now(), agent.network()?, node, answer))
+        .ask(move |agent: &mut Agent| {
+            let network = agent.network()?;
+            let path = reasons::path(clock::now(), network, node, answer)?;
+            Ok(match has_answered {
+                true => path,
+                false => cut_off(path, surroundings::unplugged(&network.side.device)),
+            })
+        })
         .await?;
     Ok(reply(target, path, door))
+}
+
+/// A machine whose cable is out finds nobody, whatever stood a moment ago and whatever address it still has.
+fn cut_off(path: WhyPath, unplugged: Vec<String>) -> WhyPath {
+    if unplugged.is_empty() {
+        return path;
+    }
+    WhyPath {
+        path: None,
+        cause: WhyCause::Offline,
+        remedy: Some(WhyRemedy::Online),
+        unplugged,
+        ..path
+    }
 }
 
 /// The first thing that is in the way says why; else the path does.
@@ -228,6 +250,7 @@ async fn knock(
     let door = |verdict, took_ms| Door {
         verdict,
         port,
+        let_in: [port, port],
         took_ms,
         firewall: None,
         device: device.clone(),

@@ -4,6 +4,7 @@
 use std::{thread, time::Duration};
 
 use serde_json::Value;
+use webmesh::demo::order::INTERNET;
 
 use super::{internet::Internet, kind::Kind, pair::Pair};
 use crate::harness::{Peer, text, within};
@@ -138,6 +139,21 @@ fn a_peer_that_is_off() {
         asked.ends_with("no answer from bo: webmesh why bo\n"),
         "{asked}"
     );
+}
+
+#[test]
+fn a_pulled_cable_is_said_first_of_all() {
+    let pair = Pair::of(Kind::Public, Kind::Public);
+    pair.await_way("direct", Duration::from_secs(10));
+    pair.internet.sh(INTERNET, "ip link set anna down");
+    let why = "eth0 has no carrier: plug the cable in, or switch the radio on.\n";
+    within(Duration::from_secs(5), "netcheck says it", || {
+        let said = pair.anna().ok(&["netcheck"]);
+        said.starts_with(&format!("This machine is cut off: {why}"))
+    });
+    let said = text(&pair.anna().webmesh(&["why", "bo"]).stdout);
+    let head = format!("bo is not reached: this machine's {why}");
+    assert!(said.starts_with(&head), "{said}");
 }
 
 #[test]
