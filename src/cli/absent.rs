@@ -39,8 +39,8 @@ const LOG: &str = "the log: journalctl -u webmesh";
 /// The exit code of an agent whose configuration cannot be used.
 const UNUSABLE_CONFIG: &str = "78";
 
-/// The least exit code of a process that systemd could not turn into the program (systemd.exec(5)).
-const SYSTEMDS_OWN: u32 = 200;
+/// The exit codes of a process that systemd could not turn into the program (systemd.exec(5)).
+const SYSTEMDS_OWN: std::ops::RangeInclusive<u32> = 200..=245;
 
 /// What to say, and what to do. The configuration is at `file` where a unit starts the agent.
 pub(super) async fn complaint(start: &StartHint, file: &Path) -> ApiError {
@@ -97,7 +97,7 @@ impl Unit {
     /// How the last run ended, where that was no good end.
     fn end(&self) -> Option<String> {
         let exit = &self.exit;
-        let is_systemds = exit.parse().is_ok_and(|code: u32| code >= SYSTEMDS_OWN);
+        let is_systemds = exit.parse().is_ok_and(|code| SYSTEMDS_OWN.contains(&code));
         Some(match self.result.as_str() {
             "" | "success" => return None,
             "exit-code" if is_systemds => {
@@ -140,7 +140,7 @@ fn judge(start: &StartHint, file: &Path, unit: &Unit) -> ApiError {
 fn of_unit(start: &StartHint, unit: &Unit) -> ApiError {
     let end = unit.end();
     match (unit.active.as_str(), unit.said.as_str(), end) {
-        ("active" | "reloading", ..) => {
+        ("active" | "reloading" | "refreshing", ..) => {
             absent("the agent runs, but nobody listens at its socket any more")
                 .remedy(format!("sudo systemctl restart webmesh; {LOG}"))
         }

@@ -141,7 +141,12 @@ impl Agent {
     ) -> Result<Response<Incoming>, ApiError> {
         let stream = match UnixStream::connect(&self.socket).await {
             Ok(stream) => stream,
-            Err(error) => return Err(self.absent(&error).await),
+            Err(error) => {
+                let absent = self.absent(&error).await;
+                // Why it does not listen was asked for up to a second, and one that was about to start may listen by now.
+                let again = UnixStream::connect(&self.socket).await;
+                again.map_err(|_still| absent)?
+            }
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await

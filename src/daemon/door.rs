@@ -35,8 +35,9 @@ pub(super) async fn probe(caller: &Caller, service: &Published) -> Result<Door, 
         (Transport::Udp, target) => bound(&own, target, service.port),
         (Transport::Tcp, Some(target)) => {
             let splice_port = service.splice_port.unwrap_or(service.port);
-            let at_splice = knock(caller, splice_port).await?;
+            // Asked first: one that comes to listen meanwhile refused the knock as nobody does.
             let listening = sock_diag::listening(Port::Tcp(splice_port), &own);
+            let at_splice = knock(caller, splice_port).await?;
             match at_splice_door(at_splice, listening.ok()) {
                 Some(verdict) => found(verdict, service.port, None),
                 None => at_target(at_splice, target).await,

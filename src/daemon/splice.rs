@@ -87,7 +87,7 @@ impl Splices {
                     }
                 },
             };
-            // The tasks of a target before end with what they carry.
+            // The tasks of a target before end with what they carry, and with what they accept at this very moment.
             self.running
                 .insert(place, self.serve(sockets, splice.target));
         }

@@ -177,7 +177,9 @@ fn bind_patiently(port: u16) -> Result<udp::Pair, udp::BindError> {
     let mut tries = 0;
     loop {
         match udp::Pair::bind(port) {
-            Err(udp::BindError::Busy(_)) if service_manager::is_present() && tries < PORT_TRIES => {
+            Err(udp::BindError::Busy(_))
+                if service_manager::is_forgetting() && tries < PORT_TRIES =>
+            {
                 if tries == 0
                     && let Err(error) = service_manager::settle()
                 {

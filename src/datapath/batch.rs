@@ -102,6 +102,13 @@ impl<T: Copy> Batch<T> {
         self.used == 0
     }
 
+    /// Takes back what was added last.
+    pub(super) fn pop(&mut self) -> Option<(T, &[u8])> {
+        self.used = self.used.checked_sub(1)?;
+        let slot = self.slots.get(self.used)?;
+        Some((slot.to?, &slot.bytes[slot.start..slot.end]))
+    }
+
     /// Forgets what was added; the buffers stay.
     pub(super) fn clear(&mut self) {
         self.used = 0;
@@ -161,8 +168,9 @@ mod tests {
             batch.iter().map(|(_, bytes)| bytes[0]).collect::<Vec<_>>(),
             [3, 4]
         );
+        assert_eq!(batch.pop(), Some(((), &[4][..])));
         batch.forget_first(9);
-        assert!(batch.is_empty());
+        assert!(batch.is_empty() && batch.pop().is_none());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::time::Moment;
 
-/// How long packets may wait in a queue that stands (RFC 8289 §4.2).
+/// How long packets may wait in a queue that stands (RFC 8289 §4.2), where the link is not so slow that they have to.
 const TARGET: Duration = Duration::from_millis(5);
 
 /// How long they may wait longer than that before senders learn of it: a round trip (RFC 8289 §4.3).
@@ -28,6 +28,19 @@ pub(super) struct Codel {
     count_before: u32,
 }
 
+/// The packet at the head of a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head {
+    /// How long it has waited.
+    pub(super) waited: Duration,
+    /// How long the link takes before it takes anything: what waits for that is no queue (RFC 8290 §5.2.1).
+    pub(super) service: Duration,
+    /// Its bytes.
+    pub(super) len: usize,
+    /// The bytes behind it.
+    pub(super) behind: usize,
+}
+
 /// What becomes of the packet at the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -38,9 +51,9 @@ pub(super) enum Verdict {
 }
 
 impl Codel {
-    /// Judges the packet at the head, which has waited this long, with this many bytes behind it.
-    pub(super) fn judge(&mut self, now: Moment, waited: Duration, behind: usize) -> Verdict {
-        let is_late = self.is_late(now, waited, behind);
+    /// Judges the packet at the head.
+    pub(super) fn judge(&mut self, now: Moment, head: Head) -> Verdict {
+        let is_late = self.is_late(now, head);
         match self.next {
             Some(_) if !is_late => {
                 self.next = None;
@@ -59,8 +72,8 @@ impl Codel {
         }
     }
 
-    fn is_late(&mut self, now: Moment, waited: Duration, behind: usize) -> bool {
-        if waited < TARGET || behind <= PACKET {
+    fn is_late(&mut self, now: Moment, head: Head) -> bool {
+        if head.waited < TARGET.max(head.service) || head.behind <= PACKET.max(head.len) {
             self.late_at = None;
             return false;
         }
@@ -87,11 +100,19 @@ impl Codel {
 mod tests {
     use super::*;
 
+    fn head(waited_ms: u64, behind: usize) -> Head {
+        Head {
+            waited: Duration::from_millis(waited_ms),
+            service: Duration::ZERO,
+            len: 1400,
+            behind,
+        }
+    }
+
     /// How many of the packets that leave one each millisecond, after this wait, are told of congestion.
     fn told(codel: &mut Codel, from_ms: u64, count: u64, waited_ms: u64) -> Vec<u64> {
         let is_told = |ms: &u64| {
-            let waited = Duration::from_millis(waited_ms);
-            codel.judge(Moment(ms * 1000), waited, 100_000) == Verdict::Congested
+            codel.judge(Moment(ms * 1000), head(waited_ms, 100_000)) == Verdict::Congested
         };
         (from_ms..from_ms + count).filter(is_told).collect()
     }
@@ -117,9 +138,21 @@ mod tests {
     #[test]
     fn one_packet_is_no_queue() {
         let mut codel = Codel::default();
-        let late = Duration::from_secs(1);
         for ms in 0..1000 {
-            assert_eq!(codel.judge(Moment(ms * 1000), late, 0), Verdict::Pass);
+            let verdict = codel.judge(Moment(ms * 1000), head(1000, 1400));
+            assert_eq!(verdict, Verdict::Pass);
+        }
+    }
+
+    #[test]
+    fn a_slow_link_is_no_queue() {
+        let mut codel = Codel::default();
+        for ms in 0..1000 {
+            let slow = Head {
+                service: Duration::from_millis(30),
+                ..head(25, 100_000)
+            };
+            assert_eq!(codel.judge(Moment(ms * 1000), slow), Verdict::Pass);
         }
     }
 

@@ -51,9 +51,9 @@ drop_reasons! {
     OutQueueEnded = "out_queue_ended",
     /// From the TUN: the peer's address is not proven and has had its 64 KiB.
     OutUnproven = "out_unproven",
-    /// From the TUN: more than may wait while the own uplink takes no more.
+    /// To the network: more than may wait while the own uplink takes no more.
     OutUplinkFull = "out_uplink_full",
-    /// From the TUN: what its program sends has waited too long for the own uplink, and is to come more slowly (RFC 8289).
+    /// To the network: its flow's queue for the own uplink stands, and its sender is to learn of it (RFC 8289).
     OutCongested = "out_congested",
     /// From the TUN: longer than the device's MTU.
     OutTooLong = "out_too_long",

@@ -1,21 +1,19 @@
-//! Packets of programs while our own uplink takes no more (FQ-CoDel, RFC 8290): a small flow does not wait for a big one, and
-//! a flow that lets its queue stand learns of congestion, by a mark where its sender listens for one, else by a loss.
+//! What is to go out while our own uplink takes no more (FQ-CoDel, RFC 8290): a small flow does not wait for a big one, and a
+//! flow that lets its queue stand learns of congestion, by a mark where its sender listens for one, else by a loss.
 
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
 };
 
 use super::{
-    codel::{Codel, Verdict},
+    codel::{Codel, Head, Verdict},
     outbound::PADDING,
+    outbox::Target,
 };
 use crate::{
-    packet::{
-        ecn::Ecn,
-        ip::{Header, Ports},
-        vnet::Undone,
-    },
+    packet::{ecn::Ecn, ip::Header, vnet::Undone},
     time::Moment,
 };
 
@@ -31,8 +29,8 @@ const BYTES: usize = 4 << 20;
 /// Packets that wait at most, in all.
 const PACKETS: usize = 1024;
 
-/// Buffers that are kept for the next packets.
-const SPARE: usize = 64;
+/// Bytes of buffers that are kept for the next packets.
+const SPARE: usize = 1 << 20;
 
 /// What waits, by flow.
 #[derive(Debug)]
@@ -46,6 +44,7 @@ pub(super) struct FairQueue {
     bytes: usize,
     packets: usize,
     spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -57,16 +56,25 @@ struct Flow {
     is_listed: bool,
 }
 
-/// A packet that waits.
+/// Something that waits.
 #[derive(Debug)]
 pub(super) struct Held {
     since: Moment,
-    /// The packet, and room for its padding.
+    /// It, and room for padding.
     pub(super) buffer: Vec<u8>,
-    /// Bytes of the packet alone.
+    /// Its bytes alone.
     pub(super) len: usize,
-    /// What is left to be done to it.
-    pub(super) undone: Undone,
+    /// What it is.
+    pub(super) what: What,
+}
+
+/// What waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    /// A packet of a program, not sealed yet, and what is left to be done to it.
+    Packet(Undone),
+    /// A datagram that is carried for others, and where it goes: all that go there are one flow.
+    Carried(Target),
 }
 
 /// What comes next, and how many went nowhere on the way to it.
@@ -86,7 +94,8 @@ impl FairQueue {
             known: VecDeque::with_capacity(FLOWS),
             bytes: 0,
             packets: 0,
-            spare: Vec::new(),
+            spare: Vec::with_capacity(PACKETS),
+            spare_bytes: 0,
         }
     }
 
@@ -95,26 +104,28 @@ impl FairQueue {
         self.packets == 0
     }
 
-    /// Keeps a packet; tells how many went nowhere for it: where there is no room, the first of the flow that has most.
-    pub(super) fn push(&mut self, now: Moment, packet: &[u8], undone: Undone) -> u64 {
-        let number = self.flow_of(packet);
+    /// Keeps something; tells how many went nowhere for it: where there is no room, the first of the flow that has most.
+    pub(super) fn push(&mut self, now: Moment, bytes: &[u8], what: What) -> u64 {
+        let number = self.flow_of(bytes, what);
         let mut buffer = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= buffer.capacity();
         buffer.clear();
-        buffer.extend_from_slice(packet);
-        buffer.resize(packet.len() + PADDING, 0);
+        buffer.reserve_exact(bytes.len() + PADDING);
+        buffer.extend_from_slice(bytes);
+        buffer.resize(bytes.len() + PADDING, 0);
         let flow = &mut self.flows[number];
-        flow.bytes += packet.len();
+        flow.bytes += bytes.len();
         flow.waiting.push_back(Held {
             since: now,
             buffer,
-            len: packet.len(),
-            undone,
+            len: bytes.len(),
+            what,
         });
         if !std::mem::replace(&mut flow.is_listed, true) {
             flow.deficit = QUANTUM;
             self.fresh.push_back(number);
         }
-        self.bytes += packet.len();
+        self.bytes += bytes.len();
         self.packets += 1;
         let mut dropped = 0;
         while self.bytes > BYTES || self.packets > PACKETS {
@@ -124,8 +135,8 @@ impl FairQueue {
         dropped
     }
 
-    /// The packet whose turn it is.
-    pub(super) fn pop(&mut self, now: Moment) -> Next {
+    /// Whose turn it is, behind an uplink that takes so long before it takes anything.
+    pub(super) fn pop(&mut self, now: Moment, service: Duration) -> Next {
         let mut late = 0;
         while let Some((number, is_fresh)) = self.first() {
             let flow = &mut self.flows[number];
@@ -135,7 +146,7 @@ impl FairQueue {
                 self.known.push_back(number);
                 continue;
             }
-            let (held, lost) = self.pop_of(now, number);
+            let (held, lost) = self.pop_of(now, service, number);
             late += lost;
             match held {
                 Some(held) => {
@@ -159,7 +170,8 @@ impl FairQueue {
 
     /// Keeps a buffer for the next packet.
     pub(super) fn give_back(&mut self, buffer: Vec<u8>) {
-        if self.spare.len() < SPARE {
+        if self.spare_bytes + buffer.capacity() <= SPARE {
+            self.spare_bytes += buffer.capacity();
             self.spare.push(buffer);
         }
     }
@@ -178,13 +190,17 @@ impl FairQueue {
     }
 
     /// The first packet of a flow that is not lost to congestion, and how many were before it.
-    fn pop_of(&mut self, now: Moment, number: usize) -> (Option<Held>, u64) {
+    fn pop_of(&mut self, now: Moment, service: Duration, number: usize) -> (Option<Held>, u64) {
         let mut lost = 0;
         while let Some(mut held) = self.take_first(number) {
             let flow = &mut self.flows[number];
-            let verdict = flow.codel.judge(now, now.since(held.since), flow.bytes);
-            let is_told = verdict == Verdict::Congested;
-            if !is_told || Ecn::Met.write_into(&mut held.buffer[..held.len]).is_ok() {
+            let head = Head {
+                waited: now.since(held.since),
+                service,
+                len: held.len,
+                behind: flow.bytes,
+            };
+            if flow.codel.judge(now, head) == Verdict::Pass || held.mark() {
                 return (Some(held), lost);
             }
             lost += 1;
@@ -210,30 +226,45 @@ impl FairQueue {
     }
 
     /// Packets of one connection fall together, as do the fragments of two hosts.
-    fn flow_of(&self, packet: &[u8]) -> usize {
+    fn flow_of(&self, bytes: &[u8], what: What) -> usize {
         let mut hasher = DefaultHasher::new();
         self.seed.hash(&mut hasher);
-        if let Ok(header) = Header::parse(packet) {
-            let ports = header.ports(packet);
-            let ports = ports.map(
-                |Ports {
-                     source,
-                     destination,
-                 }| (source, destination),
-            );
-            let hosts = (header.source, header.destination);
-            (hosts, header.protocol, ports).hash(&mut hasher);
+        match (what, Header::parse(bytes)) {
+            (What::Carried(target), _) => target.to.hash(&mut hasher),
+            (What::Packet(_), Ok(header)) => {
+                let ports = header.ports(bytes);
+                let ports = ports.map(|ports| (ports.source, ports.destination));
+                let hosts = (header.source, header.destination);
+                (hosts, header.protocol, ports).hash(&mut hasher);
+            }
+            (What::Packet(_), Err(_)) => {}
         }
         usize::try_from(hasher.finish() % FLOWS as u64).unwrap_or(0)
     }
 }
 
+impl Held {
+    /// Has it say that it met congestion; false where its sender would not notice.
+    fn mark(&mut self) -> bool {
+        match &mut self.what {
+            What::Packet(_) => Ecn::Met.write_into(&mut self.buffer[..self.len]).is_ok(),
+            What::Carried(target) => {
+                let is_heard = target.ecn != Ecn::Deaf;
+                if is_heard {
+                    target.ecn = Ecn::Met;
+                }
+                is_heard
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{net::IpAddr, time::Duration};
+    use std::net::IpAddr;
 
     use super::*;
-    use crate::packet::udp;
+    use crate::packet::{ip::Ports, udp};
 
     fn packet(port: u16, len: usize) -> Vec<u8> {
         let mut out = Vec::new();
@@ -260,22 +291,24 @@ mod tests {
     }
 
     fn pop(queue: &mut FairQueue, now: Moment) -> Option<u16> {
-        let held = queue.pop(now).held?;
+        let held = queue.pop(now, QUICK).held?;
         let port = port_of(&held);
         queue.give_back(held.buffer);
         Some(port)
     }
 
+    const OWN: What = What::Packet(Undone::Nothing);
+    const QUICK: Duration = Duration::ZERO;
     const NOW: Moment = Moment(1_000_000);
 
     #[test]
     fn a_small_flow_does_not_wait_for_a_big_one() {
         let mut queue = FairQueue::new(1);
         for _ in 0..20 {
-            assert_eq!(queue.push(NOW, &packet(1, 1400), Undone::Nothing), 0);
+            assert_eq!(queue.push(NOW, &packet(1, 1400), OWN), 0);
         }
         assert_eq!(pop(&mut queue, NOW), Some(1));
-        queue.push(NOW, &packet(2, 100), Undone::Nothing);
+        queue.push(NOW, &packet(2, 100), OWN);
         assert_eq!(pop(&mut queue, NOW), Some(1), "the rest of its turn");
         assert_eq!(pop(&mut queue, NOW), Some(2));
         assert_eq!(pop(&mut queue, NOW), Some(1));
@@ -285,14 +318,14 @@ mod tests {
     fn flows_get_the_same_share_of_bytes_whatever_the_size_of_their_packets() {
         let mut queue = FairQueue::new(1);
         for _ in 0..10 {
-            queue.push(NOW, &packet(1, 30_000), Undone::Nothing);
+            queue.push(NOW, &packet(1, 30_000), OWN);
         }
         for _ in 0..200 {
-            queue.push(NOW, &packet(2, 1000), Undone::Nothing);
+            queue.push(NOW, &packet(2, 1000), OWN);
         }
         let mut bytes = [0; 3];
         for _ in 0..120 {
-            let held = queue.pop(NOW).held.unwrap();
+            let held = queue.pop(NOW, QUICK).held.unwrap();
             bytes[usize::from(port_of(&held))] += held.len;
         }
         let apart = usize::abs_diff(bytes[1], bytes[2]);
@@ -304,11 +337,11 @@ mod tests {
         let mut queue = FairQueue::new(7);
         for number in 0..300_usize {
             let port = u16::try_from(number % 3).unwrap();
-            queue.push(NOW, &packet(port, 100 + number), Undone::Nothing);
+            queue.push(NOW, &packet(port, 100 + number), OWN);
         }
         let mut last = [0; 3];
         let mut count = 0;
-        while let Some(held) = queue.pop(NOW).held {
+        while let Some(held) = queue.pop(NOW, QUICK).held {
             let port = usize::from(port_of(&held));
             assert!(held.len > last[port]);
             last[port] = held.len;
@@ -322,17 +355,17 @@ mod tests {
     #[test]
     fn without_room_the_greatest_flow_loses_its_first() {
         let mut queue = FairQueue::new(1);
-        queue.push(NOW, &packet(2, 100), Undone::Nothing);
+        queue.push(NOW, &packet(2, 100), OWN);
         let mut dropped = 0;
         for _ in 0..2000 {
-            dropped += queue.push(NOW, &packet(1, 1400), Undone::Nothing);
+            dropped += queue.push(NOW, &packet(1, 1400), OWN);
         }
         assert_eq!(dropped, 2001 - PACKETS as u64);
         let left: Vec<_> = std::iter::from_fn(|| pop(&mut queue, NOW)).collect();
         assert_eq!(left.len(), PACKETS);
         assert!(left.contains(&2));
         for _ in 0..100 {
-            queue.push(NOW, &packet(1, 65_000), Undone::Nothing);
+            queue.push(NOW, &packet(1, 65_000), OWN);
         }
         assert!(queue.bytes <= BYTES);
     }
@@ -349,11 +382,11 @@ mod tests {
             // Ten wait at any time, and one leaves each millisecond.
             for ms in 0..400 {
                 let now = NOW.after(Duration::from_millis(ms));
-                queue.push(now, &packet, Undone::Nothing);
+                queue.push(now, &packet, OWN);
                 if ms < 10 {
                     continue;
                 }
-                let next = queue.pop(now);
+                let next = queue.pop(now, QUICK);
                 late += next.late;
                 let held = next.held.unwrap();
                 assert!(Header::parse(&held.buffer[..held.len]).is_ok());
@@ -362,5 +395,46 @@ mod tests {
             assert!((marked..=marked + 1).contains(&met), "{met} marks");
             assert!((lost..=lost + 1).contains(&late), "{late} losses");
         }
+    }
+
+    #[test]
+    fn what_is_carried_for_one_place_is_one_flow_beside_the_others() {
+        let mut queue = FairQueue::new(1);
+        let carried = |last, ecn| {
+            let to = crate::addr::Underlay::new(([192, 0, 2, last], 7).into());
+            What::Carried(Target { to, ecn })
+        };
+        for _ in 0..100 {
+            queue.push(NOW, &[0; 1400], carried(1, Ecn::Zero));
+        }
+        queue.push(NOW, &packet(2, 1400), OWN);
+        queue.push(NOW, &[0; 1400], carried(3, Ecn::Deaf));
+        let mut others = 0;
+        for _ in 0..6 {
+            let held = queue.pop(NOW, QUICK).held.unwrap();
+            let is_first = matches!(held.what, What::Carried(target)
+                if target.to.socket().ip() == IpAddr::from([192, 0, 2, 1]));
+            others += usize::from(!is_first);
+        }
+        assert_eq!(others, 2);
+        let mut marked = queue.pop(NOW, QUICK).held.unwrap();
+        assert!(marked.mark());
+        assert!(matches!(marked.what, What::Carried(target) if target.ecn == Ecn::Met));
+    }
+
+    #[test]
+    fn buffers_are_used_again_and_few_are_kept() {
+        let mut queue = FairQueue::new(1);
+        for _ in 0..100 {
+            queue.push(NOW, &packet(1, 60_000), OWN);
+            let held = queue.pop(NOW, QUICK).held.unwrap();
+            assert!(held.buffer.capacity() <= 60_000 + PADDING);
+            queue.give_back(held.buffer);
+        }
+        assert_eq!(queue.spare.len(), 1);
+        for _ in 0..100 {
+            queue.give_back(vec![0; 60_000]);
+        }
+        assert!(queue.spare_bytes <= SPARE && queue.spare.len() < 20);
     }
 }

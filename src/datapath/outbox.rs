@@ -45,6 +45,10 @@ pub(super) struct Outbox {
     pub(super) streams: Streams,
     /// The ways through relays.
     pub(super) legs: Legs,
+    /// What is carried for others while the own uplink takes no more: it has no place before what programs of this host send.
+    pub(super) carried: Vec<(Target, Vec<u8>)>,
+    /// Whether the own uplink takes no more.
+    pub(super) is_full: bool,
 }
 
 impl Outbox {
@@ -57,6 +61,8 @@ impl Outbox {
             in_fragments: BTreeSet::new(),
             streams: Streams::default(),
             legs: Legs::default(),
+            carried: Vec::new(),
+            is_full: false,
         }
     }
 
@@ -114,6 +120,28 @@ impl Outbox {
                 self.streams.send(stream, framed)?;
             }
             Path::Relay(_) | Path::Handed(_) => return Err(DropReason::NoSuchPath),
+        }
+        Ok(())
+    }
+
+    /// The same with what is carried for others.
+    ///
+    /// # Errors
+    /// When there is no such path any more.
+    pub(super) fn commit_carried(
+        &mut self,
+        len: usize,
+        to: Path,
+        ecn: Ecn,
+    ) -> Result<(), DropReason> {
+        let before = self.datagrams.len();
+        self.commit_marked(len, to, ecn)?;
+        // What goes by a stream is none of the datagrams.
+        if self.is_full
+            && self.datagrams.len() > before
+            && let Some((target, bytes)) = self.datagrams.pop()
+        {
+            self.carried.push((target, bytes.to_vec()));
         }
         Ok(())
     }

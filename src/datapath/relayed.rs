@@ -55,7 +55,8 @@ impl Shard {
         head.copy_from_slice(&relay_head(onward.id));
         datagram.copy_from_slice(relayed.datagram);
         // As a router would: what was written on the way here is known at its end.
-        self.out.commit_marked(whole.len(), onward.path, source.ecn)
+        self.out
+            .commit_carried(whole.len(), onward.path, source.ecn)
     }
 
     /// One of the three datagrams that bind an end.

@@ -20,7 +20,7 @@ use crate::{
     packet::{ecn::Ecn, vnet},
     platform::{
         clock,
-        poll::{Health, Poll, Waker},
+        poll::{Health, Interest, Poll, Waker},
         tun::{self, Tun},
         udp::{self, Came, Cut, Family},
     },
@@ -33,6 +33,7 @@ use super::{
     commands::After,
     departing,
     drops::{DropReason, Drops},
+    fair_queue::{Held, What},
     inbound::Source,
     jumps::Jumps,
     offloads::{Offloads, Wishes},
@@ -156,6 +157,12 @@ const TURN_BYTES: usize = 256 << 10;
 /// Commands carried out before packets get their turn.
 const COMMANDS: usize = 256;
 
+/// Bytes of what has waited that are sealed before they are sent.
+const AT_ONCE: usize = 16 << 10;
+
+/// How long a thread that ends waits for a full socket.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// Datagrams that make it worth a system call before the turn is over.
 const FLUSH: usize = 64;
 
@@ -259,6 +266,13 @@ impl Ready {
     }
 }
 
+/// Why a full socket is not waited for any longer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Room,
+    Late,
+}
+
 /// Whether the thread goes on.
 enum Turn {
     Next,
@@ -300,15 +314,16 @@ impl Turnstile {
             self.shard.renew_keys(now.at);
         }
         self.shard.apply_tables(&self.parts.tables.load());
+        if ready.has(WRITABLE) {
+            self.resume(now.at, Why::Room)?;
+        } else if self.uplink.due().is_some_and(|due| now.at >= due) {
+            self.resume(now.at, Why::Late)?;
+        }
         if ready.has(COMMAND)
             && let Turn::Last = self.carry_out()?
         {
-            self.flush();
-            self.tell();
+            self.end()?;
             return Ok(Turn::Last);
-        }
-        if ready.has(WRITABLE) {
-            self.resume()?;
         }
         for family in [Family::V4, Family::V6] {
             if ready.has(token_of(family)) {
@@ -343,11 +358,12 @@ impl Turnstile {
             (true, false) => Some(TICK),
             (true, true) => None,
         };
-        let exchanges = self.shard.exchanges_due().map(|due| {
+        let due = [self.shard.exchanges_due(), self.uplink.due()];
+        let due = due.into_iter().flatten().map(|due| {
             // The kernel waits for whole milliseconds, and less than it is told.
             due.since(clock::moment()) + Duration::from_millis(1)
         });
-        regular.into_iter().chain(exchanges).min()
+        regular.into_iter().chain(due).min()
     }
 
     fn carry_out(&mut self) -> io::Result<Turn> {
@@ -446,6 +462,7 @@ impl Turnstile {
             });
             // An error here is about the socket as a whole; it comes again, and the control plane finds no peer.
             came = received.unwrap_or(Came::All);
+            self.hold_carried(now);
             self.flush_if_many();
         }
     }
@@ -474,15 +491,8 @@ impl Turnstile {
         self.offloads.note_sockets(sockets);
         self.count_refused(departed.refused);
         self.shard.out.datagrams.forget_first(departed.taken);
-        let Some(family) = departed.full else {
-            return;
-        };
-        if self.watch_writing(family, true).is_ok() {
-            self.uplink.fill(clock::moment(), family);
-        } else {
-            // Nothing would say when it takes more.
-            self.count_refused(self.shard.out.datagrams.len());
-            self.shard.out.datagrams.clear();
+        if let Some(family) = departed.full {
+            self.fill(family);
         }
     }
 
@@ -491,35 +501,98 @@ impl Turnstile {
         self.shard.drops.add(DropReason::SendFailed, many);
     }
 
-    fn watch_writing(&mut self, family: Family, on: bool) -> io::Result<()> {
+    fn fill(&mut self, family: Family) {
+        if self.watch(family, Interest::ReadingAndWriting).is_err() {
+            // Nothing would say when it takes more.
+            self.count_refused(self.shard.out.datagrams.len());
+            self.shard.out.datagrams.clear();
+            return;
+        }
+        if let Some(socket) = self.parts.sockets.socket(family) {
+            socket.note_full();
+        }
+        self.uplink.fill(clock::moment(), family);
+        self.shard.out.is_full = true;
+    }
+
+    fn watch(&mut self, family: Family, interest: Interest) -> io::Result<()> {
         match self.parts.sockets.socket(family) {
-            Some(socket) => self.poll.watch_writing(socket, token_of(family), on),
+            Some(socket) => self.poll.watch(socket, token_of(family), interest),
             None => Ok(()),
         }
     }
 
-    /// A socket that was full takes more again: what is sealed goes first, then what has waited. It is sealed one by one, since
-    /// what is not sealed can still give way.
-    fn resume(&mut self) -> io::Result<()> {
-        let now = clock::moment();
+    /// A socket that was full takes more again, or has not for too long: what is sealed goes first, then what has waited. That
+    /// is sealed only as far as it goes out at once, since what is not sealed can still give way.
+    fn resume(&mut self, now: Moment, why: Why) -> io::Result<()> {
         if let Some((family, took)) = self.uplink.reopen(now) {
-            self.watch_writing(family, false)?;
+            self.shard.out.is_full = false;
+            self.watch(family, Interest::Reading)?;
             if let Some(socket) = self.parts.sockets.socket(family) {
                 socket.fit_send_buffer(took);
             }
         }
+        let before = self.shard.out.datagrams.len();
         self.flush();
+        let takes_nothing = self.uplink.is_full() && self.shard.out.datagrams.len() == before;
+        if why == Why::Room && takes_nothing {
+            // It says that it has room: it is the datagram then.
+            self.shard.out.datagrams.forget_first(1);
+            self.count_refused(1);
+        }
+        let mut sealed = 0;
         loop {
             let next = self.uplink.next(now);
             self.shard.drops.add(DropReason::OutCongested, next.late);
-            let Some(mut held) = next.held else {
-                return Ok(());
+            let Some(held) = next.held else {
+                break;
             };
-            let what = (held.len, held.undone);
-            self.shard.handle_packet(now, &mut held.buffer, what);
-            self.uplink.release(held);
-            self.flush();
+            sealed += held.len;
+            self.go_on(now, held);
+            if sealed >= AT_ONCE {
+                self.flush();
+                sealed = 0;
+            }
         }
+        self.flush();
+        Ok(())
+    }
+
+    fn go_on(&mut self, now: Moment, mut held: Held) {
+        match held.what {
+            What::Packet(undone) => {
+                let what = (held.len, undone);
+                self.shard.handle_packet(now, &mut held.buffer, what);
+            }
+            What::Carried(target) => {
+                let bytes = &held.buffer[..held.len];
+                if !self.shard.out.datagrams.push(bytes, target) {
+                    self.shard.drops.count(DropReason::NoBuffer);
+                }
+            }
+        }
+        self.uplink.release(held);
+    }
+
+    /// What is carried for others waits with what programs of this host send.
+    fn hold_carried(&mut self, now: Moment) {
+        for (target, datagram) in self.shard.out.carried.drain(..) {
+            let lost = self.uplink.hold_carried(now, &datagram, target);
+            self.shard.drops.add(DropReason::OutUplinkFull, lost);
+        }
+    }
+
+    /// The last words, good-byes among them, get out if they can soon.
+    fn end(&mut self) -> io::Result<()> {
+        let now = clock::moment();
+        if let Some((family, _took)) = self.uplink.reopen(now)
+            && let Some(socket) = self.parts.sockets.socket(family)
+        {
+            socket.await_room(LAST_WORDS);
+        }
+        self.resume(now, Why::Room)?;
+        self.tell();
+        Ok(())
     }
 
     /// Offers what is owed, then what is new. Changes of sessions are owed until they are taken, in their order.

@@ -125,7 +125,8 @@ pub(super) async fn revert(etc: &Path, bus: Option<&Bus>) -> io::Result<()> {
 async fn restart_dnsmasq(bus: Option<&Bus>) -> zbus::Result<()> {
     let bus = bus.ok_or_else(|| zbus::Error::Failure("there is no system bus".to_owned()))?;
     let mut ends = bus.hear(SYSTEMD, "JobRemoved").await?;
-    bus.tell(SYSTEMD, "Subscribe", &()).await?;
+    // Said once is enough for a connection, and systemd refuses to hear it again.
+    let _already = bus.tell(SYSTEMD, "Subscribe", &()).await;
     let order = ("dnsmasq.service", "replace");
     let job: OwnedObjectPath = bus.ask(SYSTEMD, "TryRestartUnit", &order).await?;
     let ended = async {

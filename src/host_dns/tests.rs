@@ -103,12 +103,20 @@ async fn without_resolved_the_call_fails_and_says_so() {
 }
 
 /// systemd, whose restarts end when the test says so.
-struct Systemd(UnboundedSender<(SignalEmitter<'static>, String)>);
+struct Systemd {
+    orders: UnboundedSender<(SignalEmitter<'static>, String)>,
+    is_heard: bool,
+}
 
 #[zbus::interface(name = "org.freedesktop.systemd1.Manager")]
 impl Systemd {
     #[zbus(name = "Subscribe")]
-    fn subscribe(&self) {}
+    fn subscribe(&mut self) -> zbus::fdo::Result<()> {
+        match std::mem::replace(&mut self.is_heard, true) {
+            false => Ok(()),
+            true => Err(zbus::fdo::Error::Failed("AlreadySubscribed".to_owned())),
+        }
+    }
 
     #[zbus(name = "TryRestartUnit")]
     fn try_restart_unit(
@@ -117,7 +125,7 @@ impl Systemd {
         _mode: String,
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
     ) -> OwnedObjectPath {
-        self.0.send((emitter.to_owned(), unit)).unwrap();
+        self.orders.send((emitter.to_owned(), unit)).unwrap();
         job(7)
     }
 
@@ -144,24 +152,32 @@ async fn dnsmasq_is_told_when_it_runs_again() {
     let (asked, mut orders) = unbounded_channel();
     let systemd = zbus::connection::Builder::address(test_bus.address.as_str()).unwrap();
     let systemd = systemd.name("org.freedesktop.systemd1").unwrap();
-    let systemd = systemd.serve_at("/org/freedesktop/systemd1", Systemd(asked));
-    let _systemd = systemd.unwrap().build().await.unwrap();
-    let (bus, wish) = (test_bus.connect().await, good());
-    let mut telling = std::pin::pin!(local::apply(&etc, Some(&bus), Local::Dnsmasq, &wish));
-    let (emitter, unit) = tokio::select! {
-        early = &mut telling => panic!("before dnsmasq was told: {early:?}"),
-        order = orders.recv() => order.unwrap(),
+    let double = Systemd {
+        orders: asked,
+        is_heard: false,
     };
-    for (number, other) in [(6, "cron.service"), (8, unit.as_str())] {
-        let said = Systemd::job_removed(&emitter, number, job(number), other, "done");
-        said.await.unwrap();
+    let systemd = systemd.serve_at("/org/freedesktop/systemd1", double);
+    let _systemd = systemd.unwrap().build().await.unwrap();
+    let (bus, mut wish) = (test_bus.connect().await, good());
+    for _twice in 0..2 {
+        // Another file each time.
+        wish.servers.truncate(wish.servers.len() - 1);
+        let mut telling = std::pin::pin!(local::apply(&etc, Some(&bus), Local::Dnsmasq, &wish));
+        let (emitter, unit) = tokio::select! {
+            early = &mut telling => panic!("before dnsmasq was told: {early:?}"),
+            order = orders.recv() => order.unwrap(),
+        };
+        for (number, other) in [(6, "cron.service"), (8, unit.as_str())] {
+            let said = Systemd::job_removed(&emitter, number, job(number), other, "done");
+            said.await.unwrap();
+        }
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut telling).await;
+        assert!(early.is_err(), "before dnsmasq runs again: {early:?}");
+        Systemd::job_removed(&emitter, 7, job(7), &unit, "done")
+            .await
+            .unwrap();
+        telling.await.unwrap();
     }
-    let early = tokio::time::timeout(Duration::from_millis(100), &mut telling).await;
-    assert!(early.is_err(), "before dnsmasq runs again: {early:?}");
-    Systemd::job_removed(&emitter, 7, job(7), &unit, "done")
-        .await
-        .unwrap();
-    telling.await.unwrap();
 }
 
 /// Another agent's place, with an `/etc` of its own.

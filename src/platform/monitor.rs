@@ -111,26 +111,34 @@ fn without_carrier(
     routes: &[Route],
     tun: Option<&str>,
 ) -> Vec<String> {
-    let is_outward = |link: &&Link| {
-        link.up && !link.loopback && !link.is_tun() && Some(link.name.as_str()) != tun
-    };
-    let outward: Vec<&Link> = links.iter().filter(is_outward).collect();
     let leads = |link: &Link| {
         let is_default = |route: &Route| route.to.prefix_len() == 0;
         let mut routes = routes.iter().filter(|route| is_default(route));
         routes.any(|route| route.link == Some(link.index))
     };
-    let has_leading = outward.iter().any(|link| leads(link));
-    let counted = || outward.iter().filter(|link| !has_leading || leads(link));
-    let is_way = |link: &Link| {
+    let is_outward = |link: &&Link| {
+        let is_ours = link.is_tun() || Some(link.name.as_str()) == tun;
+        link.up && !link.loopback && !is_ours && (leads(link) || !is_inner(link))
+    };
+    let outward: Vec<&Link> = links.iter().filter(is_outward).collect();
+    let is_way = |link: &&Link| {
         let mut own = addresses.iter().filter(|one| one.link == link.index);
         link.carrier == Carrier::Present && own.any(|one| one.usable && is_dialable(one.net.addr()))
     };
-    if counted().any(|link| is_way(link)) {
+    if outward.iter().any(is_way) {
         return Vec::new();
     }
-    let dark = counted().filter(|link| link.carrier == Carrier::Absent);
+    let has_leading = outward.iter().any(|link| leads(link));
+    let counted = outward.iter().filter(|link| !has_leading || leads(link));
+    let dark = counted.filter(|link| link.carrier == Carrier::Absent);
     dark.map(|link| link.name.clone()).collect()
+}
+
+/// Whether a link leads to what is on this machine, or into a tunnel of others, as long as nothing goes there by default.
+fn is_inner(link: &Link) -> bool {
+    const KINDS: [&str; 5] = ["bridge", "dummy", "ifb", "vxlan", "wireguard"];
+    let kind = link.kind.as_deref();
+    kind.is_some_and(|kind| KINDS.contains(&kind))
 }
 
 /// The router that IPv4 goes through by default, and this machine's address towards it. Routes of `tun` do not count.
@@ -290,7 +298,30 @@ mod tests {
             link(3, "wlan0", Carrier::Present),
         ];
         assert!(found(&both, &[radio], &[]).is_empty());
-        assert_eq!(found(&both, &[home, radio], &[leading]), ["eth0"]);
+        assert!(found(&both, &[home, radio], &[leading]).is_empty());
+    }
+
+    #[test]
+    fn what_is_on_this_machine_is_no_way_out_of_it() {
+        let inner = |index, name, kind: &str, carrier| Link {
+            kind: Some(kind.to_owned()),
+            ..link(index, name, carrier)
+        };
+        let links = [
+            link(2, "eth0", Carrier::Absent),
+            inner(5, "docker0", "bridge", Carrier::Present),
+            inner(6, "virbr0", "bridge", Carrier::Absent),
+            inner(7, "wg0", "wireguard", Carrier::Present),
+        ];
+        let addresses = [address(5, "172.17.0.1/16"), address(7, "10.9.0.1/24")];
+        assert_eq!(without_carrier(&links, &addresses, &[], None), ["eth0"]);
+        // A bridge of virtual machines may be what the host itself goes by.
+        let by_bridge = Route {
+            to: "0.0.0.0/0".parse().unwrap(),
+            via: None,
+            link: Some(5),
+        };
+        assert!(without_carrier(&links, &addresses, &[by_bridge], None).is_empty());
     }
 
     #[test]

@@ -29,6 +29,15 @@ pub struct Readiness {
     pub health: Health,
 }
 
+/// What a descriptor is watched for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Having something to read.
+    Reading,
+    /// That, and taking something.
+    ReadingAndWriting,
+}
+
 /// Whether a descriptor is in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
@@ -54,10 +63,12 @@ impl Poll {
             .add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
-    /// Watches a descriptor that is watched already for being writable too, or no longer for that.
-    pub fn watch_writing(&self, fd: impl AsFd, token: u64, on: bool) -> io::Result<()> {
-        let mut flags = EpollFlags::EPOLLIN;
-        flags.set(EpollFlags::EPOLLOUT, on);
+    /// Watches a descriptor that is watched already for something else.
+    pub fn watch(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        let flags = match interest {
+            Interest::Reading => EpollFlags::EPOLLIN,
+            Interest::ReadingAndWriting => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
+        };
         Ok(self.0.modify(fd, &mut EpollEvent::new(flags, token))?)
     }
 
@@ -155,14 +166,18 @@ mod tests {
         let poll = Poll::new().unwrap();
         let (_other, full) = std::os::unix::net::UnixDatagram::pair().unwrap();
         poll.add(&full, 3).unwrap();
-        for on in [false, true, false] {
-            poll.watch_writing(&full, 3, on).unwrap();
+        for (interest, is_told) in [
+            (Interest::Reading, false),
+            (Interest::ReadingAndWriting, true),
+            (Interest::Reading, false),
+        ] {
+            poll.watch(&full, 3, interest).unwrap();
             let mut seen = Vec::new();
             poll.wait(Some(Duration::ZERO), |ready| {
                 seen.push((ready.token, ready.is_writable, ready.is_readable));
             })
             .unwrap();
-            assert_eq!(seen, [(3, true, false)][..usize::from(on)]);
+            assert_eq!(seen, [(3, true, false)][..usize::from(is_told)]);
         }
     }
 }

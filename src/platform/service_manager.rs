@@ -14,6 +14,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{ControlMessage, MsgFlags, sendmsg},
@@ -121,9 +122,17 @@ fn send(text: &str, fd: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// It was not told.
 pub fn forget(name: &str) -> io::Result<()> {
+    FORGOT.store(true, Ordering::Relaxed);
     let text = format!("FDSTOREREMOVE=1\nFDNAME={name}");
     sd_notify::notify(&[sd_notify::NotifyState::Custom(&text)])
 }
+
+/// Whether this process has had anything closed that the service manager kept: it may still be open for a moment.
+pub fn is_forgetting() -> bool {
+    is_present() && FORGOT.load(Ordering::Relaxed)
+}
+
+static FORGOT: AtomicBool = AtomicBool::new(false);
 
 /// Waits until the service manager has done what it was told so far, for at most 1 s (`sd_notify_barrier`): it closes the
 /// end of a pipe that it is sent. What systemd closes of its store another thread of it closes, a moment later.
@@ -134,12 +143,14 @@ pub fn settle() -> io::Result<()> {
     let (here, there) = pipe2(OFlag::O_CLOEXEC)?;
     send("BARRIER=1", there.as_fd())?;
     drop(there);
-    match poll(
-        &mut [PollFd::new(here.as_fd(), PollFlags::empty())],
-        PollTimeout::from(SETTLE_MS),
-    )? {
-        0 => Err(io::ErrorKind::TimedOut.into()),
-        _closed => Ok(()),
+    loop {
+        let mut hung_up = [PollFd::new(here.as_fd(), PollFlags::empty())];
+        match poll(&mut hung_up, PollTimeout::from(SETTLE_MS)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_closed) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -46,7 +46,7 @@ fn a_ping_does_not_wait_for_a_transfer_and_the_transfer_is_whole() {
     let _sink = bo.beside(&format!("python3 {sink} {} {}", addresses[0], addresses[1]));
     bo.await_port(5001);
     let source = script(anna, "source.py", SOURCE);
-    let before = bytes_sent(anna);
+    let (before, drops) = (bytes_sent(anna), anna.status()["drops"].clone());
     let done = anna.file("done");
     let transfer = format!(
         "sh -c 'python3 {source} {} 5001 30000000 0 && touch {}'",
@@ -68,9 +68,9 @@ fn a_ping_does_not_wait_for_a_transfer_and_the_transfer_is_whole() {
     within(Duration::from_secs(30), "the digest is right", || {
         done.exists()
     });
-    let drops = anna.status()["drops"].clone();
-    assert!(
-        drops["send_failed"].is_null() && drops["no_buffer"].is_null(),
-        "{drops}"
-    );
+    let after = anna.status()["drops"].clone();
+    for reason in ["send_failed", "no_buffer", "out_uplink_full"] {
+        assert_eq!(after[reason], drops[reason], "{reason}: {after}");
+    }
+    assert!(after["out_congested"].as_u64() > Some(0), "{after}");
 }

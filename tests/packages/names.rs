@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use webmesh::platform::wire_tap::WireTap;
 
 use crate::{
+    home::within,
     machine::{Lan, Machine},
     roots::text,
 };
@@ -134,6 +135,14 @@ impl Asker {
             asked,
             _running: running,
         }
+    }
+
+    /// Waits until it has asked for so many more.
+    pub(crate) fn ask_on(&self, more: usize) {
+        let wanted = self.asked() + more;
+        within(Duration::from_secs(60), "names are asked for", || {
+            self.asked() >= wanted
+        });
     }
 
     /// How many it has asked for.

@@ -24,6 +24,7 @@ use std::{
 };
 
 use cutting::Cutting;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use receive::Inbound;
 use send::Outbound;
 pub(super) use send::{TRAIN, TRAIN_BYTES};
@@ -212,6 +213,7 @@ pub struct Socket {
     inbound: Box<Inbound>,
     outbound: Box<Outbound>,
     send_buffer: usize,
+    unsent_when_full: usize,
 }
 
 impl std::fmt::Debug for Socket {
@@ -235,9 +237,12 @@ impl Socket {
         Self::around(plain.into(), Domain::for_address(address))
     }
 
-    /// Takes a non-blocking socket of IPv4 that stands already.
+    /// Takes a non-blocking socket of IPv4 that stands already. Nobody waits for it where it is full, so that it has all the
+    /// room there may be.
     pub(super) fn of(socket: OwnedFd) -> io::Result<Self> {
-        Self::around(socket, Domain::IPV4)
+        let mut socket = Self::around(socket, Domain::IPV4)?;
+        socket.set_send_buffer(BUFFER);
+        Ok(socket)
     }
 
     /// Takes a socket that an earlier process bound to a port of all addresses.
@@ -268,6 +273,7 @@ impl Socket {
             inbound: Box::new(Inbound::single()),
             outbound,
             send_buffer: SEND_BUFFER,
+            unsent_when_full: 0,
         })
     }
 
@@ -318,13 +324,42 @@ impl Socket {
         self.outbound.send(&self.fd, datagrams, Cutting::Nobody)
     }
 
-    /// It was full, and could be written again after this time, which is when the kernel has half its buffer free. The buffer
-    /// is to hold what leaves in some milliseconds: a longer one delays, a shorter one leaves the uplink without work.
+    /// It was full. When it can be written again, [`Socket::fit_send_buffer`] wants to know how much has left.
+    pub fn note_full(&mut self) {
+        self.unsent_when_full = unsent(&self.fd);
+    }
+
+    /// Waits until it can be written again, or the limit.
+    pub fn await_room(&self, limit: Duration) {
+        let mut room = [PollFd::new(self.fd.as_fd(), PollFlags::POLLOUT)];
+        let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        let _whatever_came = poll(&mut room, limit);
+    }
+
+    /// It was full for so long. Its buffer is to hold what leaves in some milliseconds: a longer one delays all that comes
+    /// behind, a shorter one leaves the uplink without work. Where nothing leaves, what stands in it may be for a neighbour
+    /// that does not answer (three seconds, with ARP), and others must not wait for that: it gets the room it had at first.
     pub fn fit_send_buffer(&mut self, took: Duration) {
-        let fitting = fitting(self.send_buffer, took);
+        let drained = Drained {
+            of: self.unsent_when_full,
+            left: unsent(&self.fd),
+            took,
+        };
+        let fitting = match drained.is_stuck() {
+            true => self.send_buffer.max(SEND_BUFFER),
+            false => drained.fitting(self.send_buffer),
+        };
         if fitting.abs_diff(self.send_buffer) > self.send_buffer / 8 {
-            wish_buffer(&self.fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, fitting);
-            self.send_buffer = fitting;
+            self.set_send_buffer(fitting);
+        }
+    }
+
+    fn set_send_buffer(&mut self, bytes: usize) {
+        wish_buffer(&self.fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, bytes);
+        self.send_buffer = bytes;
+        self.outbound.train_bytes = bytes.clamp(SEND_BUFFER_MIN, TRAIN_BYTES) / 2;
+        if bytes >= SEND_BUFFER {
+            self.outbound.train_bytes = TRAIN_BYTES;
         }
     }
 }
@@ -335,13 +370,43 @@ impl AsFd for Socket {
     }
 }
 
-/// The buffer to send from where half of the present one takes this time to leave; it is never changed by more than a half.
-fn fitting(bytes: usize, took: Duration) -> usize {
-    let bytes_us = bytes as u128 * DRAIN.as_micros();
-    let fitting = bytes_us / took.as_micros().max(1);
-    let fitting = usize::try_from(fitting).unwrap_or(usize::MAX);
-    let near = fitting.clamp(bytes / 2, bytes * 2);
-    near.clamp(SEND_BUFFER_MIN, BUFFER)
+/// What has left a socket that was full, in the kernel's count: with all that it keeps beside a datagram.
+#[derive(Clone, Copy, Debug)]
+struct Drained {
+    of: usize,
+    left: usize,
+    took: Duration,
+}
+
+impl Drained {
+    fn is_stuck(self) -> bool {
+        self.left > self.of - self.of / 16
+    }
+
+    /// The buffer to send from in the place of one of so many bytes; it is never changed by more than a half.
+    fn fitting(self, bytes: usize) -> usize {
+        let drained = self.of.saturating_sub(self.left);
+        let fitting = drained as u128 * DRAIN.as_micros() / self.took.as_micros().max(1);
+        let near = usize::try_from(fitting)
+            .unwrap_or(usize::MAX)
+            .clamp(bytes / 2, bytes * 2);
+        // It tells when half has left. Where much less is there, it was we who came late.
+        let is_late = self.left <= self.of / 4;
+        let fitting = if is_late { near.max(bytes) } else { near };
+        fitting.clamp(SEND_BUFFER_MIN, BUFFER)
+    }
+}
+
+/// What a socket has sent and no device has taken yet (udp(7), `SIOCOUTQ`), in the kernel's count.
+fn unsent(socket: &OwnedFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one c_int, which outlives the call.
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if answer == 0 {
+        usize::try_from(bytes).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 /// Asks for big buffers: a host that gives less only drops more, or makes us wait more often.

@@ -67,6 +67,8 @@ pub(super) struct Outbound {
     cutting: Discovery,
     /// How many datagrams go singly before a train is tried again.
     pause: usize,
+    /// Bytes in a train, at most: one that is long for the uplink stands before all that comes behind.
+    pub(super) train_bytes: usize,
     waiting: Vec<Train>,
     addresses: [SockAddr; BATCH],
     notes: [Notes; BATCH],
@@ -86,14 +88,14 @@ struct Train {
 }
 
 impl Train {
-    fn takes(&self, datagram: &Outgoing<'_>) -> bool {
+    fn takes(&self, datagram: &Outgoing<'_>, most: usize) -> bool {
         let len = datagram.bytes.len();
         !self.is_closed
             && self.to == datagram.to
             && self.ecn == datagram.ecn
             && (1..=self.size).contains(&len)
             && self.parts.len() < TRAIN
-            && self.bytes + len <= TRAIN_BYTES
+            && self.bytes + len <= most
     }
 
     fn take(&mut self, len: usize) {
@@ -153,6 +155,7 @@ impl Outbound {
             trains: Trains::Off,
             cutting: Discovery::new(fd, family)?,
             pause: 0,
+            train_bytes: TRAIN_BYTES,
             waiting: Vec::with_capacity(BATCH),
             addresses: std::array::from_fn(|_| SockAddr::from(nowhere)),
             notes: [Notes {
@@ -204,7 +207,7 @@ impl Outbound {
         may && self
             .waiting
             .last()
-            .is_some_and(|train| train.takes(datagram))
+            .is_some_and(|train| train.takes(datagram, self.train_bytes))
     }
 
     fn push(&mut self, datagram: &Outgoing<'_>, part: usize) {
@@ -228,22 +231,22 @@ impl Outbound {
     fn flush(&mut self, fd: &OwnedFd, parts: &[IoSlice<'_>; PARTS], sent: &mut Sent) {
         let mut waiting = std::mem::take(&mut self.waiting);
         let mut next = 0;
-        while let Some(rest) = waiting.get(next..).filter(|rest| !rest.is_empty()) {
-            let many = match self.transmit(fd, parts, rest) {
-                Ok(many) => many,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    sent.is_full = true;
-                    break;
+        while let Some(rest) = waiting.get(next..).filter(|rest| !rest.is_empty())
+            && !sent.is_full
+        {
+            match self.transmit(fd, parts, rest) {
+                Ok(many) => {
+                    let trains = rest.iter().take(many);
+                    sent.taken += trains.map(|train| train.parts.len()).sum::<usize>();
+                    next += many;
                 }
+                Err(error) if is_full(&error) => sent.is_full = true,
                 // The error is the first message's, or one that an earlier datagram left behind.
                 Err(error) => {
-                    sent.refused += self.send_singly(fd, parts, &rest[0], &error);
-                    1
+                    self.send_singly(fd, parts, (&rest[0], &error), sent);
+                    next += 1;
                 }
-            };
-            let trains = rest.iter().take(many);
-            sent.taken += trains.map(|train| train.parts.len()).sum::<usize>();
-            next += many;
+            }
         }
         waiting.clear();
         self.waiting = waiting;
@@ -254,13 +257,15 @@ impl Outbound {
         &mut self,
         fd: &OwnedFd,
         parts: &[IoSlice<'_>; PARTS],
-        train: &Train,
-        error: &io::Error,
-    ) -> usize {
+        (train, error): (&Train, &io::Error),
+        sent: &mut Sent,
+    ) {
         let before = self.cutting.told;
         let is_too_long = error.raw_os_error() == Some(libc::EMSGSIZE);
         if train.parts.len() == 1 && !(is_too_long && before == Cutting::Nobody) {
-            return 1;
+            sent.taken += 1;
+            sent.refused += 1;
+            return;
         }
         if before == Cutting::Nobody {
             self.cutting.tell(fd, Cutting::Host);
@@ -272,18 +277,22 @@ impl Outbound {
         if train.parts.len() > 1 && before != Cutting::Anyone {
             self.pause = PAUSE;
         }
-        let mut refused = 0;
         for part in train.parts.clone() {
             let single = Train {
                 parts: part..part + 1,
                 ..train.clone()
             };
-            if self.transmit(fd, parts, &[single]).is_err() {
-                refused += 1;
+            match self.transmit(fd, parts, &[single]) {
+                Ok(_one) => {}
+                Err(error) if is_full(&error) => {
+                    sent.is_full = true;
+                    break;
+                }
+                Err(_refused) => sent.refused += 1,
             }
+            sent.taken += 1;
         }
         self.cutting.tell(fd, before);
-        refused
     }
 
     /// One system call; tells how many messages went out: one or more.
@@ -318,6 +327,11 @@ impl Outbound {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+/// Whether the socket's buffer is full.
+fn is_full(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
 }
 
 impl Notes {

@@ -257,3 +257,24 @@ fn both_families_share_a_port_and_a_second_agent_is_told() {
     }
     assert!(matches!(Pair::bind(port), Err(BindError::Busy(busy)) if busy == port));
 }
+
+#[test]
+fn the_buffer_to_send_from_is_what_leaves_in_some_milliseconds() {
+    let fitting = |of, left, took_ms, bytes| {
+        let took = Duration::from_millis(took_ms);
+        Drained { of, left, took }.fitting(bytes)
+    };
+    // 20 Mbit/s: step by step to what leaves in 4 ms.
+    let (of, left) = (1 << 20, 1 << 19);
+    assert_eq!(fitting(of, left, 210, SEND_BUFFER), SEND_BUFFER / 2);
+    assert_eq!(fitting(40_000, 20_000, 8, 20_000), SEND_BUFFER_MIN);
+    // A fast one gets more, and never more than there is.
+    assert_eq!(fitting(of, left, 1, SEND_BUFFER), SEND_BUFFER * 2);
+    assert_eq!(fitting(BUFFER * 2, BUFFER, 1, BUFFER), BUFFER);
+    let took = Duration::from_millis(50);
+    let stuck = |left| Drained { of, left, took }.is_stuck();
+    assert!(stuck(of) && !stuck(of - of / 8));
+    // Who comes late knows nothing of a slow uplink.
+    assert_eq!(fitting(of, 0, 210, SEND_BUFFER), SEND_BUFFER);
+    assert_eq!(fitting(0, 0, 210, SEND_BUFFER), SEND_BUFFER);
+}
