@@ -87,11 +87,22 @@ impl Net {
     }
 
     fn add_public_on(&mut self, ground: Ground, name: &str, number: u8) {
+        let machine = self.public_on(ground, name, number);
+        self.add(machine);
+    }
+
+    /// The same machine, whose agent does not run.
+    pub(crate) fn add_still(&mut self, name: &str, number: u8) {
+        let machine = self.public_on(Ground::Plain, name, number);
+        self.hold(machine);
+    }
+
+    fn public_on(&self, ground: Ground, name: &str, number: u8) -> Machine {
         let addresses = ground.addresses(number);
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let machine = self.lab.public(name, &addresses).unwrap();
         ground.narrow(self, name);
-        self.add(machine);
+        machine
     }
 
     /// A machine alone behind a home router at 203.0.113.`number`, with a running agent.
@@ -162,12 +173,16 @@ impl Net {
 
     /// Starts an agent in a machine of this lab.
     pub(crate) fn add(&mut self, machine: Machine) {
-        let mut agent = Agent::new(machine, &program());
+        let agent = &mut self.hold(machine).agent;
         agent.start().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    fn hold(&mut self, machine: Machine) -> &mut Peer {
         self.peers.push(Peer {
-            agent,
+            agent: Agent::new(machine, &program()),
             may_complain: false,
         });
+        self.peers.last_mut().unwrap()
     }
 
     pub(crate) fn lab(&self) -> &Lab {

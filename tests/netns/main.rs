@@ -31,6 +31,7 @@ mod host;
 mod host_dns;
 mod hostile;
 mod injection;
+mod interop;
 mod inviting;
 mod joining;
 mod lab;

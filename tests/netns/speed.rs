@@ -13,8 +13,8 @@ use crate::{
 /// Which work is left to the kernel at each end: `tun_offload`, `udp_gso`, `udp_gro`.
 type Row = [[&'static str; 3]; 2];
 
-const ALL: [&str; 3] = ["auto", "auto", "auto"];
-const NONE: [&str; 3] = ["off", "off", "off"];
+pub(crate) const ALL: [&str; 3] = ["auto", "auto", "auto"];
+pub(crate) const NONE: [&str; 3] = ["off", "off", "off"];
 
 /// Takes one TCP connection at each of two ports, and says the digest of what came.
 pub(crate) const SINK: &str = r#"
@@ -143,11 +143,21 @@ pub(crate) fn script(peer: &Peer, name: &str, text: &str) -> String {
     file.display().to_string()
 }
 
+/// A machine, and its addresses inside.
+pub(crate) type End<'a> = (&'a Peer, [String; 2]);
+
+fn ends(net: &Net) -> [End<'_>; 2] {
+    [net.peer("anna"), net.peer("bo")].map(|peer| (peer, peer.mesh_addresses()))
+}
+
 /// So many megabytes each way and in both families, in segments of whatever and of odd lengths.
 pub(crate) fn transfer(net: &Net, megabytes: u32) {
-    let ends = [net.peer("anna"), net.peer("bo")];
-    for (from, to) in [(ends[0], ends[1]), (ends[1], ends[0])] {
-        let addresses = to.mesh_addresses();
+    transfer_between(&ends(net), megabytes);
+}
+
+/// The same between these two.
+pub(crate) fn transfer_between([one, other]: &[End<'_>; 2], megabytes: u32) {
+    for ((from, _), (to, addresses)) in [(one, other), (other, one)] {
         let sink = script(to, "sink.py", SINK);
         let _sink = to.beside(&format!("python3 {sink} {} {}", addresses[0], addresses[1]));
         to.await_port(5001);
@@ -158,28 +168,30 @@ pub(crate) fn transfer(net: &Net, megabytes: u32) {
                 "python3 {source} {address} 5001 {total} {segment}"
             ));
         }
-        assert!(
-            damaged(to).iter().all(|count| *count == 0),
-            "{:?}",
-            damaged(to)
-        );
+        assert_undamaged(to);
     }
 }
 
-/// Nothing was lost for want of room, or because it was not understood.
+fn assert_undamaged(peer: &Peer) {
+    let found = damaged(peer);
+    assert!(found.iter().all(|count| *count == 0), "{found:?}");
+}
+
+/// What is lost for want of room, or because it was not understood.
+pub(crate) const LOST: [&str; 6] = [
+    "tun_failed",
+    "no_buffer",
+    "in_tag",
+    "in_not_ip",
+    "out_not_ip",
+    "out_too_long",
+];
+
 fn assert_nothing_dropped(net: &Net) {
     for end in ["anna", "bo"] {
         let drops = net.peer(end).status()["drops"].clone();
-        let lost = [
-            "tun_failed",
-            "no_buffer",
-            "in_tag",
-            "in_not_ip",
-            "out_not_ip",
-            "out_too_long",
-        ];
         assert!(
-            lost.iter().all(|reason| drops[*reason] == Value::Null),
+            LOST.iter().all(|reason| drops[*reason] == Value::Null),
             "{drops}"
         );
     }
@@ -194,18 +206,16 @@ fn mean(peer: &Peer, device: &str, way: &str) -> u64 {
 }
 
 /// The kernel took and gave many packets as one where it was to, and nowhere else.
-fn assert_in_use(net: &Net, row: Row) {
-    for (name, [tun, gso, _]) in ["anna", "bo"].into_iter().zip(row) {
-        let peer = net.peer(name);
-        let means = [("wm0", "tx"), ("wm0", "rx"), ("eth0", "tx")]
-            .map(|(device, way)| mean(peer, device, way));
-        let wanted = [tun, tun, gso].map(|wish| wish != "off");
-        assert_eq!(
-            means.map(|bytes| bytes > 2 * 1500),
-            wanted,
-            "{name}: {means:?} bytes"
-        );
-    }
+pub(crate) fn assert_in_use(peer: &Peer, [tun, gso, _]: [&str; 3]) {
+    let means =
+        [("wm0", "tx"), ("wm0", "rx"), ("eth0", "tx")].map(|(device, way)| mean(peer, device, way));
+    let wanted = [tun, tun, gso].map(|wish| wish != "off");
+    assert_eq!(
+        means.map(|bytes| bytes > 2 * 1500),
+        wanted,
+        "{}: {means:?} bytes",
+        peer.name()
+    );
 }
 
 /// 200 MB in all for each row, 2 GB under `--full`.
@@ -213,7 +223,8 @@ fn goes_through(row: Row) {
     let net = two(row);
     transfer(&net, sample(50, 500));
     assert_nothing_dropped(&net);
-    assert_in_use(&net, row);
+    assert_in_use(net.peer("anna"), row[0]);
+    assert_in_use(net.peer("bo"), row[1]);
     assert_sealed([net.peer("anna"), net.peer("bo")]);
 }
 
@@ -296,7 +307,8 @@ fn a_service_is_rewritten_in_long_packets_for_others_and_for_its_own_host() {
         }
     }
     assert_nothing_dropped(&net);
-    assert_in_use(&net, [ALL, ALL]);
+    assert_in_use(anna, ALL);
+    assert_in_use(bo, ALL);
 }
 
 #[test]
@@ -368,21 +380,20 @@ fn a_kernel_that_changes_what_goes_through_is_found_at_the_start_and_a_closed_lo
 fn datagrams_of_all_sizes_arrive_one_by_one_and_in_trains() {
     for row in [[ALL, ALL], [ALL, NONE]] {
         let net = two(row);
-        for (from, to) in [("anna", "bo"), ("bo", "anna")] {
-            let (from, to) = (net.peer(from), net.peer(to));
-            let addresses = to.mesh_addresses();
-            let echo = script(to, "echo.py", ECHO);
-            let _echo = to.beside(&format!("python3 {echo} {} {}", addresses[0], addresses[1]));
-            to.await_udp_port(5002);
-            let ask = script(from, "ask.py", ASK);
-            for address in &addresses {
-                from.sh(&format!("python3 {ask} {address} {}", sample(997, 1)));
-            }
-            assert!(
-                damaged(to).iter().all(|count| *count == 0),
-                "{:?}",
-                damaged(to)
-            );
+        ask_between(&ends(&net), sample(997, 1));
+    }
+}
+
+/// Datagrams each way and in both families, whose sizes are so far apart.
+pub(crate) fn ask_between([one, other]: &[End<'_>; 2], step: u32) {
+    for ((from, _), (to, addresses)) in [(one, other), (other, one)] {
+        let echo = script(to, "echo.py", ECHO);
+        let _echo = to.beside(&format!("python3 {echo} {} {}", addresses[0], addresses[1]));
+        to.await_udp_port(5002);
+        let ask = script(from, "ask.py", ASK);
+        for address in addresses {
+            from.sh(&format!("python3 {ask} {address} {step}"));
         }
+        assert_undamaged(to);
     }
 }
