@@ -33,7 +33,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::{
     harness::{Beside, Net, Peer, run_inside, sample, text, within},
-    speed::{ALL, End, LOST, NONE, Order, ask_between, assert_in_use, script, transfer_between},
+    speed::{ALL, End, LOST, NONE, ask_between, assert_in_use, script, transfer_between},
 };
 
 const PEER: SessionId = SessionId::Pair(PeerIx(0));
@@ -106,7 +106,7 @@ fn goes_through(first: First, rows: &[([&str; 3], [&str; 2])]) {
         between((first, *offloads, *outer), |ends| {
             transfer_between(ends, 50);
             assert_in_use(ends[0].0, *offloads);
-            ask_between(ends, sample(4999, 7), Order::Any);
+            ask_between(ends, sample(4999, 7));
         });
     }
 }
