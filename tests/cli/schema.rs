@@ -45,6 +45,8 @@ fn judge(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<
             "maximum" => value
                 .as_f64()
                 .is_none_or(|number| number <= rule.as_f64().unwrap()),
+            "minItems" => length(value).is_none_or(|length| length >= rule.as_u64().unwrap()),
+            "maxItems" => length(value).is_none_or(|length| length <= rule.as_u64().unwrap()),
             "pattern" => matches_pattern(rule.as_str().unwrap(), value),
             "required" => {
                 let has = |key: &Value| value.get(key.as_str().unwrap()).is_some();
@@ -98,6 +100,10 @@ fn has_type(rule: &Value, value: &Value) -> bool {
         Some(names) => names.iter().any(is),
         None => is(rule),
     }
+}
+
+fn length(value: &Value) -> Option<u64> {
+    value.as_array().map(|all| all.len() as u64)
 }
 
 fn matches_pattern(pattern: &str, value: &Value) -> bool {
