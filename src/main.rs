@@ -12,13 +12,10 @@ use webmesh::{
         screen::Screen,
         start::Start,
     },
+    config,
     daemon::{self, Options},
     demo, telemetry,
 };
-
-/// The agent's exit code where its configuration cannot be used: the unit starts it again after every other one, and this
-/// would be the same each time. The number is sysexits.h's EX_CONFIG.
-const UNUSABLE_CONFIG: u8 = 78;
 
 fn main() -> ExitCode {
     let cli = match cli::parse() {
@@ -34,7 +31,7 @@ fn main() -> ExitCode {
             Err(error) if daemon.check_config => cli::complain(&error),
             Err(error) => {
                 cli::complain(&error);
-                ExitCode::from(UNUSABLE_CONFIG)
+                ExitCode::from(config::UNUSABLE)
             }
         };
     }

@@ -7,7 +7,7 @@ use tokio::process::Command;
 use super::start_hint::StartHint;
 use crate::{
     api::{ApiError, Code},
-    config::{Absence, Config, ConfigError},
+    config::{self, Absence, Config, ConfigError},
 };
 
 /// What systemd knows of the agent's unit, in its words; each is empty where it does not say.
@@ -35,9 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where to read on.
 const LOG: &str = "the log: journalctl -u webmesh";
-
-/// The exit code of an agent whose configuration cannot be used.
-const UNUSABLE_CONFIG: &str = "78";
 
 /// The exit codes of a process that systemd could not turn into the program (systemd.exec(5)).
 const SYSTEMDS_OWN: std::ops::RangeInclusive<u32> = 200..=245;
@@ -94,6 +91,11 @@ impl Unit {
         }
     }
 
+    /// Whether the last run ended over its configuration.
+    fn is_misconfigured(&self) -> bool {
+        self.exit.parse() == Ok(config::UNUSABLE)
+    }
+
     /// How the last run ended, where that was no good end.
     fn end(&self) -> Option<String> {
         let exit = &self.exit;
@@ -123,7 +125,7 @@ fn judge(start: &StartHint, file: &Path, unit: &Unit) -> ApiError {
             "mend it, then webmesh daemon --check-config, then {start}; {LOG}"
         )),
         (StartHint::Unit, Err(ConfigError::Unreadable { .. }))
-            if unit.active == "failed" && unit.exit == UNUSABLE_CONFIG =>
+            if unit.active == "failed" && unit.is_misconfigured() =>
         {
             absent("the agent does not run, since its configuration cannot be used").remedy(
                 format!(
@@ -160,7 +162,7 @@ fn of_unit(start: &StartHint, unit: &Unit) -> ApiError {
         .remedy(LOG),
         ("deactivating", _, None) => absent("the agent is stopping").remedy(LOG),
         // Its configuration was mended since.
-        ("failed", ..) if unit.exit == UNUSABLE_CONFIG => not_running(start),
+        ("failed", ..) if unit.is_misconfigured() => not_running(start),
         ("failed", _, Some(end)) => {
             absent(format!("the agent does not run: {end}")).remedy(format!("{start}; {LOG}"))
         }

@@ -26,6 +26,10 @@ pub use value::{DnsMode, EntryPoint, LinkPattern, Mtu, Offload, Port, Transport,
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/webmesh/config.toml";
 
+/// The agent's exit code where its configuration cannot be used: the unit starts it again after every other one, and this
+/// would be the same each time. The number is sysexits.h's EX_CONFIG.
+pub const UNUSABLE: u8 = 78;
+
 /// Where the agent keeps what it must find again, unless `--state-dir` says otherwise.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/webmesh";
 

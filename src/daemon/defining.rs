@@ -104,7 +104,8 @@ impl Agent {
     }
 }
 
-/// What the agent of the unit will say of its device, of these definitions and their files, as far as it can be told without a network.
+/// What the agent of the unit will say of its device, of these definitions and their files, as far as it can be told
+/// without a network.
 ///
 /// # Errors
 /// The first that it will not take: `file:line: what`; of the device no line.

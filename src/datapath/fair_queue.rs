@@ -128,8 +128,7 @@ impl FairQueue {
         self.bytes += bytes.len();
         self.packets += 1;
         let mut dropped = 0;
-        while self.bytes > BYTES || self.packets > PACKETS {
-            self.drop_of_greatest();
+        while (self.bytes > BYTES || self.packets > PACKETS) && self.drop_of_greatest() {
             dropped += 1;
         }
         dropped
@@ -218,29 +217,33 @@ impl FairQueue {
         Some(held)
     }
 
-    fn drop_of_greatest(&mut self) {
+    /// False where the greatest has nothing.
+    fn drop_of_greatest(&mut self) -> bool {
         let greatest = (0..FLOWS).max_by_key(|number| self.flows[*number].bytes);
-        if let Some(held) = greatest.and_then(|number| self.take_first(number)) {
-            self.give_back(held.buffer);
-        }
+        let first = greatest.and_then(|number| self.take_first(number));
+        first.map(|held| self.give_back(held.buffer)).is_some()
     }
 
     /// Packets of one connection fall together, as do the fragments of two hosts.
     fn flow_of(&self, bytes: &[u8], what: What) -> usize {
         let mut hasher = DefaultHasher::new();
         self.seed.hash(&mut hasher);
-        match (what, Header::parse(bytes)) {
-            (What::Carried(target), _) => target.to.hash(&mut hasher),
-            (What::Packet(_), Ok(header)) => {
-                let ports = header.ports(bytes);
-                let ports = ports.map(|ports| (ports.source, ports.destination));
-                let hosts = (header.source, header.destination);
-                (hosts, header.protocol, ports).hash(&mut hasher);
-            }
-            (What::Packet(_), Err(_)) => {}
+        match what {
+            What::Carried(target) => target.to.hash(&mut hasher),
+            What::Packet(_) => hash_connection(bytes, &mut hasher),
         }
         usize::try_from(hasher.finish() % FLOWS as u64).unwrap_or(0)
     }
+}
+
+/// By what a packet's connection is known; what is no IP packet has none.
+fn hash_connection(packet: &[u8], hasher: &mut DefaultHasher) {
+    let Ok(header) = Header::parse(packet) else {
+        return;
+    };
+    let ports = header.ports(packet);
+    let ports = ports.map(|ports| (ports.source, ports.destination));
+    (header.source, header.destination, header.protocol, ports).hash(hasher);
 }
 
 impl Held {

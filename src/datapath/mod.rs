@@ -6,8 +6,9 @@
 //!
 //! The way out: [`thread`] reads the TUN → `outbound` judges the source → `turnaround` says where it goes → a long packet is
 //! cut, and `sending` seals each segment where it stands, or `queue` keeps it → `departing` sends trains of datagrams; what
-//! comes while the own uplink takes no more waits in `uplink` before it is judged. The way in: [`thread`] reads trains from the sockets → `inbound` says what a datagram is → `handshakes` says whether it may
-//! cost anything → the session opens it → `turnaround` judges what was inside → `writing` joins what continues each other.
+//! comes while the own uplink takes no more waits in `uplink` before it is judged. The way in: [`thread`] reads trains from
+//! the sockets → `inbound` says what a datagram is → `handshakes` says whether it may cost anything → the session opens it →
+//! `turnaround` judges what was inside → `writing` joins what continues each other.
 //!
 //! Sealing and opening is WireGuard's until both ends of a pair have the keys of a transport: `transports` carries out what
 //! their exchange wants, and from then on user packets go by it.

@@ -584,13 +584,11 @@ impl Turnstile {
 
     /// The last words, good-byes among them, get out if they can soon.
     fn end(&mut self) -> io::Result<()> {
-        let now = clock::moment();
-        if let Some((family, _took)) = self.uplink.reopen(now)
-            && let Some(socket) = self.parts.sockets.socket(family)
-        {
+        let full = self.uplink.full();
+        if let Some(socket) = full.and_then(|family| self.parts.sockets.socket(family)) {
             socket.await_room(LAST_WORDS);
         }
-        self.resume(now, Why::Room)?;
+        self.resume(clock::moment(), Why::Room)?;
         self.tell();
         Ok(())
     }

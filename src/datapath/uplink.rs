@@ -46,6 +46,11 @@ impl Uplink {
         self.full.is_some()
     }
 
+    /// Which socket is full.
+    pub(super) fn full(&self) -> Option<Family> {
+        self.full.map(|full| full.family)
+    }
+
     /// Whether a packet may go at once: nothing waits that comes before it.
     pub(super) fn is_open(&self) -> bool {
         !self.is_full() && self.waiting.is_empty()

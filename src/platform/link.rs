@@ -100,6 +100,13 @@ pub struct Route {
     pub link: Option<u32>,
 }
 
+impl Route {
+    /// Whether it is for whatever has no other.
+    pub fn is_default(&self) -> bool {
+        self.to.prefix_len() == 0
+    }
+}
+
 impl Links {
     /// Opens the namespace that the calling thread is in.
     pub fn open() -> io::Result<Self> {

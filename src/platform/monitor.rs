@@ -75,7 +75,7 @@ pub fn default_route_addresses(port: u16, tun: Option<&str>) -> io::Result<Vec<U
     let leading: Vec<u32> = links
         .routes()?
         .into_iter()
-        .filter(|route| route.to.prefix_len() == 0)
+        .filter(Route::is_default)
         .filter_map(|route| route.link)
         .filter(|index| candidates.iter().any(|link| link.index == *index))
         .collect();
@@ -112,9 +112,8 @@ fn without_carrier(
     tun: Option<&str>,
 ) -> Vec<String> {
     let leads = |link: &Link| {
-        let is_default = |route: &Route| route.to.prefix_len() == 0;
-        let mut routes = routes.iter().filter(|route| is_default(route));
-        routes.any(|route| route.link == Some(link.index))
+        let mut leading = routes.iter().filter(|route| route.is_default());
+        leading.any(|route| route.link == Some(link.index))
     };
     let is_outward = |link: &&Link| {
         let is_ours = link.is_tun() || Some(link.name.as_str()) == tun;
@@ -160,7 +159,7 @@ pub fn default_gateway4(tun: Option<&str>) -> io::Result<Option<(Ipv4Addr, Ipv4A
         })
     };
     let leading = links.routes()?.into_iter().find_map(|route| {
-        let IpAddr::V4(gateway) = route.via.filter(|_| route.to.prefix_len() == 0)? else {
+        let IpAddr::V4(gateway) = route.via.filter(|_| route.is_default())? else {
             return None;
         };
         let link = route.link.filter(|link| others.contains(link))?;

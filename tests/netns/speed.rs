@@ -199,10 +199,15 @@ fn assert_nothing_dropped(net: &Net) {
 
 /// Bytes of a packet that the kernel sent by a device (`tx`), or took from it (`rx`), in the mean.
 fn mean(peer: &Peer, device: &str, way: &str) -> u64 {
-    let said: Value =
-        serde_json::from_str(&peer.sh(&format!("ip -j -s link show {device}"))).unwrap();
-    let counted = |what: &str| said[0]["stats64"][way][what].as_u64().unwrap();
-    counted("bytes") / counted("packets")
+    let counted = counted(peer, device, way);
+    counted["bytes"].as_u64().unwrap() / counted["packets"].as_u64().unwrap()
+}
+
+/// What the kernel counted of a device, one way.
+pub(crate) fn counted(peer: &Peer, device: &str, way: &str) -> Value {
+    let said = peer.sh(&format!("ip -j -s link show {device}"));
+    let said: Value = serde_json::from_str(&said).unwrap();
+    said[0]["stats64"][way].clone()
 }
 
 /// The kernel took and gave many packets as one where it was to, and nowhere else.

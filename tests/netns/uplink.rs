@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::{
     harness::{Net, Peer, within},
-    speed::{SINK, SOURCE, script},
+    speed::{SINK, SOURCE, counted, script},
 };
 
 /// As a home's: 20 Mbit/s behind a queue that holds 400 ms of it, first come, first served.
@@ -25,8 +23,7 @@ fn round_trip(from: &Peer, to: &str) -> Duration {
 }
 
 fn bytes_sent(peer: &Peer) -> u64 {
-    let said: Value = serde_json::from_str(&peer.sh("ip -j -s link show eth0")).unwrap();
-    said[0]["stats64"]["tx"]["bytes"].as_u64().unwrap()
+    counted(peer, "eth0", "tx")["bytes"].as_u64().unwrap()
 }
 
 #[test]

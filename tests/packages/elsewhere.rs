@@ -6,11 +6,12 @@
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use crate::{
-    building::{newer_packages, packages},
+    building::packages,
     home::{Home, install, status, within},
     host,
     machine::Machine,
-    names::{Asker, Tap, Upstream, resolves_outside},
+    names::{Tap, Upstream, resolves_outside},
+    resolving::assert_no_name_leaves,
     roots::{Kind, Root},
     web::{PAGE, Web},
 };
@@ -115,7 +116,7 @@ fn is_told(way: &Way) {
     let lab = Lab::of(way);
     assert_eq!(status(&lab.home.bo)["dns"]["backend"], way.backend.unwrap());
     lab.assert_names_work();
-    lab.assert_no_name_leaves();
+    assert_no_name_leaves(&lab.home.bo, "127.0.0.1", [&lab.leaving, &lab.to_us]);
     lab.assert_names_work();
     assert_eq!(lab.to_us.outside_names(), 0, "other names are never ours");
     lab.assert_as_before_while_stopped();
@@ -208,22 +209,6 @@ impl Lab {
             _upstream: upstream,
             home,
         }
-    }
-
-    /// 10,000 names, while the agent runs, is restarted, killed and upgraded.
-    fn assert_no_name_leaves(&self) {
-        let bo = &self.home.bo;
-        let asker = Asker::start(bo, "127.0.0.1");
-        asker.ask_on(2000);
-        bo.sh("systemctl restart webmesh");
-        asker.ask_on(2000);
-        bo.sh("systemctl kill --signal=KILL webmesh");
-        asker.ask_on(2000);
-        install(bo, &newer_packages().deb);
-        asker.ask_on(4000);
-        let (leaving, asked) = (self.leaving.mesh_names(), asker.asked());
-        assert_eq!(leaving, 0, "of {asked} names");
-        assert!(self.to_us.mesh_names() > 0, "they come to us");
     }
 
     fn assert_names_work(&self) {

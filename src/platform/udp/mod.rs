@@ -357,10 +357,10 @@ impl Socket {
     fn set_send_buffer(&mut self, bytes: usize) {
         wish_buffer(&self.fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, bytes);
         self.send_buffer = bytes;
-        self.outbound.train_bytes = bytes.clamp(SEND_BUFFER_MIN, TRAIN_BYTES) / 2;
-        if bytes >= SEND_BUFFER {
-            self.outbound.train_bytes = TRAIN_BYTES;
-        }
+        self.outbound.train_bytes = match bytes < SEND_BUFFER {
+            true => bytes.min(TRAIN_BYTES) / 2,
+            false => TRAIN_BYTES,
+        };
     }
 }
 
