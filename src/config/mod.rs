@@ -21,7 +21,9 @@ mod value;
 
 pub use definition::{Definition, Definitions};
 pub use source::Source;
-pub use value::{DnsMode, EntryPoint, LinkPattern, Mtu, Offload, Port, Transport, TunName};
+pub use value::{
+    DnsMode, EntryPoint, LinkPattern, Mtu, Offload, Port, THREADS_MAX, Threads, Transport, TunName,
+};
 
 /// Where the file is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/webmesh/config.toml";
@@ -91,6 +93,8 @@ pub struct Datapath {
     pub udp_gso: Offload,
     /// `udp_gro`: whether datagrams come from the network many as one. Default: `auto`.
     pub udp_gro: Offload,
+    /// `threads`: how many threads carry user data. Default: `auto`.
+    pub threads: Threads,
     /// `transport`: what seals user data between members. Default: `auto`.
     pub transport: Transport,
 }
@@ -385,7 +389,7 @@ mod tests {
     #[test]
     fn every_key_is_taken() {
         let text = "[network]\nport = 5000\n[tun]\nname = \"mesh\"\nmtu = 1280\n[dns]\nmode = \"off\"\nsearch = false\n\
-                    [datapath]\ntun_offload = \"off\"\nudp_gso = \"on\"\nudp_gro = \"auto\"\ntransport = \"wireguard\"\n\
+                    [datapath]\ntun_offload = \"off\"\nudp_gso = \"on\"\nudp_gro = \"auto\"\nthreads = 3\ntransport = \"wireguard\"\n\
                     [rendezvous]\nlan = false\nport_mapping = false\n\
                     [relay]\nstream = false\n[host]\nguard = false\nguard_local = [\"br-*\", \"virbr0\"]\n\
                     [api]\nread = \"group\"\n[test]\nlinks = 4\nidle_s = 5\n";
@@ -397,9 +401,13 @@ mod tests {
             tun_offload,
             udp_gso,
             udp_gro,
+            threads,
             transport,
         } = config.datapath;
-        assert_eq!(transport, Transport::WireGuard);
+        assert_eq!(
+            (threads, transport),
+            (Threads::Fixed(3), Transport::WireGuard)
+        );
         let offloads = (tun_offload, udp_gso, udp_gro);
         assert_eq!(offloads, (Offload::Off, Offload::On, Offload::Auto));
         let ways = &config.rendezvous;
@@ -449,7 +457,7 @@ mod tests {
     fn the_shipped_file_says_of_each_key_that_a_reload_keeps_that_it_needs_a_restart() {
         let other = parse(
             "[network]\nport = 5000\n[tun]\nname = \"mesh\"\nmtu = 1280\n[dns]\nmode = \"off\"\nsearch = false\n\
-             [datapath]\ntun_offload = \"off\"\nudp_gso = \"on\"\nudp_gro = \"off\"\ntransport = \"wireguard\"\n\
+             [datapath]\ntun_offload = \"off\"\nudp_gso = \"on\"\nudp_gro = \"off\"\nthreads = 2\ntransport = \"wireguard\"\n\
              [rendezvous]\nlan = false\nport_mapping = false\ndht = false\ndht_bootstrap = [\"192.0.2.1:6881\"]\n\
              [relay]\nudp = false\nlimit = 7\nstream = false\n[host]\nguard = false\nguard_local = [\"virbr0\"]\n\
              [api]\nread = \"group\"\n",
@@ -532,6 +540,14 @@ mod tests {
     #[test]
     fn a_value_that_cannot_be_is_an_error_with_file_and_line() {
         let wrong = [
+            (
+                "[datapath]\nthreads = 9",
+                "config.toml:2: threads must be \"auto\" or 1 to 8",
+            ),
+            (
+                "[datapath]\nthreads = \"many\"",
+                "config.toml:2: threads must be \"auto\" or 1 to 8",
+            ),
             (
                 "[tun]\nmtu = 1279",
                 "config.toml:2: mtu must be 1280 to 1984",

@@ -2,7 +2,10 @@
 
 use std::{fmt, num::NonZeroU16, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
 
 use crate::addr::is_peers_port;
 
@@ -52,6 +55,19 @@ pub enum Offload {
     Off,
 }
 
+/// How many threads carry user data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Threads {
+    /// As many as suit this machine's cores.
+    #[default]
+    Auto,
+    /// So many, 1 to [`THREADS_MAX`].
+    Fixed(u8),
+}
+
+/// The most threads that carry user data: an index has room for more, and no machine gains by them.
+pub const THREADS_MAX: u8 = 8;
+
 /// What seals user data between members.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,6 +98,11 @@ pub struct BadTunName;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("port must be 443 or 1024 to 65535: peers write to no other")]
 pub struct BadPort;
+
+/// Neither a word that is known nor a number of threads that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("threads must be \"auto\" or 1 to {THREADS_MAX}")]
+struct BadThreads;
 
 /// Too small for IPv6, or larger than the agent's buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +151,47 @@ impl TryFrom<String> for TunName {
 
     fn try_from(text: String) -> Result<Self, BadTunName> {
         text.parse()
+    }
+}
+
+impl Serialize for Threads {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str(AUTO),
+            Self::Fixed(number) => serializer.serialize_u8(*number),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Threads {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AutoOrNumber)
+    }
+}
+
+const AUTO: &str = "auto";
+
+struct AutoOrNumber;
+
+impl Visitor<'_> for AutoOrNumber {
+    type Value = Threads;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{AUTO}\" or a number")
+    }
+
+    fn visit_str<E: de::Error>(self, word: &str) -> Result<Threads, E> {
+        match word {
+            AUTO => Ok(Threads::Auto),
+            _ => Err(E::custom(BadThreads)),
+        }
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Threads, E> {
+        match u8::try_from(number) {
+            Ok(number @ 1..=THREADS_MAX) => Ok(Threads::Fixed(number)),
+            Ok(_) | Err(_) => Err(E::custom(BadThreads)),
+        }
     }
 }
 

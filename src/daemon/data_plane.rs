@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{Ipv4Addr, Ipv6Addr},
+    num::NonZeroUsize,
     sync::Arc,
 };
 
@@ -13,7 +14,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::sync::mpsc;
 
 use crate::{
-    config::{self, Config, Offload},
+    config::{self, Config, Offload, THREADS_MAX, Threads},
     datapath::{
         self, Handle, Teller,
         command::{Command, Event},
@@ -57,7 +58,11 @@ impl DataPlane {
             events: sender,
             mtu: config.tun.mtu.bytes(),
             wishes: wishes(config.datapath),
+            threads: threads(config.datapath.threads),
         })?;
+        if handle.threads() > 1 {
+            tracing::info!(threads = handle.threads(), "Several data threads run");
+        }
         Ok(Self {
             handle,
             events,
@@ -103,9 +108,8 @@ impl DataPlane {
 
     /// What it dropped, by reason; reasons that never happened are left out.
     pub(super) fn drops(&self) -> Vec<(&'static str, u64)> {
-        let all = self.handle.drops().snapshot();
+        let all = self.handle.drops();
         all.into_iter()
-            .filter(|(_, count)| *count != 0)
             .map(|(reason, count)| (reason.label(), count))
             .collect()
     }
@@ -125,6 +129,18 @@ impl DataPlane {
         // Nobody reads any more: the thread must not wait for room.
         drop(self.events);
         self.handle.stop();
+    }
+}
+
+/// How many data threads there are to be. Below 4 cores one is the fastest: programs need the others.
+pub(super) fn threads(wish: Threads) -> u8 {
+    match wish {
+        Threads::Fixed(number) => number,
+        Threads::Auto => {
+            let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+            let half = u8::try_from(cores / 2).unwrap_or(u8::MAX);
+            if cores < 4 { 1 } else { half.min(THREADS_MAX) }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
 use anyhow::Context as _;
 
 use super::{
-    data_plane::DataPlane,
+    data_plane::{self, DataPlane},
     dht::Dht,
     forwarder::Forwarder,
     guarding::Guarding,
@@ -32,7 +32,7 @@ use crate::{
         clock,
         guard::Guard,
         service_manager,
-        tun::{self, Shape, Spare, Tun},
+        tun::{self, Queues, Shape, Spare, Tun},
         udp::{self, Held},
     },
     relay::{grants::Willing, quota::Limit},
@@ -357,6 +357,15 @@ fn shape(config: &Config, own: &Own) -> Shape {
         v4: own.v4.map(|v4| (v4, own.pool4)),
         v6: (own.v6, own.prefix6),
         long_packets: config.datapath.tun_offload != Offload::Off,
+        queues: queues(config),
+    }
+}
+
+/// How many threads are to read the device.
+fn queues(config: &Config) -> Queues {
+    match data_plane::threads(config.datapath.threads) {
+        1 => Queues::One,
+        _ => Queues::Many,
     }
 }
 

@@ -173,8 +173,8 @@ impl Relayed {
 
 impl Carried {
     fn add(&mut self, counters: &SessionCounters) {
-        self.rx_bytes += counters.rx_bytes.load(Ordering::Relaxed);
-        self.tx_bytes += counters.tx_bytes.load(Ordering::Relaxed);
+        self.rx_bytes += counters.received();
+        self.tx_bytes += counters.sent();
         self.heard = self
             .heard
             .max(moment(counters.heard.load(Ordering::Relaxed)));
@@ -194,9 +194,9 @@ mod tests {
 
     const SESSION: SessionId = SessionId::Pair(PeerIx(1));
 
-    fn counters(rx: u64, heard: u64) -> Arc<SessionCounters> {
+    fn counters(rx: usize, heard: u64) -> Arc<SessionCounters> {
         let counters = SessionCounters::default();
-        counters.rx_bytes.store(rx, Ordering::Relaxed);
+        counters.count_received(0, rx);
         counters.heard.store(heard, Ordering::Relaxed);
         Arc::new(counters)
     }

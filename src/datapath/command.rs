@@ -421,13 +421,11 @@ pub enum DoorVerdict {
     Refused,
 }
 
-/// What one session has carried. Written by its data thread alone (plain load and store), read by anybody.
-#[derive(Debug, Default)]
+/// What one session has carried. Written by data threads (plain load and store), read by anybody.
+#[derive(Debug)]
 pub struct SessionCounters {
-    /// Inner bytes of IP packets received.
-    pub rx_bytes: AtomicU64,
-    /// Inner bytes of IP packets sent.
-    pub tx_bytes: AtomicU64,
+    /// By each data thread.
+    carried: Box<[Carried]>,
     /// [`Moment`] of the last packet that authenticated, 0: none.
     pub heard: AtomicU64,
     /// [`Moment`] of the last IP packet either way, 0: none.
@@ -440,10 +438,74 @@ pub struct SessionCounters {
     pub plain_since: AtomicU64,
 }
 
+/// What one data thread has carried of a session: inner bytes of IP packets. In a line of the cache of its own, since another
+/// thread writes what is beside it.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Carried {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
 /// User data that pauses for so long begins anew.
 const PAUSED: Duration = Duration::from_mins(1);
 
+impl Default for SessionCounters {
+    /// Of one data thread.
+    fn default() -> Self {
+        Self::new(1)
+    }
+}
+
 impl SessionCounters {
+    /// Of so many data threads.
+    pub fn new(threads: usize) -> Self {
+        Self {
+            carried: (0..threads).map(|_| Carried::default()).collect(),
+            heard: AtomicU64::default(),
+            user: AtomicU64::default(),
+            handshake: AtomicU64::default(),
+            suite: AtomicU8::default(),
+            plain_since: AtomicU64::default(),
+        }
+    }
+
+    /// Inner bytes of IP packets received.
+    pub fn received(&self) -> u64 {
+        let all = self.carried.iter().map(|one| &one.received);
+        all.map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Inner bytes of IP packets sent.
+    pub fn sent(&self) -> u64 {
+        let all = self.carried.iter().map(|one| &one.sent);
+        all.map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Counts what a data thread received. Only that thread calls this.
+    pub fn count_received(&self, thread: usize, bytes: usize) {
+        if let Some(carried) = self.carried.get(thread) {
+            add(&carried.received, bytes);
+        }
+    }
+
+    /// Counts what a data thread sent. Only that thread calls this.
+    pub fn count_sent(&self, thread: usize, bytes: usize) {
+        if let Some(carried) = self.carried.get(thread) {
+            add(&carried.sent, bytes);
+        }
+    }
+
+    /// Notes an authenticated packet, as any data thread may.
+    pub(super) fn note_heard(&self, now: Moment) {
+        note(&self.heard, now);
+    }
+
+    /// Notes an IP packet either way that went by a transport, as any data thread may.
+    pub(super) fn note_user(&self, now: Moment) {
+        note(&self.user, now);
+    }
+
     /// When the last packet that authenticated came.
     pub fn heard(&self) -> Option<Moment> {
         moment(&self.heard)
@@ -479,6 +541,19 @@ impl SessionCounters {
         if has_paused || moment(&self.plain_since).is_none() {
             self.plain_since.store(now.0, Ordering::Relaxed);
         }
+    }
+}
+
+fn add(counter: &AtomicU64, bytes: usize) {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    let before = counter.load(Ordering::Relaxed);
+    counter.store(before.wrapping_add(bytes), Ordering::Relaxed);
+}
+
+/// What was noted less than a millisecond ago is not noted again: the line of the cache stays where others read it.
+fn note(counter: &AtomicU64, now: Moment) {
+    if now.0 >= counter.load(Ordering::Relaxed).saturating_add(1000) {
+        counter.store(now.0, Ordering::Relaxed);
     }
 }
 

@@ -103,7 +103,7 @@ impl Shard {
                 address,
                 port,
             } => self.probe_door(now.at, probe, (address, port)),
-            Command::Forward { on } => self.forwards = on,
+            Command::Forward { on } => self.set_forwards(on),
             Command::Answer {
                 resolver,
                 asker,

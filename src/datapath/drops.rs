@@ -51,6 +51,8 @@ drop_reasons! {
     OutQueueEnded = "out_queue_ended",
     /// From the TUN: the peer's address is not proven and has had its 64 KiB.
     OutUnproven = "out_unproven",
+    /// From the TUN: more than may wait for the first data thread, which has the sessions.
+    OutHandoverFull = "out_handover_full",
     /// To the network: more than may wait while the own uplink takes no more.
     OutUplinkFull = "out_uplink_full",
     /// To the network: its flow's queue for the own uplink stands, and its sender is to learn of it (RFC 8289).
@@ -61,6 +63,8 @@ drop_reasons! {
     InUnknownDatagram = "in_unknown_datagram",
     /// From the network: of a type that this build does not take.
     InUnsupported = "in_unsupported",
+    /// From the network: more than may wait for the data thread that it is for.
+    InHandoverFull = "in_handover_full",
     /// From the network: longer than our buffers.
     InTruncated = "in_truncated",
     /// From the network: more sealed datagrams than are looked at.

@@ -11,7 +11,7 @@ use crate::{
         turn::{self, Turn},
     },
     time::Moment,
-    transport::{self, Carrier, NotOpened, Order},
+    transport::{self, Carrier, NotOpened, Opening, Order},
     wire::{
         datagram::{Datagram, classify},
         exchange, frame,
@@ -23,8 +23,9 @@ use super::{
     command::Event,
     drops::DropReason,
     handshakes::Parked,
-    sessions::{Heard, Purpose},
+    sessions::{Heard, Purpose, takes_frame},
     shard::Shard,
+    transports::{FIRST, thread_of},
 };
 
 /// What an opened data message held; the bytes lie in the next free buffer for the TUN.
@@ -37,7 +38,7 @@ enum Content {
 
 /// The same of a transport's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Sealed {
+pub(super) enum Sealed {
     Keepalive,
     Frame(Vec<u8>),
     Packet(usize),
@@ -96,6 +97,9 @@ impl Shard {
     ) -> Result<(), DropReason> {
         let source = from.path;
         let datagram = classify(bytes).map_err(|_unclassified| DropReason::InUnknownDatagram)?;
+        if self.lane.is_some() {
+            return self.take_by_lane(now, from, (&datagram, bytes));
+        }
         match datagram {
             Datagram::Data(data) => self.on_data(now, from, (data.receiver, data.bytes)),
             Datagram::Initiation(bytes) => self.on_initiation(now, source, bytes),
@@ -298,7 +302,7 @@ impl Shard {
     }
 
     /// Says that a peer talks from another path than data goes by, or by that one again.
-    fn tell_path(
+    pub(super) fn tell_path(
         &mut self,
         now: Moment,
         place: usize,
@@ -323,6 +327,9 @@ impl Shard {
         source: Source,
         (receiver, bytes): (u32, &[u8]),
     ) -> Result<(), DropReason> {
+        if thread_of(receiver) != FIRST {
+            return self.pass_on(source, (receiver, bytes));
+        }
         let place = self.indexes.place(receiver);
         let place = place.ok_or(DropReason::InUnknownIndex)?;
         let state = self.sessions.at(place);
@@ -331,21 +338,8 @@ impl Shard {
         let opening = transport.and_then(|transport| transport.opening(receiver));
         let opening = opening.ok_or(DropReason::InUnknownIndex)?;
         let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
-        let opened = opening.open(now, bytes, room).map_err(not_opened)?;
-        let content = match opened.content {
-            transport::Content::Packet(packet) => Ok(Sealed::Packet(packet.len())),
-            transport::Content::Frame(_) if !state.takes_frame(now) => {
-                Err(DropReason::SessionFlooding)
-            }
-            transport::Content::Frame(frame) => Ok(Sealed::Frame(frame.to_vec())),
-            transport::Content::Keepalive => Ok(Sealed::Keepalive),
-            transport::Content::Other => Err(DropReason::InNotIp),
-        };
-        let heard = match opened.order {
-            Order::First => Heard::NewKeys,
-            Order::Newest => Heard::Newest,
-            Order::Older => Heard::Old,
-        };
+        let frames = &mut state.frames;
+        let (heard, content) = unseal(opening, now, (bytes, room), || takes_frame(frames, now))?;
         state.note_heard_sealed(now);
         let is_back = state
             .watch
@@ -388,7 +382,7 @@ impl Shard {
     }
 
     /// A control frame: of the exchange of keys, or the control plane's.
-    fn on_frame(
+    pub(super) fn on_frame(
         &mut self,
         now: Moment,
         place: usize,
@@ -420,33 +414,62 @@ impl Shard {
         let Some(state) = self.sessions.at(place) else {
             return Ok(());
         };
-        let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
-        let inner = room.get_mut(..len).ok_or(DropReason::InNotIp)?;
         let SessionId::Pair(peer) = state.id else {
             return Err(DropReason::InJoinPacket);
         };
-        let marked = source.ecn.write_into(inner);
-        marked.map_err(|_congested| DropReason::InCongested)?;
-        let header = Header::parse(inner).map_err(|_malformed| DropReason::InNotIp)?;
-        if let Some(port) = self.view.inbound(peer, &header, inner)? {
-            rewrite_destination_port(inner, &header, port)?;
-        }
-        if state.room < self.mtu {
-            tcp::clamp(inner, &header, state.room);
-        }
-        state.count_received(now, header.len);
+        let room = state.room;
+        let len = self.admit_packet(peer, source.ecn, len, room)?;
+        let Some(state) = self.sessions.at(place) else {
+            return Ok(());
+        };
+        state.count_received(now, len);
         state.watch.note_taken_in();
         if let Some(transport) = state.transport.as_deref_mut() {
             transport.note_user_data(now);
         }
-        let source = source.path;
+        self.tell_elsewhere(now, place, (source.path, heard));
+        self.out.packets.commit(len, ());
+        Ok(())
+    }
+
+    /// Says that a peer's user data comes by another path than ours goes.
+    pub(super) fn tell_elsewhere(
+        &mut self,
+        now: Moment,
+        place: usize,
+        (source, heard): (Path, Heard),
+    ) {
+        let Some(state) = self.sessions.at(place) else {
+            return;
+        };
         if heard != Heard::Old && state.is_elsewhere(now, source) {
             let session = state.id;
             let event = Event::Elsewhere { session, source };
             self.out.events.push_back(event);
         }
-        self.out.packets.commit(header.len, ());
-        Ok(())
+    }
+
+    /// Judges a packet of a peer's program, `len` bytes in the next free buffer for the TUN, and makes it what this host is
+    /// to have; `room` is what fits its path. Tells how long it is.
+    pub(super) fn admit_packet(
+        &mut self,
+        peer: PeerIx,
+        ecn: Ecn,
+        len: usize,
+        room: usize,
+    ) -> Result<usize, DropReason> {
+        let buffer = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
+        let inner = buffer.get_mut(..len).ok_or(DropReason::InNotIp)?;
+        let marked = ecn.write_into(inner);
+        marked.map_err(|_congested| DropReason::InCongested)?;
+        let header = Header::parse(inner).map_err(|_malformed| DropReason::InNotIp)?;
+        if let Some(port) = self.view.inbound(peer, &header, inner)? {
+            rewrite_destination_port(inner, &header, port)?;
+        }
+        if room < self.mtu {
+            tcp::clamp(inner, &header, room);
+        }
+        Ok(header.len)
     }
 
     /// Seals one control frame to where it is to go.
@@ -482,6 +505,29 @@ pub(super) fn peer_of(session: SessionId) -> Option<PeerIx> {
         SessionId::Pair(peer) => Some(peer),
         SessionId::Join(_) => None,
     }
+}
+
+/// Opens a datagram of a transport into `room`. What it held is an error where nobody may have it; it is heard all the same.
+pub(super) fn unseal(
+    opening: &mut Opening,
+    now: Moment,
+    (bytes, room): (&[u8], &mut [u8]),
+    takes_frame: impl FnOnce() -> bool,
+) -> Result<(Heard, Result<Sealed, DropReason>), DropReason> {
+    let opened = opening.open(now, bytes, room).map_err(not_opened)?;
+    let content = match opened.content {
+        transport::Content::Packet(packet) => Ok(Sealed::Packet(packet.len())),
+        transport::Content::Frame(_) if !takes_frame() => Err(DropReason::SessionFlooding),
+        transport::Content::Frame(frame) => Ok(Sealed::Frame(frame.to_vec())),
+        transport::Content::Keepalive => Ok(Sealed::Keepalive),
+        transport::Content::Other => Err(DropReason::InNotIp),
+    };
+    let heard = match opened.order {
+        Order::First => Heard::NewKeys,
+        Order::Newest => Heard::Newest,
+        Order::Older => Heard::Old,
+    };
+    Ok((heard, content))
 }
 
 fn rewrite_destination_port(

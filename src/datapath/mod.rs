@@ -10,6 +10,10 @@
 //! the sockets → `inbound` says what a datagram is → `handshakes` says whether it may cost anything → the session opens it →
 //! `turnaround` judges what was inside → `writing` joins what continues each other.
 //!
+//! One thread has the sessions. Where there are more, each has a queue of the device and sockets of its own: a `lane` seals
+//! and opens what needs no more than keys, and hands the rest to the first, which says by `lanes` what they may do; `crew`
+//! carries their words.
+//!
 //! Sealing and opening is WireGuard's until both ends of a pair have the keys of a transport: `transports` carries out what
 //! their exchange wants, and from then on user packets go by it.
 
@@ -17,19 +21,24 @@ mod batch;
 mod codel;
 pub mod command;
 mod commands;
+mod crew;
 mod departing;
 mod door;
 pub mod drops;
 mod fair_queue;
+mod handle;
 mod handshakes;
 mod inbound;
 mod jumps;
+mod lane;
+mod lanes;
 mod long;
 mod meter;
 pub mod offloads;
 mod openings;
 mod outbound;
 mod outbox;
+mod pulse;
 mod questions;
 mod queue;
 mod relayed;
@@ -40,11 +49,11 @@ mod shard;
 pub mod streams;
 #[cfg(test)]
 mod tests;
-pub mod thread;
+mod thread;
 mod transports;
 mod turnaround;
 mod uplink;
 mod watch;
 mod writing;
 
-pub use thread::{Handle, Parts, Teller, start};
+pub use handle::{Handle, Parts, Teller, start};

@@ -92,11 +92,16 @@ impl Offloads {
     /// Sets the sockets up as it is wished and this kernel can.
     pub(super) fn start(wishes: Wishes, sockets: &mut Pair) -> Arc<Self> {
         let offloads = Self::judge(wishes, |receiving| try_trains(receiving).err());
-        offloads.apply(&mut sockets.udp4);
-        if let Some(udp6) = &mut sockets.udp6 {
-            offloads.apply(udp6);
-        }
+        offloads.apply_to(sockets);
         Arc::new(offloads)
+    }
+
+    /// Sets up a pair as it was found to be right.
+    pub(super) fn apply_to(&self, sockets: &mut Pair) {
+        self.apply(&mut sockets.udp4);
+        if let Some(udp6) = &mut sockets.udp6 {
+            self.apply(udp6);
+        }
     }
 
     /// What is used, by what is wished and what a trial of sending, or of `receiving`, finds.

@@ -5,7 +5,12 @@
 //!
 //! So a path needs no name for its socket: from one machine to one address there is one.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{inbound::Source, offloads::Offloads, shard::Shard};
 use crate::{
@@ -47,6 +52,8 @@ pub(super) struct Openings {
     poll: Poll,
     waiting: Option<Waiting>,
     kept: BTreeMap<Underlay, Kept>,
+    /// Whether others are kept than when it was asked last.
+    has_changed: bool,
     opened: u64,
     /// Those that have something; kept for the next time.
     ready: Vec<u64>,
@@ -76,6 +83,7 @@ impl Openings {
             poll: Poll::new()?,
             waiting: None,
             kept: BTreeMap::new(),
+            has_changed: false,
             opened: 0,
             ready: Vec::new(),
             offloads,
@@ -187,6 +195,7 @@ impl Openings {
             heard: now,
         };
         self.kept.insert(waiting.to, kept);
+        self.has_changed = true;
     }
 
     /// Whether what goes to an address goes by one of them.
@@ -205,6 +214,13 @@ impl Openings {
     /// What goes to an address goes by the main socket again.
     pub(super) fn release(&mut self, to: Underlay) {
         self.kept.remove(&to);
+        self.has_changed = true;
+    }
+
+    /// Where sockets lead that are kept, if those are others than when it was asked last.
+    pub(super) fn poll_kept(&mut self) -> Option<BTreeSet<Underlay>> {
+        let has_changed = std::mem::take(&mut self.has_changed);
+        has_changed.then(|| self.kept.keys().copied().collect())
     }
 
     /// The socket by which goes what goes to an address.
@@ -217,6 +233,8 @@ impl Openings {
         if self.waiting.as_ref().is_some_and(|all| now >= all.until) {
             self.waiting = None;
         }
+        let before = self.kept.len();
         self.kept.retain(|_, kept| now.since(kept.heard) < KEPT_FOR);
+        self.has_changed |= self.kept.len() != before;
     }
 }

@@ -55,8 +55,14 @@ impl Shard {
             return Err(DropReason::OutForeignSource);
         }
         let undone = split::finish(packet, undone).map_err(|_misfit| DropReason::OutNotIp)?;
-        if self.is_door_answer(now, &header, packet) {
-            return Ok(());
+        if header.protocol == TCP && header.destination == self.view.resolver(header.destination) {
+            if self.lane.is_some() {
+                // The first thread knows what it has asked at doors.
+                return self.hand_over(packet, undone);
+            }
+            if self.is_door_answer(now, &header, packet) {
+                return Ok(());
+            }
         }
         match self.view.outbound(&header, packet) {
             Route::Peer(peer, port) => {
@@ -64,6 +70,10 @@ impl Shard {
                     rewrite_source_port(packet, &header, port)?;
                 }
                 let segments = self.segments(packet, &header, undone)?;
+                if self.lane.is_some() {
+                    let what = (len, undone);
+                    return self.carry_by_lane(now, peer, (buffer, segments), what);
+                }
                 self.carry(now, peer, buffer, segments);
             }
             Route::Turn(to) => {
@@ -227,9 +237,6 @@ impl Shard {
     }
 
     fn is_door_answer(&mut self, now: Moment, header: &Header, packet: &[u8]) -> bool {
-        if header.protocol != TCP || header.destination != self.view.resolver(header.destination) {
-            return false;
-        }
         let Some(segment) = Segment::parse(header, packet) else {
             return false;
         };

@@ -41,6 +41,8 @@ pub(super) struct Outbox {
     pub(super) events: VecDeque<Event>,
     /// Where routers may cut what is sent, since it is known to be too long for the way.
     pub(super) in_fragments: BTreeSet<Underlay>,
+    /// Where a socket leads that is kept for that address alone (`openings`).
+    pub(super) kept: BTreeSet<Underlay>,
     /// The streams that stand.
     pub(super) streams: Streams,
     /// The ways through relays.
@@ -59,6 +61,7 @@ impl Outbox {
             packets: Batch::new(BUFFERS),
             events: VecDeque::with_capacity(BUFFERS),
             in_fragments: BTreeSet::new(),
+            kept: BTreeSet::new(),
             streams: Streams::default(),
             legs: Legs::default(),
             carried: Vec::new(),

@@ -29,8 +29,10 @@ impl Shard {
         (session, endpoint): (SessionId, Path),
         (inner, in_fragments): (u16, bool),
     ) {
-        let place = self.sessions.place(session);
-        let Some(state) = place.and_then(|place| self.sessions.at(place)) else {
+        let Some(place) = self.sessions.place(session) else {
+            return;
+        };
+        let Some(state) = self.sessions.at(place) else {
             return;
         };
         state.room = usize::from(inner);
@@ -38,6 +40,7 @@ impl Shard {
         if let Some(address) = endpoint.direct() {
             self.set_in_fragments(address, in_fragments);
         }
+        self.publish(place);
         for head in longer {
             self.answer_head(&head, inner);
         }
@@ -52,7 +55,7 @@ impl Shard {
         }
     }
 
-    fn answer_head(&mut self, head: &Head, inner: u16) {
+    pub(super) fn answer_head(&mut self, head: &Head, inner: u16) {
         let source = self.view.resolver(head.header.source);
         let quoted = (&head.header, head.bytes());
         if icmp::build(
@@ -96,6 +99,11 @@ impl Shard {
     /// A SYN on its way out asks for segments that fit.
     pub(super) fn clamp(&mut self, place: usize, packet: &mut [u8]) {
         let room = self.room_of(place);
+        self.clamp_to(room, packet);
+    }
+
+    /// The same for what fits in `room`.
+    pub(super) fn clamp_to(&self, room: usize, packet: &mut [u8]) {
         if room >= self.mtu {
             return;
         }

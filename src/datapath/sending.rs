@@ -30,6 +30,7 @@ impl Shard {
             self.send_held(now, place, endpoint);
             self.release_held(place);
             self.send_waiting(now, place);
+            self.publish(place);
         }
     }
 
@@ -45,7 +46,12 @@ impl Shard {
             return;
         };
         match state.endpoint {
-            Some(_) if !state.watch.holds(now) => state.watch.plan(now, endpoint, gap),
+            Some(_) if !state.watch.holds(now) => {
+                state.watch.plan(now, endpoint, gap);
+                if let Some(place) = place {
+                    self.publish(place);
+                }
+            }
             // Nobody answers where it goes now, or nothing goes anywhere: there is nothing to be overtaken.
             Some(_) | None => self.set_path(now, session, endpoint),
         }
@@ -61,16 +67,20 @@ impl Shard {
             if let Some(via) = via {
                 self.send_held(now, place, via);
             }
+            self.publish(place);
         }
     }
 
     /// Lets packets wait until there is a path.
     pub(super) fn withdraw(&mut self, session: SessionId) {
-        let place = self.sessions.place(session);
-        if let Some(state) = place.and_then(|place| self.sessions.at(place)) {
+        let Some(place) = self.sessions.place(session) else {
+            return;
+        };
+        if let Some(state) = self.sessions.at(place) {
             state.endpoint = None;
             state.watch.set_mirror(None);
         }
+        self.publish(place);
     }
 
     /// A leg carries again: what waited for it goes.

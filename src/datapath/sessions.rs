@@ -17,9 +17,10 @@ use crate::{
 use super::{
     command::SessionCounters,
     drops::DropReason,
+    lane::Way,
     long::Long,
     meter::{Meter, Rate},
-    transports::{Early, Transport},
+    transports::{Early, FIRST, Transport},
     watch::Watch,
 };
 
@@ -67,6 +68,8 @@ pub(super) struct State {
     pub(super) transport: Option<Box<Transport>>,
     /// What came for it before there was one.
     pub(super) early: Early,
+    /// What the lanes have been told.
+    pub(super) published: Option<Arc<Way>>,
     /// The other end's state: the top 24 bits of its indexes.
     their_state: Option<u32>,
     proof: Proof,
@@ -77,7 +80,8 @@ pub(super) struct State {
     newest: [(u32, u64); 2],
     new_path: Moment,
     elsewhere: Moment,
-    frames: Meter,
+    /// Control frames that came.
+    pub(super) frames: Meter,
 }
 
 /// An initiation that was answered.
@@ -128,19 +132,26 @@ pub(super) enum Purpose {
 }
 
 impl State {
-    pub(super) fn new(now: Moment, id: SessionId, session: Session, index: u32) -> Self {
+    /// `threads`: how many data threads there are.
+    pub(super) fn new(
+        now: Moment,
+        id: SessionId,
+        (session, index): (Session, u32),
+        threads: usize,
+    ) -> Self {
         Self {
             id,
             session,
             index,
             endpoint: None,
-            counters: Arc::default(),
+            counters: Arc::new(SessionCounters::new(threads)),
             rekey: None,
             watch: Watch::default(),
             room: usize::MAX,
             long: Long::default(),
             transport: None,
             early: Early::default(),
+            published: None,
             their_state: None,
             proof: Proof::Open(0),
             since: now,
@@ -155,6 +166,11 @@ impl State {
 
     pub(super) fn is_standing(&self) -> bool {
         self.session.standing() == Standing::Up
+    }
+
+    /// Whether a Pong has proven its endpoint.
+    pub(super) fn is_proven(&self) -> bool {
+        self.proof == Proof::Proven
     }
 
     /// Whether packets may go to its endpoint now.
@@ -241,7 +257,7 @@ impl State {
         self.proof = Proof::Open(0);
         self.room = usize::MAX;
         self.long = Long::default();
-        self.watch = Watch::default();
+        self.watch.reset();
     }
 
     /// Whether an initiation was answered, so that one from before it is known as a replay.
@@ -349,18 +365,18 @@ impl State {
 
     /// Whether one more control frame is taken in now; it is counted if so.
     pub(super) fn takes_frame(&mut self, now: Moment) -> bool {
-        self.frames.take(now, FRAMES)
+        takes_frame(&mut self.frames, now)
     }
 
     /// Counts an IP packet that was sent.
     pub(super) fn count_sent(&self, now: Moment, bytes: usize) {
-        add(&self.counters.tx_bytes, bytes);
+        self.counters.count_sent(FIRST, bytes);
         self.note_user(now);
     }
 
     /// Counts an IP packet that was received.
     pub(super) fn count_received(&self, now: Moment, bytes: usize) {
-        add(&self.counters.rx_bytes, bytes);
+        self.counters.count_received(FIRST, bytes);
         self.note_user(now);
     }
 
@@ -373,6 +389,11 @@ impl State {
     }
 }
 
+/// Whether a session may bring one more control frame now; it is counted if so.
+pub(super) fn takes_frame(frames: &mut Meter, now: Moment) -> bool {
+    frames.take(now, FRAMES)
+}
+
 /// Where a packet stands among those of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
@@ -382,12 +403,6 @@ pub(super) enum Heard {
     Newest,
     /// A newer one came before it.
     Old,
-}
-
-fn add(counter: &std::sync::atomic::AtomicU64, bytes: usize) {
-    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-    let before = counter.load(Ordering::Relaxed);
-    counter.store(before.wrapping_add(bytes), Ordering::Relaxed);
 }
 
 /// All states. A place is a number that stays the same while the state lives.

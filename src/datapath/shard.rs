@@ -26,6 +26,8 @@ use super::{
     door::Door,
     drops::{DropReason, Drops},
     handshakes::Handshakes,
+    lane::Lane,
+    lanes::Lanes,
     outbox::Outbox,
     questions::Questions,
     queue::{Place, Waiting},
@@ -67,6 +69,10 @@ pub(super) struct Shard {
     /// Whether questions for names of others go to the control plane.
     pub(super) forwards: bool,
     pub(super) random: ChaCha12Rng,
+    /// The other threads, where this is the first.
+    pub(super) lanes: Lanes,
+    /// What this thread does by itself, where it is another.
+    pub(super) lane: Option<Box<Lane>>,
 }
 
 impl Shard {
@@ -89,6 +95,8 @@ impl Shard {
             answer: Vec::with_capacity(super::batch::CAPACITY),
             forwards: false,
             random: ChaCha12Rng::from_seed(seed),
+            lanes: Lanes::default(),
+            lane: None,
         }
     }
 
@@ -143,7 +151,11 @@ impl Shard {
             psk: keys.psk,
         };
         match Session::new(now, &keys, index) {
-            Ok(session) => Some(self.sessions.insert(State::new(now.at, id, session, index))),
+            Ok(session) => {
+                let threads = self.lanes.threads();
+                let state = State::new(now.at, id, (session, index), threads);
+                Some(self.sessions.insert(state))
+            }
             Err(_before_1970) => {
                 self.drops.count(DropReason::ClockBefore1970);
                 None
@@ -222,6 +234,8 @@ impl Shard {
     }
 
     fn run_timers(&mut self, now: Moment, place: usize) {
+        self.note_lane_use(place);
+        self.publish(place);
         let Some(state) = self.sessions.at(place) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! The data thread: waits for the TUN, the sockets and commands, and runs each batch to completion.
+//! A data thread: waits for the TUN, the sockets and commands, and runs each batch to completion.
 
 use std::{
     io,
@@ -7,140 +7,45 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use rand_core::{OsRng, RngCore};
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::{
     addr::{Path, Underlay},
-    packet::{ecn::Ecn, vnet},
+    packet::{
+        ecn::Ecn,
+        vnet::{self, Undone},
+    },
     platform::{
         clock,
         poll::{Health, Interest, Poll, Waker},
         tun::{self, Tun},
         udp::{self, Came, Cut, Family},
     },
-    tables::Tables,
     time::Moment,
 };
 
 use super::{
-    command::{Command, Event},
+    command::Event,
     commands::After,
+    crew::{Role, waits_to_deliver, waits_to_send},
     departing,
-    drops::{DropReason, Drops},
+    drops::DropReason,
     fair_queue::{Held, What},
+    handle::{Parts, Running},
     inbound::Source,
     jumps::Jumps,
-    offloads::{Offloads, Wishes},
+    lane::Order,
+    offloads::Offloads,
     openings::Openings,
     outbound::PADDING,
     shard::Shard,
     uplink::Uplink,
     writing::Joins,
 };
-
-/// What a data thread is made of.
-#[derive(Debug)]
-pub struct Parts {
-    /// The device; none yet while this machine joins.
-    pub tun: Option<Tun>,
-    /// The sockets.
-    pub sockets: udp::Pair,
-    /// What the control plane publishes.
-    pub tables: Arc<ArcSwap<Tables>>,
-    /// Where events go. Bounded; a full one drops and counts all but changes of sessions.
-    pub events: tokio::sync::mpsc::Sender<Event>,
-    /// The device's MTU.
-    pub mtu: u16,
-    /// What is left to the kernel.
-    pub wishes: Wishes,
-}
-
-/// Tells a data thread what to do; many may hold one.
-#[derive(Clone, Debug)]
-pub struct Teller {
-    commands: mpsc::Sender<Command>,
-    waker: Waker,
-}
-
-impl Teller {
-    /// One whose commands a test reads.
-    #[cfg(test)]
-    pub(crate) fn heard() -> (Self, mpsc::Receiver<Command>) {
-        let (commands, heard) = mpsc::channel();
-        let waker = Waker::new().unwrap();
-        (Self { commands, waker }, heard)
-    }
-
-    /// Sends a command; they are carried out in order. After the thread has ended it is dropped.
-    pub fn send(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
-            self.waker.wake();
-        }
-    }
-}
-
-/// The control plane's end of a data thread. Dropping it ends the thread.
-#[derive(Debug)]
-pub struct Handle {
-    teller: Teller,
-    drops: Arc<Drops>,
-    offloads: Arc<Offloads>,
-    turned: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Handle {
-    /// Sends a command; they are carried out in order. After the thread has ended it is dropped.
-    pub fn send(&self, command: Command) {
-        self.teller.send(command);
-    }
-
-    /// Another end for the same commands.
-    pub fn teller(&self) -> Teller {
-        self.teller.clone()
-    }
-
-    /// What the thread dropped, by reason.
-    pub fn drops(&self) -> &Arc<Drops> {
-        &self.drops
-    }
-
-    /// What is left to the kernel.
-    pub fn offloads(&self) -> &Offloads {
-        &self.offloads
-    }
-
-    /// When it made its last turn. One that still runs makes another soon after this was asked.
-    pub fn turned(&self) -> Moment {
-        let turned = Moment(self.turned.load(Ordering::Relaxed));
-        self.teller.waker.wake();
-        turned
-    }
-
-    /// Ends the thread and waits until its device and sockets are closed.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        self.send(Command::Stop);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
 
 /// How often timers run while there is a state: boringtun's resolution (`research/dataplane.md` §3.2).
 const TICK: Duration = Duration::from_millis(250);
@@ -166,7 +71,7 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Datagrams that make it worth a system call before the turn is over.
 const FLUSH: usize = 64;
 
-const TUN: u64 = 0;
+pub(super) const TUN: u64 = 0;
 const UDP4: u64 = 1;
 const UDP6: u64 = 2;
 const COMMAND: u64 = 3;
@@ -175,78 +80,23 @@ const OPENINGS: u64 = 4;
 /// A socket that was full can be written again.
 const WRITABLE: u64 = 5;
 
-/// Starts a data thread.
-///
-/// # Errors
-/// When the kernel gives no thread, no epoll or no eventfd; device and sockets are closed then.
-pub fn start(mut parts: Parts) -> io::Result<Handle> {
-    let offloads = Offloads::start(parts.wishes, &mut parts.sockets);
-    let (commands, inbox) = mpsc::channel();
-    let waker = Waker::new()?;
-    let drops = Arc::new(Drops::default());
-    let turned = Arc::new(AtomicU64::new(clock::moment().0));
-    let poll = Poll::new()?;
-    poll.add(&parts.sockets.udp4, UDP4)?;
-    if let Some(udp6) = &parts.sockets.udp6 {
-        poll.add(udp6, UDP6)?;
-    }
-    if let Some(tun) = &parts.tun {
-        poll.add(tun, TUN)?;
-    }
-    poll.add(&waker, COMMAND)?;
-    let openings = Openings::new(Arc::clone(&offloads))?;
-    poll.add(openings.poll(), OPENINGS)?;
-    let mut seed = [0; 32];
-    OsRng.fill_bytes(&mut seed);
-    let shard = Shard::new(
-        seed,
-        parts.tables.load_full(),
-        parts.mtu,
-        Arc::clone(&drops),
-    );
-    let turnstile = Turnstile {
-        shard,
-        poll,
-        joins: Joins::of(parts.tun.as_ref(), &offloads),
-        jumps: Jumps::default(),
-        parts,
-        openings,
-        uplink: Uplink::new(OsRng.next_u64()),
-        offloads: Arc::clone(&offloads),
-        inbox,
-        waker: waker.clone(),
-        turned: Arc::clone(&turned),
-        owed: Vec::new(),
-        ticked: Moment(0),
-        buffer: vec![0; tun::PACKET_MAX + PADDING],
-    };
-    let thread = std::thread::Builder::new()
-        .name("data".into())
-        .spawn(move || turnstile.run())?;
-    Ok(Handle {
-        teller: Teller { commands, waker },
-        drops,
-        offloads,
-        turned,
-        thread: Some(thread),
-    })
-}
-
 /// The thread's own: the shard and the descriptors around it.
-struct Turnstile {
-    shard: Shard,
-    poll: Poll,
-    parts: Parts,
+pub(super) struct Turnstile {
+    pub(super) shard: Shard,
+    pub(super) role: Role,
+    pub(super) poll: Poll,
+    pub(super) parts: Parts,
     joins: Joins,
     jumps: Jumps,
     openings: Openings,
-    uplink: Uplink,
+    pub(super) uplink: Uplink,
     offloads: Arc<Offloads>,
-    inbox: mpsc::Receiver<Command>,
-    waker: Waker,
+    pub(super) waker: Waker,
     turned: Arc<AtomicU64>,
     owed: Vec<Event>,
     ticked: Moment,
+    /// Whether it is not to hear that the device has something.
+    pub(super) is_deaf: bool,
     buffer: Vec<u8>,
 }
 
@@ -274,12 +124,65 @@ enum Why {
 }
 
 /// Whether the thread goes on.
-enum Turn {
+pub(super) enum Turn {
     Next,
     Last,
 }
 
 impl Turnstile {
+    pub(super) fn new(
+        parts: Parts,
+        offloads: &Arc<Offloads>,
+        role: Role,
+        waker: Waker,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        poll.add(&parts.sockets.udp4, UDP4)?;
+        if let Some(udp6) = &parts.sockets.udp6 {
+            poll.add(udp6, UDP6)?;
+        }
+        if let Some(tun) = &parts.tun {
+            poll.add(tun, TUN)?;
+        }
+        poll.add(&waker, COMMAND)?;
+        let openings = Openings::new(Arc::clone(offloads))?;
+        poll.add(openings.poll(), OPENINGS)?;
+        let mut seed = [0; 32];
+        OsRng.fill_bytes(&mut seed);
+        let tables = parts.tables.load_full();
+        Ok(Self {
+            shard: Shard::new(seed, tables, parts.mtu, Arc::default()),
+            role,
+            poll,
+            joins: Joins::of(parts.tun.as_ref(), offloads),
+            jumps: Jumps::default(),
+            parts,
+            openings,
+            uplink: Uplink::new(OsRng.next_u64()),
+            offloads: Arc::clone(offloads),
+            waker,
+            turned: Arc::new(AtomicU64::new(clock::moment().0)),
+            owed: Vec::new(),
+            ticked: Moment(0),
+            is_deaf: false,
+            buffer: vec![0; tun::PACKET_MAX + PADDING],
+        })
+    }
+
+    pub(super) fn start(self, name: String) -> io::Result<Running> {
+        let drops = Arc::clone(&self.shard.drops);
+        let turned = Arc::clone(&self.turned);
+        let waker = self.waker.clone();
+        let thread = std::thread::Builder::new().name(name);
+        let thread = thread.spawn(move || self.run())?;
+        Ok(Running {
+            drops,
+            turned,
+            waker,
+            thread: Some(thread),
+        })
+    }
+
     fn run(mut self) {
         loop {
             match self.turn() {
@@ -325,9 +228,11 @@ impl Turnstile {
             self.end()?;
             return Ok(Turn::Last);
         }
+        let is_awaited = matches!(&self.role, Role::First { crew, .. } if crew.is_awaited());
+        let mut is_empty = true;
         for family in [Family::V4, Family::V6] {
-            if ready.has(token_of(family)) {
-                self.take_datagrams(family);
+            if is_awaited || ready.has(token_of(family)) {
+                is_empty &= self.take_datagrams(family) == Came::All;
             }
         }
         if ready.has(OPENINGS) {
@@ -346,7 +251,17 @@ impl Turnstile {
             self.shard.handle_timers(now);
             self.openings.handle_timers(now);
         }
+        if let Some(kept) = self.openings.poll_kept() {
+            self.shard.set_kept(kept);
+        }
         self.flush();
+        match &self.role {
+            Role::First { crew, .. } if is_awaited && is_empty => crew.note_delivered(),
+            // There may be more, and the kernel does not say so again.
+            Role::First { .. } if is_awaited => self.waker.wake(),
+            Role::First { .. } => {}
+            Role::Lane(_) => self.listen()?,
+        }
         self.tell();
         Ok(Turn::Next)
     }
@@ -368,8 +283,21 @@ impl Turnstile {
 
     fn carry_out(&mut self) -> io::Result<Turn> {
         self.waker.clear();
+        match self.role {
+            Role::First { .. } => match self.take_commands()? {
+                Turn::Next => self.take_words(),
+                Turn::Last => Ok(Turn::Last),
+            },
+            Role::Lane(_) => self.take_orders(),
+        }
+    }
+
+    fn take_commands(&mut self) -> io::Result<Turn> {
         for _ in 0..COMMANDS {
-            let command = match self.inbox.try_recv() {
+            let Role::First { commands, .. } = &self.role else {
+                return Ok(Turn::Next);
+            };
+            let command = match commands.try_recv() {
                 Ok(command) => command,
                 Err(mpsc::TryRecvError::Empty) => return Ok(Turn::Next),
                 Err(mpsc::TryRecvError::Disconnected) => return Ok(Turn::Last),
@@ -387,12 +315,24 @@ impl Turnstile {
         Ok(Turn::Next)
     }
 
-    fn attach(&mut self, tun: Option<Tun>) -> io::Result<()> {
+    pub(super) fn attach(&mut self, tun: Option<Tun>) -> io::Result<()> {
         self.flush();
+        if let Role::First { crew, .. } = &self.role {
+            let queues = crew.lanes().map(|thread| {
+                let queue = tun.as_ref().map(Tun::queue).transpose();
+                let tun = queue.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "A data thread reads nothing from the device");
+                    None
+                });
+                (thread, Order::Attach { tun })
+            });
+            self.shard.lanes.orders.extend(queues);
+        }
         self.parts.tun = tun;
         self.joins = Joins::of(self.parts.tun.as_ref(), &self.offloads);
         if let Some(tun) = &self.parts.tun {
             self.poll.add(tun, TUN)?;
+            self.is_deaf = false;
             self.shard.mtu = usize::from(tun.mtu());
             self.offloads.note_device(tun);
         }
@@ -401,12 +341,24 @@ impl Turnstile {
 
     /// Goes on without a device: sessions and gossip live, and the control plane may attach another.
     fn lose_tun(&mut self, error: io::Error) {
-        if self.parts.tun.take().is_some() {
+        let is_lost = self.parts.tun.take().is_some();
+        // A lane's queue goes with the device, which the first thread misses too.
+        if is_lost && matches!(self.role, Role::First { .. }) {
             self.owed.push(Event::TunLost { error });
         }
     }
 
     fn take_packets(&mut self) -> io::Result<()> {
+        if self
+            .shard
+            .lane
+            .as_ref()
+            .is_some_and(|lane| lane.waits_to_send())
+        {
+            // The first thread is sending what was handed over: some microseconds.
+            std::thread::yield_now();
+            return Ok(());
+        }
         let now = clock::moment();
         let mut head = [0; vnet::LEN];
         let mut bytes = 0;
@@ -414,18 +366,22 @@ impl Turnstile {
             let Some(tun) = &self.parts.tun else {
                 return Ok(());
             };
+            if waits_to_send(&self.shard) {
+                return Ok(());
+            }
             let packet = &mut self.buffer[..tun::PACKET_MAX];
             let Some(len) = tun.read(&mut head, packet)? else {
                 return Ok(());
             };
             match vnet::decode(&head) {
-                Ok(undone) if self.uplink.is_open() => {
-                    self.shard
-                        .handle_packet(now, &mut self.buffer, (len, undone));
-                }
                 Ok(undone) => {
-                    let lost = self.uplink.hold(now, &self.buffer[..len], undone);
-                    self.shard.drops.add(DropReason::OutUplinkFull, lost);
+                    let Self {
+                        shard,
+                        uplink,
+                        buffer,
+                        ..
+                    } = self;
+                    take_packet(shard, uplink, now, buffer, (len, undone));
                 }
                 Err(_unknown) => self.shard.drops.count(DropReason::OutNotIp),
             }
@@ -438,10 +394,16 @@ impl Turnstile {
         Ok(())
     }
 
-    fn take_datagrams(&mut self, family: Family) {
+    /// Tells whether all was taken that was there.
+    fn take_datagrams(&mut self, family: Family) -> Came {
+        let mut came = Came::Full;
+        if waits_to_deliver(&self.shard) {
+            // The first thread is reading its sockets empty.
+            std::thread::yield_now();
+            return came;
+        }
         let now = clock::moment();
         let mut taken = 0;
-        let mut came = Came::Full;
         while came == Came::Full && taken < TURN {
             let Self {
                 shard,
@@ -449,14 +411,18 @@ impl Turnstile {
                 joins,
                 openings,
                 offloads,
+                role,
                 ..
             } = self;
             let Some(socket) = parts.sockets.socket(family) else {
-                return;
+                return Came::All;
             };
             let received = socket.receive(|message| {
+                if let Role::Lane(post) = role {
+                    post.catch_up(now, shard);
+                }
                 taken += take_in(shard, openings, now, &message);
-                if shard.out.packets.len() >= FLUSH {
+                if shard.out.packets.len() >= FLUSH && !waits_to_deliver(shard) {
                     write(parts.tun.as_ref(), joins, shard, offloads);
                 }
             });
@@ -464,10 +430,14 @@ impl Turnstile {
             came = received.unwrap_or(Came::All);
             self.hold_carried(now);
             self.flush_if_many();
+            if waits_to_deliver(&self.shard) {
+                break;
+            }
         }
+        came
     }
 
-    fn flush_if_many(&mut self) {
+    pub(super) fn flush_if_many(&mut self) {
         let out = &self.shard.out;
         let may_send = !self.uplink.is_full();
         if (may_send && out.datagrams.len() >= FLUSH) || out.packets.len() >= FLUSH {
@@ -475,13 +445,21 @@ impl Turnstile {
         }
     }
 
-    fn flush(&mut self) {
+    /// Keys go to lanes before the datagram that lets the other side use them; packets that a lane has sealed go out before
+    /// those that it has handed over.
+    pub(super) fn flush(&mut self) {
+        if let Role::First { crew, .. } = &mut self.role {
+            crew.deliver(&mut self.shard.lanes.orders);
+        }
         if !self.uplink.is_full() && !self.shard.out.datagrams.is_empty() {
             self.send();
         }
-        if !self.shard.out.packets.is_empty() {
+        if !self.shard.out.packets.is_empty() && !waits_to_deliver(&self.shard) {
             let tun = self.parts.tun.as_ref();
             write(tun, &mut self.joins, &mut self.shard, &self.offloads);
+        }
+        if let (Role::Lane(post), Some(lane)) = (&self.role, &mut self.shard.lane) {
+            post.deliver(&mut lane.words);
         }
     }
 
@@ -615,6 +593,23 @@ impl Turnstile {
     }
 }
 
+/// A packet that a program wrote goes its way, or waits for the uplink.
+pub(super) fn take_packet(
+    shard: &mut Shard,
+    uplink: &mut Uplink,
+    now: Moment,
+    buffer: &mut [u8],
+    (len, undone): (usize, Undone),
+) {
+    if uplink.is_open() {
+        shard.handle_packet(now, buffer, (len, undone));
+    } else {
+        let packet = buffer.get(..len).unwrap_or_default();
+        let lost = uplink.hold(now, packet, undone);
+        shard.drops.add(DropReason::OutUplinkFull, lost);
+    }
+}
+
 fn token_of(family: Family) -> u64 {
     match family {
         Family::V4 => UDP4,
@@ -654,184 +649,4 @@ fn take_in(
         }
     }
     taken
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        datapath::command::SessionKeys,
-        ids::{PeerIx, SessionId},
-        platform::udp::Socket,
-        tables::Admission,
-    };
-
-    const PEER: SessionId = SessionId::Pair(PeerIx(0));
-
-    struct Machine {
-        handle: Handle,
-        events: tokio::sync::mpsc::Receiver<Event>,
-        at: Path,
-        seed: u8,
-    }
-
-    fn machine(seed: u8, events: usize) -> Machine {
-        let udp4 = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let at = Underlay::new(([127, 0, 0, 1], udp4.port().unwrap()).into());
-        let at = Path::Direct(at);
-        let (sender, events) = tokio::sync::mpsc::channel(events);
-        let handle = start(Parts {
-            tun: None,
-            sockets: udp::Pair { udp4, udp6: None },
-            tables: Arc::new(ArcSwap::from_pointee(Tables::vacant())),
-            events: sender,
-            mtu: 1420,
-            wishes: Wishes::default(),
-        })
-        .unwrap();
-        Machine {
-            handle,
-            events,
-            at,
-            seed,
-        }
-    }
-
-    impl Machine {
-        fn keys(&self) -> SessionKeys {
-            let secret = |seed| x25519_dalek::StaticSecret::from([seed; 32]);
-            SessionKeys {
-                local_secret: secret(self.seed),
-                remote_public: x25519_dalek::PublicKey::from(&secret(3 - self.seed)),
-                psk: [1; 32],
-            }
-        }
-
-        async fn next(&mut self) -> Event {
-            let wait = Duration::from_secs(10);
-            let event = tokio::time::timeout(wait, self.events.recv()).await;
-            event
-                .expect("an event within 10 s")
-                .expect("the thread lives")
-        }
-    }
-
-    fn knock() -> Vec<u8> {
-        let mut bytes = vec![0x5a; 200];
-        bytes[..4].copy_from_slice(&[0x30, 1, 1, 0]);
-        bytes
-    }
-
-    #[test]
-    fn a_thread_with_nothing_to_do_still_answers() {
-        let idle = machine(1, 8);
-        let asked = clock::moment();
-        while idle.handle.turned() < asked {
-            let passed = clock::moment().since(asked);
-            assert!(
-                passed < Duration::from_secs(10),
-                "it turns when it is asked"
-            );
-            std::thread::yield_now();
-        }
-        idle.handle.stop();
-    }
-
-    /// Alice's router would let in nothing but what she sent to; here all sockets of Bob reach her, and she picks one.
-    #[test]
-    fn the_socket_that_a_guess_hits_carries_what_goes_there_from_then_on() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let (mut alice, mut bob) = (machine(1, 64), machine(2, 64));
-            alice.handle.send(Command::Initiate {
-                session: PEER,
-                keys: alice.keys(),
-                to: vec![(bob.at, knock())],
-            });
-            let Event::Sealed { source, .. } = bob.next().await else {
-                panic!("the Knock comes first");
-            };
-            bob.handle.send(Command::Admit {
-                session: PEER,
-                keys: bob.keys(),
-                source,
-                admission: Admission::Keep,
-            });
-            assert!(matches!(alice.next().await, Event::Up { .. }));
-            assert!(matches!(bob.next().await, Event::Up { .. }));
-            bob.handle.send(Command::Open {
-                session: PEER,
-                to: alice.at.direct().unwrap(),
-                sockets: 16,
-                until: clock::moment().after(Duration::from_secs(60)),
-            });
-            let Event::NewPath { source: hit, .. } = alice.next().await else {
-                panic!("a keepalive from another port");
-            };
-            assert_ne!(hit, bob.at);
-            let frame = vec![0, 1, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0];
-            let send = |machine: &Machine, via| {
-                machine.handle.send(Command::Send {
-                    session: PEER,
-                    frame: frame.clone(),
-                    via,
-                });
-            };
-            // Until one is hit, all goes by the main socket.
-            send(&bob, None);
-            assert!(
-                matches!(alice.next().await, Event::Control { source, .. } if source == bob.at)
-            );
-            send(&alice, Some(hit));
-            assert!(
-                matches!(bob.next().await, Event::Control { source, .. } if source == alice.at)
-            );
-            send(&bob, None);
-            assert!(matches!(alice.next().await, Event::Control { source, .. } if source == hit));
-            alice.handle.stop();
-            bob.handle.stop();
-        });
-    }
-
-    #[test]
-    fn two_threads_make_a_session_and_talk_over_real_sockets() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            let (mut alice, mut bob) = (machine(1, 8), machine(2, 1));
-            alice.handle.send(Command::Initiate {
-                session: PEER,
-                keys: alice.keys(),
-                to: vec![(bob.at, knock())],
-            });
-            let Event::Sealed { source, bytes } = bob.next().await else {
-                panic!("the Knock comes first");
-            };
-            assert_eq!((source, bytes), (alice.at, knock()));
-            bob.handle.send(Command::Admit {
-                session: PEER,
-                keys: bob.keys(),
-                source,
-                admission: Admission::Keep,
-            });
-            assert!(matches!(alice.next().await, Event::Up { endpoint, .. } if endpoint == bob.at));
-            let frame = vec![0, 1, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0];
-            for _ in 0..20 {
-                alice.handle.send(Command::Send {
-                    session: PEER,
-                    frame: frame.clone(),
-                    via: None,
-                });
-            }
-            // Bob's channel holds one event: whatever else is lost, this is not, and nothing overtakes it.
-            assert!(matches!(bob.next().await, Event::Up { endpoint, .. } if endpoint == alice.at));
-            alice.handle.stop();
-            bob.handle.stop();
-        });
-    }
 }

@@ -30,6 +30,14 @@ use super::{
     shard::Shard,
 };
 
+/// The thread that has the sessions.
+pub(super) const FIRST: usize = 0;
+
+/// The thread that opens what comes under an index (protocol §6).
+pub(super) fn thread_of(index: u32) -> usize {
+    usize::from(index.to_be_bytes()[0])
+}
+
 /// WireGuard renews its keys at 120 s by itself where it carries anything, and drops them at 180 s.
 const RENEWED_AFTER: [Duration; 2] = [Duration::from_secs(130), Duration::from_secs(150)];
 
@@ -50,6 +58,16 @@ impl Transport {
     pub(super) fn opening(&mut self, index: u32) -> Option<&mut Opening> {
         let mut openings = self.openings.iter_mut();
         openings.find(|opening| opening.index() == index)
+    }
+
+    /// What seals user packets.
+    pub(super) fn sealing(&self) -> Option<&Arc<Sealing>> {
+        self.sealing.as_ref()
+    }
+
+    /// Opens with one key more.
+    pub(super) fn install(&mut self, opening: Opening) {
+        self.openings.push(opening);
     }
 
     /// Whether a key seals user packets.
@@ -82,10 +100,12 @@ impl Indexes {
         *self.places.get(&index)?
     }
 
-    /// Draws a free one for the state at a place. This thread's number, 0, is its top byte.
-    fn draw(&mut self, random: &mut ChaCha12Rng, place: usize) -> u32 {
+    /// Draws a free one for the state at a place. The number of the thread that is to open what comes under it is its top
+    /// byte.
+    fn draw(&mut self, random: &mut ChaCha12Rng, place: usize, thread: usize) -> u32 {
+        let top = u32::try_from(thread).unwrap_or(0) << 24;
         loop {
-            let index = random.next_u32() >> 8;
+            let index = top | random.next_u32() >> 8;
             if let Entry::Vacant(free) = self.places.entry(index) {
                 free.insert(Some(place));
                 return index;
@@ -132,6 +152,8 @@ struct Source<'a> {
     random: &'a mut ChaCha12Rng,
     indexes: &'a mut Indexes,
     place: usize,
+    /// Which thread opens.
+    thread: usize,
 }
 
 impl Outside for Source<'_> {
@@ -140,7 +162,7 @@ impl Outside for Source<'_> {
     }
 
     fn draw_index(&mut self) -> u32 {
-        self.indexes.draw(self.random, self.place)
+        self.indexes.draw(self.random, self.place, self.thread)
     }
 }
 
@@ -183,6 +205,7 @@ impl Shard {
     pub(super) fn remove(&mut self, now: Moment, session: SessionId) {
         if let Some(place) = self.sessions.place(session) {
             self.end_transport(now, place);
+            self.withdraw_from_lanes(place);
             self.sessions.remove(session);
         }
     }
@@ -203,6 +226,7 @@ impl Shard {
     /// Ends all keys: this machine may be a copy of another. Where they were in use new ones are made at once, since the
     /// other ends know nothing of it.
     pub(super) fn renew_keys(&mut self, now: Moment) {
+        self.forget_lane_keys();
         for place in 0..self.sessions.places() {
             self.drop_keys(now, place);
             self.want_if_used(now, place);
@@ -246,12 +270,8 @@ impl Shard {
         sealing: Option<&'a Arc<Sealing>>,
         lengths: Lengths,
     ) -> Option<Run<'a>> {
-        let sealing = sealing?;
         let limit = self.mtu.min(self.room_of(place));
-        let many = padded(lengths.each, limit) * (lengths.segments - 1);
-        let bytes = many + padded(lengths.last, limit);
-        let packets = u32::try_from(lengths.segments).unwrap_or(u32::MAX);
-        sealing.run(now, packets, bytes).ok()
+        run(sealing?, now, lengths, limit)
     }
 
     /// The first datagram under an index opened.
@@ -316,13 +336,17 @@ impl Shard {
             sessions,
             indexes,
             random,
+            lanes,
             ..
         } = self;
-        let transport = sessions.at(place)?.transport.as_deref_mut()?;
+        let state = sessions.at(place)?;
+        let thread = lanes.thread_for(state.id);
+        let transport = state.transport.as_deref_mut()?;
         let mut source = Source {
             random,
             indexes,
             place,
+            thread,
         };
         let told = tell(&mut transport.exchange, &mut source);
         while let Some(output) = self.exchange_of(place).and_then(Exchange::poll_output) {
@@ -330,6 +354,7 @@ impl Shard {
                 self.drops.count(reason);
             }
         }
+        self.publish(place);
         let due = self.exchange_of(place)?.poll_timeout();
         self.exchanges_due = self.exchanges_due.into_iter().chain(due).min();
         Some(told)
@@ -356,7 +381,7 @@ impl Shard {
         match output {
             Output::Send(frame) => return self.send_frame(session, &frame, None),
             Output::Seal(frame) => return self.seal_frame(now, place, &frame),
-            Output::Install(opening) => transport.openings.push(*opening),
+            Output::Install(opening) => self.install(place, *opening),
             Output::Switch(sealing) => {
                 state.counters.set_suite(Some(sealing.suite()));
                 transport.sealing = Some(Arc::from(sealing));
@@ -368,6 +393,7 @@ impl Shard {
             Output::Retire(index) => {
                 transport.openings.retain(|one| one.index() != index);
                 self.indexes.retire(now, index);
+                self.retire(index);
             }
             Output::Up(suite) => {
                 let result = Ok(suite);
@@ -399,6 +425,19 @@ impl Shard {
     }
 }
 
+/// Counters for all segments of a packet, none of which is padded beyond `limit`. None: the key may seal no more.
+pub(super) fn run(
+    sealing: &Sealing,
+    now: Moment,
+    lengths: Lengths,
+    limit: usize,
+) -> Option<Run<'_>> {
+    let many = padded(lengths.each, limit) * (lengths.segments - 1);
+    let bytes = many + padded(lengths.last, limit);
+    let packets = u32::try_from(lengths.segments).unwrap_or(u32::MAX);
+    sealing.run(now, packets, bytes).ok()
+}
+
 fn sealing_of(state: &State) -> Option<Arc<Sealing>> {
     state.transport.as_deref()?.sealing.clone()
 }
@@ -427,17 +466,17 @@ mod tests {
         let mut indexes = Indexes::default();
         let mut random = ChaCha12Rng::from_seed([1; 32]);
         let start = Moment(1_000_000);
-        let first = indexes.draw(&mut random, 7);
+        let first = indexes.draw(&mut random, 7, 0);
         assert!(first < 1 << 24);
         assert_eq!(indexes.place(first), Some(7));
         indexes.retire(start, first);
         assert_eq!(indexes.place(first), None);
         // The same numbers come again: the first of them is not free.
         let mut again = ChaCha12Rng::from_seed([1; 32]);
-        let second = indexes.draw(&mut again, 8);
+        let second = indexes.draw(&mut again, 8, 0);
         assert_ne!(second, first);
         indexes.retire(start.after(INDEX_REUSE), second);
         let mut again = ChaCha12Rng::from_seed([1; 32]);
-        assert_eq!(indexes.draw(&mut again, 9), first);
+        assert_eq!(indexes.draw(&mut again, 9, 0), first);
     }
 }

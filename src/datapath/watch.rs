@@ -2,22 +2,22 @@
 //! nothing. While it is not, the newest datagrams are held to be sent again by another path: the same ciphertext, so
 //! that a receiver who gets both takes one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{addr::Path, time::Moment};
 
-use super::{command::Unheard, long::SHORT};
+use super::{command::Unheard, long::SHORT, pulse::Pulse};
 
 /// How long user data may be unanswered before a Ping is asked for. The path is given up a second and more later; a
 /// receiver behind a NAT that forgot it is found by this first Ping.
-const SILENT_AFTER: Duration = Duration::from_millis(500);
+pub(super) const SILENT_AFTER: Duration = Duration::from_millis(500);
 
 /// So many user packets without a pause are a stream: where it ends the path is asked once whether it has ended, or a
 /// NAT at this side forgot it. Nobody else could tell: the other side does not reach this one any more.
 const STREAM: u32 = 8;
 
 /// How long a path may be silent before the next user data on it is doubted.
-const STALE_AFTER: Duration = Duration::from_secs(20);
+pub(super) const STALE_AFTER: Duration = Duration::from_secs(20);
 
 /// How often it is said while nothing changes.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -45,19 +45,9 @@ const MOVE_WITHIN: Duration = Duration::from_secs(2);
 /// What one session sent and was not answered.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// The first user packet since anything came by the path where data goes, or a packet of a program by any.
-    unanswered: Option<Moment>,
-    /// Whether there were long packets since.
-    has_long: bool,
-    /// The last authenticated packet by any path, and user packets without a pause until then.
-    heard: Moment,
-    taken_in: u32,
-    /// The last authenticated packet by the path where data goes.
-    heard_there: Moment,
-    /// When it was said last that nothing is heard.
-    told: Option<Moment>,
+    /// What was sent and heard, by whichever data thread.
+    pulse: Arc<Pulse>,
     is_stale: bool,
-    last_sent: Moment,
     held: Vec<Held>,
     used: usize,
     /// Which of the newest is replaced next.
@@ -82,13 +72,26 @@ struct Next {
 }
 
 impl Watch {
+    /// What other data threads note too.
+    pub(super) fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
+    /// Nothing was sent or heard: who was at the other end is gone.
+    pub(super) fn reset(&mut self) {
+        let pulse = Arc::clone(&self.pulse);
+        pulse.reset();
+        *self = Self {
+            pulse,
+            ..Self::default()
+        };
+    }
+
     /// Data goes by a path that works from now on. What waits for an answer does so anew: the path may have failed since
     /// it was proven.
     pub(super) fn begin(&mut self, now: Moment) {
-        self.heard_there = now;
-        self.unanswered = self.unanswered.map(|_| now);
-        self.has_long = false;
-        self.told = None;
+        self.pulse.begin(now);
+        self.pulse.set_told(None);
         self.is_stale = false;
         self.mirror = None;
         self.next = None;
@@ -97,22 +100,17 @@ impl Watch {
     /// An authenticated packet came. Whether it is the first by the path where data goes since it was said that nothing
     /// is heard there: what is held may be lost all the same, and is kept until the path has answered.
     pub(super) fn note_heard(&mut self, now: Moment, is_endpoint: bool) -> bool {
-        if now.since(self.heard) >= SILENT_AFTER {
-            self.taken_in = 0;
-        }
-        self.heard = now;
+        let heard_there = self.pulse.heard_there();
+        self.pulse.note_heard(now, is_endpoint);
         if !is_endpoint {
             return false;
         }
-        self.unanswered = None;
-        self.has_long = false;
         let is_doubted = self.is_doubted(now);
+        let is_back = is_doubted && heard_there < self.pulse.told().unwrap_or_default();
         if !is_doubted {
-            self.told = None;
+            self.pulse.set_told(None);
             self.release();
         }
-        let is_back = is_doubted && self.heard_there < self.told.unwrap_or_default();
-        self.heard_there = now;
         self.is_stale = false;
         is_back
     }
@@ -120,24 +118,21 @@ impl Watch {
     /// What was heard is a packet of a program: it answers ours, wherever it came from. Pings and Pongs of another path
     /// do not.
     pub(super) fn note_taken_in(&mut self) {
-        self.taken_in = self.taken_in.saturating_add(1);
-        self.unanswered = None;
-        self.has_long = false;
+        self.pulse.note_taken_in();
     }
 
     /// Whether it was said that nothing is heard, and nobody said since that the path works.
     pub(super) fn is_doubted(&self, now: Moment) -> bool {
-        self.told.is_some_and(|told| now.since(told) < DOUBTED_FOR)
+        let told = self.pulse.told();
+        told.is_some_and(|told| now.since(told) < DOUBTED_FOR)
     }
 
     /// A user packet goes out: whether to say that nothing is heard where it goes.
     pub(super) fn note_sent(&mut self, now: Moment, len: usize) -> Option<Unheard> {
-        self.unanswered.get_or_insert(now);
-        self.has_long |= len > SHORT;
-        self.last_sent = now;
-        if !self.is_stale && now.since(self.heard_there) >= STALE_AFTER {
+        self.pulse.note_sent(now, len > SHORT);
+        if !self.is_stale && now.since(self.pulse.heard_there()) >= STALE_AFTER {
             self.is_stale = true;
-            self.told = Some(now);
+            self.pulse.set_told(Some(now));
             return Some(Unheard::Stale);
         }
         self.poll_silence(now)
@@ -145,16 +140,19 @@ impl Watch {
 
     /// Whether to say that nothing is heard.
     pub(super) fn poll_silence(&mut self, now: Moment) -> Option<Unheard> {
-        let broke_off = Some(self.heard).filter(|_| self.taken_in >= STREAM);
-        let since = self.unanswered.or(broke_off)?;
+        let broke_off = Some(self.pulse.heard()).filter(|_| self.pulse.taken_in() >= STREAM);
+        let since = self.pulse.unanswered().or(broke_off)?;
         let is_silent = now.since(since) >= SILENT_AFTER;
-        let is_new = self.told.is_none_or(|told| now.since(told) >= AGAIN);
+        let is_new = self
+            .pulse
+            .told()
+            .is_none_or(|told| now.since(told) >= AGAIN);
         if !is_silent || !is_new {
             return None;
         }
-        self.taken_in = 0;
-        self.told = Some(now);
-        Some(match self.has_long {
+        self.pulse.forget_taken_in();
+        self.pulse.set_told(Some(now));
+        Some(match self.pulse.has_long() {
             true => Unheard::Choked,
             false => Unheard::Silent,
         })
@@ -163,7 +161,7 @@ impl Watch {
     /// Whether datagrams that go out now are to be held.
     pub(super) fn holds(&self, now: Moment) -> bool {
         let waits = |since| now.since(since) >= HOLD_AFTER;
-        self.is_stale || self.unanswered.is_some_and(waits)
+        self.is_stale || self.pulse.unanswered().is_some_and(waits)
     }
 
     /// Holds a datagram; when there is no room, the first few stay, and the oldest of the others goes.
@@ -227,10 +225,15 @@ impl Watch {
         });
     }
 
+    /// Whether data is to move to another path.
+    pub(super) fn has_plan(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// Where data goes from now on, if it is time to move.
     pub(super) fn poll_move(&self, now: Moment) -> Option<Path> {
         let next = self.next?;
-        let is_time = now.since(self.last_sent) >= next.gap || now >= next.until;
+        let is_time = now.since(self.pulse.last_sent()) >= next.gap || now >= next.until;
         is_time.then_some(next.endpoint)
     }
 }

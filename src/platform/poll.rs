@@ -32,6 +32,8 @@ pub struct Readiness {
 /// What a descriptor is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
+    /// In nothing but that it is broken.
+    Nothing,
     /// Having something to read.
     Reading,
     /// That, and taking something.
@@ -66,6 +68,7 @@ impl Poll {
     /// Watches a descriptor that is watched already for something else.
     pub fn watch(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
         let flags = match interest {
+            Interest::Nothing => EpollFlags::empty(),
             Interest::Reading => EpollFlags::EPOLLIN,
             Interest::ReadingAndWriting => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
         };

@@ -45,6 +45,18 @@ pub struct Shape {
     pub v6: (Ipv6Addr, Ipv6Net),
     /// Whether programs' packets may come longer than the MTU, to be cut here.
     pub long_packets: bool,
+    /// How many threads read it.
+    pub queues: Queues,
+}
+
+/// How many threads may read a device at one time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Queues {
+    /// One.
+    #[default]
+    One,
+    /// Several, each with a queue of its own ([`Tun::queue`]).
+    Many,
 }
 
 /// Bytes before each packet, by which the kernel says what is left to be done to it, little-endian.
@@ -98,6 +110,9 @@ pub enum OpenTunError {
         "a TUN device with MTU {0} is not carried; set tun.mtu between {MTU_MIN} and {MTU_MAX}"
     )]
     Mtu(u16),
+    /// The device of an earlier run is read by one thread, and is to be read by several, or the other way round.
+    #[error("interface {0} was made for another number of threads")]
+    Queues(String),
     /// The device is there, and could not be configured.
     #[error("cannot configure interface {name}")]
     Configure {
@@ -133,7 +148,7 @@ pub struct Tun {
 /// # Errors
 /// [`Tun::open`] would fail in the same way.
 pub fn try_out(name: &str) -> Result<(), OpenTunError> {
-    make(name).map(drop)
+    make(name, Queues::One).map(drop)
 }
 
 /// Whether what is called so, if anything is, may be a device of ours: a TUN device.
@@ -161,10 +176,11 @@ fn must_go_with_us(name: &str, device: BorrowedFd<'_>) -> Result<(), OpenTunErro
 }
 
 /// Makes a device with what all of ours have in common; it is not up yet.
-fn make(name: &str) -> Result<tun_rs::SyncDevice, OpenTunError> {
+fn make(name: &str, queues: Queues) -> Result<tun_rs::SyncDevice, OpenTunError> {
     must_be_ours(name)?;
+    let are_many = queues == Queues::Many;
     let blank = tun_rs::DeviceBuilder::new().name(name).with(|guard| {
-        guard.offload(true).multi_queue(false);
+        guard.offload(true).multi_queue(are_many);
     });
     let device = blank.enable(false).build_sync();
     let device = device.map_err(|source| refusal(name, source))?;
@@ -178,10 +194,28 @@ impl Tun {
     /// # Errors
     /// Nothing is left behind then.
     pub fn open(shape: &Shape) -> Result<Self, OpenTunError> {
-        let device = make(&shape.name)?;
+        let device = make(&shape.name, shape.queues)?;
         let fd = device.as_fd().try_clone_to_owned();
         let fd = fd.map_err(|source| refusal(&shape.name, source))?;
         Spare(fd).shape(shape)
+    }
+
+    /// One more queue of the device, for another thread. The kernel puts a flow where the last packet the other way was
+    /// written, and a new one where its hash says.
+    ///
+    /// # Errors
+    /// The device has one queue only, or the kernel gives no more.
+    pub fn queue(&self) -> io::Result<Self> {
+        let (name, flags) = interface(self.fd.as_fd())?;
+        if flags & libc::IFF_MULTI_QUEUE == 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let mut both_ways = std::fs::File::options();
+        both_ways.read(true).write(true);
+        let fd = OwnedFd::from(both_ways.open("/dev/net/tun")?);
+        join(&fd, &name)?;
+        fcntl(&fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self { fd, ..*self })
     }
 
     /// The device's MTU.
@@ -236,17 +270,10 @@ impl Spare {
     /// # Errors
     /// It is another; the descriptor comes back.
     pub fn adopt(fd: OwnedFd, name: &str) -> Result<Self, OwnedFd> {
-        let kinds = libc::IFF_TUN
-            | libc::IFF_TAP
-            | libc::IFF_MULTI_QUEUE
-            | libc::IFF_VNET_HDR
-            | libc::IFF_PERSIST;
+        let kind = libc::IFF_TUN | libc::IFF_VNET_HDR;
+        let kinds = kind | libc::IFF_TAP | libc::IFF_PERSIST;
         match interface(fd.as_fd()) {
-            Ok((is, flags))
-                if is == name && flags & kinds == libc::IFF_TUN | libc::IFF_VNET_HDR =>
-            {
-                Ok(Self(fd))
-            }
+            Ok((is, flags)) if is == name && flags & kinds == kind => Ok(Self(fd)),
             Ok(_) | Err(_) => Err(fd),
         }
     }
@@ -257,6 +284,14 @@ impl Spare {
     /// It is in another, or gone.
     pub fn index(&self) -> io::Result<u32> {
         Links::open()?.index(&interface(self.0.as_fd())?.0)
+    }
+
+    fn queues(&self) -> io::Result<Queues> {
+        let (_, flags) = interface(self.0.as_fd())?;
+        Ok(match flags & libc::IFF_MULTI_QUEUE {
+            0 => Queues::One,
+            _ => Queues::Many,
+        })
     }
 
     /// Takes away the addresses that it is not to have, with their routes.
@@ -280,6 +315,9 @@ impl Spare {
             name: shape.name.clone(),
             source,
         };
+        if self.queues().map_err(configure)? != shape.queues {
+            return Err(OpenTunError::Queues(shape.name.clone()));
+        }
         fcntl(&self.0, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .map_err(|error| configure(error.into()))?;
         // Before it is up: no packet comes in another form.
@@ -438,6 +476,22 @@ fn interface(fd: BorrowedFd<'_>) -> io::Result<(String, libc::c_int)> {
     Ok((name, libc::c_int::from(flags)))
 }
 
+/// Makes a descriptor one more queue of a device.
+fn join(fd: &OwnedFd, name: &str) -> io::Result<()> {
+    // SAFETY: all zero bytes are a valid ifreq: it is integers and bytes throughout, and null pointers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let kind = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(kind).unwrap_or(0);
+    // The last letter stays 0.
+    let letters = request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1);
+    for (letter, byte) in letters.zip(name.bytes()) {
+        *letter = libc::c_char::from_be_bytes([byte]);
+    }
+    // SAFETY: the descriptor is open, and TUNSETIFF reads and writes one ifreq that outlives the call.
+    unsafe { tun_set_interface(fd.as_raw_fd(), &raw const request) }?;
+    Ok(())
+}
+
 /// Has the kernel leave as much to us as is wanted and it can; everything it says is little-endian from then on.
 fn take_long_packets(fd: &OwnedFd, wanted: bool) -> io::Result<LongPackets> {
     let little_endian: libc::c_int = 1;
@@ -476,6 +530,13 @@ nix::ioctl_write_int_bad!(
     /// TUNSETOFFLOAD.
     tun_set_offload,
     libc::TUNSETOFFLOAD
+);
+
+nix::ioctl_write_ptr_bad!(
+    /// TUNSETIFF.
+    tun_set_interface,
+    libc::TUNSETIFF,
+    libc::ifreq
 );
 
 nix::ioctl_read_bad!(

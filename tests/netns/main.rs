@@ -50,6 +50,7 @@ mod serving;
 mod silence;
 mod speed;
 mod supervised;
+mod threads;
 mod transports;
 mod uplink;
 mod wire;

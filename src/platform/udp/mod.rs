@@ -8,6 +8,7 @@
 mod cutting;
 mod receive;
 mod send;
+mod sharing;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -433,13 +434,14 @@ fn wish_marks(socket: &OwnedFd, family: Domain) {
     let _refused = set_option(socket, option, 1);
 }
 
-fn set_option(
+/// `value` is of the type that the kernel takes for this option.
+fn set_option<T: Copy>(
     socket: &impl AsRawFd,
     (level, name): (libc::c_int, libc::c_int),
-    value: libc::c_int,
+    value: T,
 ) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(size_of::<libc::c_int>()).expect("4 bytes");
-    // SAFETY: the value is one c_int that outlives the call, and its length is given.
+    let len = libc::socklen_t::try_from(size_of::<T>()).expect("some bytes");
+    // SAFETY: the value outlives the call, and its length is given; where it points to something, so does that.
     let answer = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),

@@ -278,3 +278,38 @@ fn the_buffer_to_send_from_is_what_leaves_in_some_milliseconds() {
     assert_eq!(fitting(of, 0, 210, SEND_BUFFER), SEND_BUFFER);
     assert_eq!(fitting(0, 0, 210, SEND_BUFFER), SEND_BUFFER);
 }
+
+#[test]
+fn transport_data_comes_to_the_sockets_that_it_names_and_all_else_to_the_first() {
+    let mut first = Pair::bind(0).unwrap();
+    let [mut second, mut third] = [(); 2].map(|()| first.beside().unwrap());
+    first.steer(3).unwrap();
+    let port = first.port().unwrap();
+    let named = |kind: u8, thread: u8| [kind, 0, 0, 0, 9, 9, 9, thread, 1];
+    for (address, family) in [("127.0.0.1", Family::V4), ("::1", Family::V6)] {
+        let at = SocketAddr::new(address.parse().unwrap(), port);
+        let mut from = Socket::bind(SocketAddr::new(at.ip(), 0)).unwrap();
+        let sent = [
+            (named(0x10, 0), 0),
+            (named(0x10, 1), 1),
+            (named(0x10, 2), 2),
+            (named(0x10, 3), 0),
+            (named(0x10, 255), 0),
+            (named(0x04, 1), 0),
+            (named(0x01, 2), 0),
+        ];
+        assert_eq!(from.send(sent.iter().map(|one| to(at, &one.0))).refused, 0);
+        let short = [0x10, 0, 0, 0];
+        assert_eq!(from.send([to(at, &short)].into_iter()).refused, 0);
+        for (pair, number) in [(&mut first, 0), (&mut second, 1), (&mut third, 2)] {
+            let came = all(pair.socket(family).unwrap());
+            let came: Vec<_> = came.into_iter().map(|(_, bytes, _)| bytes).collect();
+            let wanted = sent.iter().filter(|(_, thread)| *thread == number);
+            let wanted = wanted.map(|(bytes, _)| bytes.to_vec());
+            let behind = (number == 0).then(|| short.to_vec());
+            assert_eq!(came, wanted.chain(behind).collect::<Vec<_>>(), "{family:?}");
+        }
+    }
+    let taken = Pair::bind(port).unwrap_err();
+    assert!(matches!(taken, BindError::Busy(_)), "a stranger is refused");
+}

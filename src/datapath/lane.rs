@@ -1,0 +1,575 @@
+//! A data thread beside the first. It seals and opens what programs send by the transport of a session that stands on a path
+//! that answers, with the keys that the first thread has given it, and does by itself whatever needs the tables alone.
+//! Sessions, handshakes, exchanges, relays and doubts are the first thread's: what a lane reads of those it hands over.
+//!
+//! A flow keeps its order when it comes to a lane. On the way out, what was handed over leaves before the lane sends anything
+//! to the same peer by itself. On the way in, what came in WireGuard before the first datagram of a transport is delivered
+//! before it: the first thread reads its sockets empty meanwhile.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::{
+    addr::{Path, Underlay},
+    ids::{PeerIx, SessionId},
+    packet::{ecn::Ecn, icmp::Unreachable, split::Segments, vnet::Undone},
+    platform::tun::Tun,
+    time::Moment,
+    transport::{Opening, Sealing, padded},
+    wire::datagram::Datagram,
+};
+
+use super::{
+    command::{Event, SessionCounters},
+    drops::DropReason,
+    inbound::{Sealed, Source, unseal},
+    long::{Long, SHORT},
+    outbound::PADDING,
+    outbox::Target,
+    pulse::Pulse,
+    sessions::Heard,
+    shard::Shard,
+    transports::{self, thread_of},
+};
+
+/// How often a lane says of one key what it has heard.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// How often a lane says that a key is worn.
+const WORN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Bytes that may wait for another thread.
+const WAITING_MAX: usize = 1 << 20;
+
+/// What the first thread tells a lane, in its order.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Packets to a peer may go by this way, or by none that a lane has.
+    Way { peer: PeerIx, way: Option<Arc<Way>> },
+    /// This key opens what comes under its index.
+    Install(Box<Receiving>),
+    /// What comes under an index means nothing any more.
+    Retire { index: u32 },
+    /// A datagram for this lane came elsewhere.
+    Datagram { source: Source, bytes: Vec<u8> },
+    /// Whether questions for names of others go to the control plane.
+    Forward { on: bool },
+    /// The lane's queue of the device, or none.
+    Attach { tun: Option<Tun> },
+    /// The thread ends.
+    Stop,
+}
+
+/// What a lane tells the first thread, in its order.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// A packet of a program that the lane cannot send; [`PADDING`] bytes are behind it.
+    Packet { bytes: Vec<u8>, undone: Undone },
+    /// Something for its shard.
+    News(News),
+    /// The thread has ended.
+    Ended,
+}
+
+/// What a lane has met that is the first thread's to deal with.
+#[derive(Debug)]
+pub(super) enum News {
+    /// A datagram that is not for a lane.
+    Datagram { source: Source, bytes: Vec<u8> },
+    /// The first datagram under an index opened; whether the lane waits until what the first thread has is delivered.
+    Opened { index: u32, waits: bool },
+    /// A control frame was opened under an index.
+    Frame {
+        index: u32,
+        source: Path,
+        bytes: Vec<u8>,
+    },
+    /// Something was opened under an index that came from elsewhere than where data goes, or while the path is doubted.
+    Heard {
+        index: u32,
+        source: Path,
+        heard: Heard,
+        is_user: bool,
+    },
+    /// The key that seals what goes to a peer is worn.
+    Worn { peer: PeerIx },
+}
+
+impl From<News> for Word {
+    fn from(news: News) -> Self {
+        Self::News(news)
+    }
+}
+
+impl Word {
+    /// How many bytes of what may wait for the first thread it was.
+    pub(super) fn waiting_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Packet { bytes, .. } => Some(bytes.len() - PADDING),
+            Self::News(News::Datagram { bytes, .. } | News::Frame { bytes, .. }) => {
+                Some(bytes.len())
+            }
+            Self::News(News::Opened { .. } | News::Heard { .. } | News::Worn { .. })
+            | Self::Ended => None,
+        }
+    }
+}
+
+/// How packets to a peer are sealed and sent. One that has changed is another.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) session: SessionId,
+    pub(super) endpoint: Underlay,
+    /// The longest packet that fits.
+    pub(super) room: usize,
+    pub(super) sealing: Arc<Sealing>,
+    pub(super) counters: Arc<SessionCounters>,
+    pub(super) pulse: Arc<Pulse>,
+}
+
+/// A key that opens, and whose it is.
+#[derive(Debug)]
+pub(super) struct Receiving {
+    pub(super) opening: Opening,
+    pub(super) peer: PeerIx,
+    pub(super) counters: Arc<SessionCounters>,
+    pub(super) pulse: Arc<Pulse>,
+    /// When it was said last what was heard.
+    pub(super) told: Moment,
+}
+
+/// What one thread has given another and the other has not dealt with yet.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    bytes: AtomicUsize,
+    left: AtomicU64,
+    delivered: AtomicU64,
+}
+
+impl Backlog {
+    /// Whether so many bytes more may wait; they do if so.
+    pub(super) fn try_add(&self, bytes: usize) -> bool {
+        let fits = self.bytes.load(Ordering::Relaxed) + bytes <= WAITING_MAX;
+        if fits {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Whether so much waits that nobody is to add to it who can wait himself.
+    fn is_long(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > WAITING_MAX / 2
+    }
+
+    /// They wait no more.
+    pub(super) fn remove(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// How many packets have left since the start, in the order in which they were given.
+    pub(super) fn left(&self) -> u64 {
+        self.left.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_left(&self, packets: u64) {
+        self.left.store(packets, Ordering::Release);
+    }
+
+    /// How many times since the start everything that was there has been delivered when that was asked for.
+    pub(super) fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_delivered(&self, times: u64) {
+        self.delivered.store(times, Ordering::Release);
+    }
+}
+
+/// What a lane knows.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Its number; the first thread's is 0.
+    number: usize,
+    peers: Vec<Peer>,
+    keys: HashMap<u32, Box<Receiving>>,
+    /// What it has handed to the first thread.
+    backlog: Arc<Backlog>,
+    handed: u64,
+    /// Until so many of them have left nothing is read from the device.
+    waits_for: u64,
+    /// How often it was asked that everything be delivered; until it is, nothing is read from the sockets or written into the
+    /// device.
+    asked: u64,
+    pub(super) words: Vec<Word>,
+}
+
+/// What a lane knows of a peer.
+#[derive(Debug, Default)]
+struct Peer {
+    way: Option<Arc<Way>>,
+    /// How many packets to anybody had been handed over when the last one to this peer was.
+    handed: u64,
+    long: Long,
+    /// When it was said last that its key is worn.
+    worn: Moment,
+    /// Whether anything came under a key of it that is not retired.
+    is_heard: bool,
+}
+
+impl Lane {
+    pub(super) fn new(number: usize, backlog: Arc<Backlog>) -> Self {
+        Self {
+            number,
+            peers: Vec::new(),
+            keys: HashMap::new(),
+            backlog,
+            handed: 0,
+            waits_for: 0,
+            asked: 0,
+            words: Vec::new(),
+        }
+    }
+
+    /// Whether packets that were handed over are to leave before the next is read: some that it must not overtake, or many.
+    pub(super) fn waits_to_send(&self) -> bool {
+        self.backlog.left() < self.waits_for || self.backlog.is_long()
+    }
+
+    /// Whether what the first thread has is to be delivered before what was opened here.
+    pub(super) fn waits_to_deliver(&self) -> bool {
+        self.backlog.delivered() < self.asked
+    }
+
+    fn peer(&mut self, peer: PeerIx) -> &mut Peer {
+        let at = peer.0 as usize;
+        if self.peers.len() <= at {
+            self.peers.resize_with(at + 1, Peer::default);
+        }
+        &mut self.peers[at]
+    }
+
+    /// The way to a peer, if its path answers.
+    fn way(&self, now: Moment, peer: PeerIx) -> Option<&Way> {
+        let way = self.peers.get(peer.0 as usize)?.way.as_deref()?;
+        way.pulse.is_sound(now).then_some(way)
+    }
+
+    /// Whether something that was handed over is still to go to a peer.
+    fn is_behind(&self, peer: PeerIx) -> bool {
+        let known = self.peers.get(peer.0 as usize);
+        known.is_some_and(|known| known.handed > self.backlog.left())
+    }
+
+    /// Has the first thread send a packet.
+    fn hand_over(
+        &mut self,
+        peer: Option<PeerIx>,
+        packet: &[u8],
+        undone: Undone,
+    ) -> Result<(), DropReason> {
+        if !self.backlog.try_add(packet.len()) {
+            return Err(DropReason::OutHandoverFull);
+        }
+        let mut bytes = Vec::with_capacity(packet.len() + PADDING);
+        bytes.extend_from_slice(packet);
+        bytes.resize(packet.len() + PADDING, 0);
+        self.words.push(Word::Packet { bytes, undone });
+        self.handed += 1;
+        if let Some(peer) = peer {
+            self.peer(peer).handed = self.handed;
+        }
+        Ok(())
+    }
+
+    /// Has the first thread take in a datagram.
+    fn hand_in(&mut self, source: Source, bytes: &[u8]) -> Result<(), DropReason> {
+        if !self.backlog.try_add(bytes.len()) {
+            return Err(DropReason::InHandoverFull);
+        }
+        let bytes = bytes.to_vec();
+        self.words.push(News::Datagram { source, bytes }.into());
+        Ok(())
+    }
+
+    fn retire(&mut self, index: u32) {
+        let Some(retired) = self.keys.remove(&index) else {
+            return;
+        };
+        if !self.keys.values().any(|key| key.peer == retired.peer) {
+            self.peer(retired.peer).is_heard = false;
+        }
+    }
+
+    /// Whether to say that the key of a way is worn.
+    fn is_worn(&mut self, now: Moment, peer: PeerIx) -> bool {
+        let known = self.peer(peer);
+        let way = known.way.as_deref();
+        let is_worn =
+            way.is_some_and(|way| way.sealing.is_worn(now)) && now.since(known.worn) >= WORN_AGAIN;
+        if is_worn {
+            known.worn = now;
+        }
+        is_worn
+    }
+}
+
+impl Shard {
+    /// Carries out what the first thread says, but for the device.
+    pub(super) fn handle_order(&mut self, now: Moment, order: Order) {
+        let Some(lane) = &mut self.lane else {
+            return;
+        };
+        match order {
+            Order::Way { peer, way } => {
+                let room = way.as_deref().map(|way| way.room);
+                lane.peer(peer).way = way;
+                if let Some(room) = room {
+                    let longer = lane.peer(peer).long.take_longer(room);
+                    let inner = u16::try_from(room).unwrap_or(u16::MAX);
+                    for head in longer {
+                        self.answer_head(&head, inner);
+                    }
+                }
+            }
+            Order::Install(receiving) => {
+                let _known = lane.peer(receiving.peer);
+                lane.keys.insert(receiving.opening.index(), receiving);
+            }
+            Order::Retire { index } => lane.retire(index),
+            Order::Datagram { source, bytes } => {
+                self.handle_datagram(now, source, &bytes);
+            }
+            Order::Forward { on } => self.forwards = on,
+            Order::Attach { .. } | Order::Stop => {}
+        }
+    }
+
+    /// Forgets every key: this machine may be a copy of another. The first thread makes others.
+    pub(super) fn forget_lane_keys(&mut self) {
+        if let Some(lane) = &mut self.lane {
+            lane.keys.clear();
+            for peer in &mut lane.peers {
+                peer.way = None;
+                peer.is_heard = false;
+            }
+        }
+    }
+
+    /// A packet that only the first thread can judge.
+    pub(super) fn hand_over(&mut self, packet: &[u8], undone: Undone) -> Result<(), DropReason> {
+        match &mut self.lane {
+            Some(lane) => lane.hand_over(None, packet, undone),
+            None => Err(DropReason::NoSession),
+        }
+    }
+
+    /// Seals and sends the segments of a packet to a peer, or has the first thread do so.
+    pub(super) fn carry_by_lane(
+        &mut self,
+        now: Moment,
+        peer: PeerIx,
+        (buffer, segments): (&mut [u8], Segments),
+        (len, undone): (usize, Undone),
+    ) -> Result<(), DropReason> {
+        let Some(mut lane) = self.lane.take() else {
+            return Err(DropReason::NoSession);
+        };
+        let is_behind = lane.is_behind(peer);
+        let carried = match lane.way(now, peer) {
+            Some(_) if is_behind => Ok(Carried::Behind),
+            Some(way) => self.seal_along(now, (lane.number, way), buffer, segments),
+            None => Ok(Carried::Not),
+        };
+        let carried = match carried {
+            Ok(Carried::Not) => {
+                let packet = buffer.get(..len).unwrap_or_default();
+                lane.hand_over(Some(peer), packet, undone)
+            }
+            Ok(Carried::Behind) => {
+                let packet = buffer.get(..len).unwrap_or_default();
+                let handed = lane.hand_over(Some(peer), packet, undone);
+                lane.waits_for = lane.handed;
+                handed
+            }
+            Ok(Carried::All { first, last }) => {
+                for at in [first, last] {
+                    let packet = buffer.get(at).unwrap_or_default();
+                    self.note_long_of(now, &mut lane, peer, packet);
+                }
+                Ok(())
+            }
+            Err(reason) => Err(reason),
+        };
+        if lane.is_worn(now, peer) {
+            lane.words.push(News::Worn { peer }.into());
+        }
+        self.lane = Some(lane);
+        carried
+    }
+}
+
+/// What became of a packet to a peer.
+enum Carried {
+    /// Nothing: the key may seal no more, or the path is in doubt.
+    Not,
+    /// Nothing yet: others to the same peer were handed over and have not left.
+    Behind,
+    /// It was sealed; where its first segment stood, and its last.
+    All {
+        first: Range<usize>,
+        last: Range<usize>,
+    },
+}
+
+impl Shard {
+    fn seal_along(
+        &mut self,
+        now: Moment,
+        (thread, way): (usize, &Way),
+        buffer: &mut [u8],
+        mut segments: Segments,
+    ) -> Result<Carried, DropReason> {
+        segments.limit(way.room);
+        if segments.longest() > way.room {
+            if let Some(first) = segments.next(buffer) {
+                let room = u16::try_from(way.room).unwrap_or(u16::MAX);
+                self.answer_unreachable(&buffer[first], Unreachable::TooBig(room));
+            }
+            return Err(DropReason::OutTooLong);
+        }
+        let limit = self.mtu.min(way.room);
+        let lengths = segments.lengths();
+        let Some(mut run) = transports::run(&way.sealing, now, lengths, limit) else {
+            return Ok(Carried::Not);
+        };
+        let (mut first, mut last, mut bytes) = (None, 0..0, 0);
+        while let Some(at) = segments.next(buffer) {
+            let packet = buffer.get_mut(at.clone()).ok_or(DropReason::OutTooLong)?;
+            if first.is_none() && segments.are_over() {
+                self.clamp_to(way.room, packet);
+            }
+            let sealed = run.seal(packet, padded(packet.len(), limit), self.out.room()?);
+            let sealed = sealed.map_err(|_no_room| DropReason::OutTooLong)?;
+            let target = Target {
+                to: way.endpoint,
+                ecn: Ecn::of(packet),
+            };
+            self.out.datagrams.commit(sealed, target);
+            bytes += packet.len();
+            first.get_or_insert(at.clone());
+            last = at;
+        }
+        way.pulse.note_sent(now, lengths.each > SHORT);
+        way.counters.count_sent(thread, bytes);
+        way.counters.note_user(now);
+        let first = first.unwrap_or_default();
+        Ok(Carried::All { first, last })
+    }
+
+    fn note_long_of(&mut self, now: Moment, lane: &mut Lane, peer: PeerIx, packet: &[u8]) {
+        if packet.len() > SHORT && lane.peer(peer).long.note(now, packet) {
+            let session = SessionId::Pair(peer);
+            self.out.events.push_back(Event::Resent { session });
+        }
+    }
+
+    /// Opens transport data under a key of this lane, or has the first thread take in what came.
+    pub(super) fn take_by_lane(
+        &mut self,
+        now: Moment,
+        source: Source,
+        (datagram, bytes): (&Datagram<'_>, &[u8]),
+    ) -> Result<(), DropReason> {
+        let Some(mut lane) = self.lane.take() else {
+            return Err(DropReason::NoSession);
+        };
+        let taken = match datagram {
+            Datagram::Transport(data) if thread_of(data.receiver) == lane.number => {
+                self.open_by(now, &mut lane, source, (data.receiver, data.bytes))
+            }
+            Datagram::Transport(_)
+            | Datagram::Data(_)
+            | Datagram::Initiation(_)
+            | Datagram::Response(_)
+            | Datagram::Cookie(_)
+            | Datagram::Sealed(_)
+            | Datagram::Dht(_)
+            | Datagram::Relayed(_)
+            | Datagram::RelayBinding(_) => lane.hand_in(source, bytes),
+        };
+        self.lane = Some(lane);
+        taken
+    }
+
+    fn open_by(
+        &mut self,
+        now: Moment,
+        lane: &mut Lane,
+        source: Source,
+        (index, bytes): (u32, &[u8]),
+    ) -> Result<(), DropReason> {
+        let receiving = lane.keys.get_mut(&index);
+        let receiving = receiving.ok_or(DropReason::InUnknownIndex)?;
+        let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
+        // How many frames a session may bring the first thread judges.
+        let (heard, content) = unseal(&mut receiving.opening, now, (bytes, room), || true)?;
+        let peer = receiving.peer;
+        let known = lane.peers.get_mut(peer.0 as usize);
+        let known = known.ok_or(DropReason::InUnknownIndex)?;
+        if heard == Heard::NewKeys {
+            let waits = !std::mem::replace(&mut known.is_heard, true);
+            lane.asked += u64::from(waits);
+            lane.words.push(News::Opened { index, waits }.into());
+        }
+        let way = known.way.as_deref();
+        let is_endpoint = way.is_some_and(|way| source.path == Path::Direct(way.endpoint));
+        let room = way.map_or(usize::MAX, |way| way.room);
+        receiving.pulse.note_heard(now, is_endpoint);
+        receiving.counters.note_heard(now);
+        let is_news = !is_endpoint || receiving.pulse.told().is_some();
+        let is_time = now.since(receiving.told) >= AGAIN;
+        let is_user = matches!(content, Ok(Sealed::Packet(_)));
+        if is_news && is_time && heard != Heard::Old {
+            receiving.told = now;
+            let source = source.path;
+            let news = News::Heard {
+                index,
+                source,
+                heard,
+                is_user,
+            };
+            lane.words.push(news.into());
+        }
+        match content? {
+            Sealed::Keepalive => Ok(()),
+            Sealed::Frame(bytes) if !lane.backlog.try_add(bytes.len()) => {
+                Err(DropReason::InHandoverFull)
+            }
+            Sealed::Frame(bytes) => {
+                let source = source.path;
+                let news = News::Frame {
+                    index,
+                    source,
+                    bytes,
+                };
+                lane.words.push(news.into());
+                Ok(())
+            }
+            Sealed::Packet(len) => {
+                let len = self.admit_packet(peer, source.ecn, len, room)?;
+                receiving.counters.count_received(lane.number, len);
+                receiving.counters.note_user(now);
+                receiving.pulse.note_taken_in();
+                self.out.packets.commit(len, ());
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! Two machines with several data threads each, which run in any order: every flow keeps its order and nothing is lost, when
+//! keys are made, when they are renewed, when a path is doubted, withdrawn and proven, and when threads are slow. Real keys,
+//! in virtual time; what stands between threads is the real thing, the kernel's part is played.
+
+use std::collections::VecDeque;
+
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use rand_core::RngCore;
+
+use super::{
+    transports::{Lower, allow, ends_of, is_up},
+    *,
+};
+use crate::{
+    datapath::{
+        crew::{self, Crew, Mail, Post},
+        inbound::Source,
+        lane::{Lane, Word},
+        lanes::Lanes,
+        outbound::PADDING,
+    },
+    platform::poll::Waker,
+    transport::suite::Suite,
+};
+
+/// Conversations of programs, each way.
+const FLOWS: usize = 6;
+
+/// What a turn takes from a queue of the device or from a socket, at most.
+const TURN: usize = 8;
+
+/// One thread, what the kernel has for it, and how it hears of the others.
+struct Thread {
+    shard: Shard,
+    queue: VecDeque<Vec<u8>>,
+    socket: VecDeque<Vec<u8>>,
+    post: Option<Post>,
+}
+
+/// One machine.
+struct Machine {
+    threads: Vec<Thread>,
+    crew: Crew,
+    from: Path,
+    /// The next number that each flow writes, and the next that is to come of each.
+    written: [u32; FLOWS],
+    expected: [u32; FLOWS],
+    ups: usize,
+    /// Packets that lanes handed over, and those that each thread delivered.
+    handed: usize,
+    delivered: Vec<usize>,
+}
+
+impl Machine {
+    /// A machine whose first thread this is.
+    fn new(side: Side, from: Path, threads: usize) -> Self {
+        let waker = Waker::new().unwrap();
+        let (crew, posts) = crew::muster(threads - 1, &waker).unwrap();
+        let own = side.seed;
+        let mut first = side.shard;
+        first.lanes = Lanes::new(crew.backlogs());
+        let thread = |shard, post| Thread {
+            shard,
+            queue: VecDeque::new(),
+            socket: VecDeque::new(),
+            post,
+        };
+        let lanes = posts.into_iter().map(|post| {
+            let mut shard = Side::new(own, 3 - own).shard;
+            shard.lane = Some(Box::new(Lane::new(post.number(), post.handed())));
+            thread(shard, Some(post))
+        });
+        let lanes: Vec<_> = lanes.collect();
+        Self {
+            threads: [thread(first, None)].into_iter().chain(lanes).collect(),
+            crew,
+            from,
+            written: [0; FLOWS],
+            expected: [0; FLOWS],
+            ups: 0,
+            handed: 0,
+            delivered: vec![0; threads],
+        }
+    }
+
+    fn write(&mut self, at: usize, flow: usize) {
+        let number = self.written[flow];
+        self.written[flow] += 1;
+        let (own, other) = ends_of(at);
+        let ports = (5, u16::try_from(flow).unwrap());
+        let packet = datagram(own, other, ports, &number.to_be_bytes());
+        let queue = flow % self.threads.len();
+        self.threads[queue].queue.push_back(packet);
+    }
+
+    /// The kernel gives a datagram to the thread that it names.
+    fn arrive(&mut self, datagram: Vec<u8>) {
+        let named = usize::from(datagram[7]);
+        let is_named = datagram[0] == 0x10 && named < self.threads.len();
+        let thread = if is_named { named } else { 0 };
+        self.threads[thread].socket.push_back(datagram);
+    }
+
+    /// As [`super::super::thread`] does it; what goes to the network.
+    fn turn(&mut self, now: Now, number: usize) -> Vec<Vec<u8>> {
+        let mut sent = Vec::new();
+        let is_awaited = match number {
+            0 => {
+                self.take_words(now, &mut sent);
+                self.crew.is_awaited()
+            }
+            lane => {
+                while let Thread {
+                    shard,
+                    post: Some(post),
+                    ..
+                } = &mut self.threads[lane]
+                    && let Mail::Done = post.take(now.at, shard)
+                {}
+                false
+            }
+        };
+        let taken = if is_awaited { usize::MAX } else { TURN };
+        self.take_datagrams(now, number, taken);
+        for _ in 0..TURN {
+            let Thread { shard, queue, .. } = &mut self.threads[number];
+            let waits = shard.lane.as_ref().is_some_and(|lane| lane.waits_to_send());
+            if waits {
+                break;
+            }
+            let Some(packet) = queue.pop_front() else {
+                break;
+            };
+            let mut buffer = [packet.as_slice(), &[0; PADDING]].concat();
+            shard.handle_packet(now.at, &mut buffer, (packet.len(), Undone::Nothing));
+        }
+        self.threads[number].shard.handle_exchanges(now.at);
+        self.flush(number, &mut sent);
+        if is_awaited {
+            self.crew.note_delivered();
+        }
+        sent
+    }
+
+    fn take_words(&mut self, now: Now, sent: &mut Vec<Vec<u8>>) {
+        while let Some((thread, word)) = self.crew.next() {
+            self.crew.note_word(thread, &word);
+            let shard = &mut self.threads[0].shard;
+            match word {
+                Word::Packet { mut bytes, undone } => {
+                    self.handed += 1;
+                    let what = (bytes.len() - PADDING, undone);
+                    shard.handle_packet(now.at, &mut bytes, what);
+                }
+                Word::News(news) => shard.handle_news(now.at, news),
+                Word::Ended => panic!("a lane ended"),
+            }
+        }
+        self.flush(0, sent);
+        self.crew.note_left();
+    }
+
+    fn take_datagrams(&mut self, now: Now, number: usize, most: usize) {
+        let from = Source::from(self.from);
+        let Thread {
+            shard,
+            socket,
+            post,
+            ..
+        } = &mut self.threads[number];
+        for _ in 0..most {
+            let lane = shard.lane.as_ref();
+            if lane.is_some_and(|lane| lane.waits_to_deliver()) {
+                return;
+            }
+            let Some(datagram) = socket.pop_front() else {
+                return;
+            };
+            if let Some(post) = post {
+                post.catch_up(now.at, shard);
+            }
+            shard.handle_datagram(now.at, from, &datagram);
+        }
+    }
+
+    fn flush(&mut self, from: usize, sent: &mut Vec<Vec<u8>>) {
+        let Thread { shard, post, .. } = &mut self.threads[from];
+        self.crew.deliver(&mut shard.lanes.orders);
+        sent.extend(shard.out.datagrams.iter().map(|(_, bytes)| bytes.to_vec()));
+        shard.out.datagrams.clear();
+        let lane = shard.lane.as_ref();
+        if !lane.is_some_and(|lane| lane.waits_to_deliver()) {
+            for ((), packet) in shard.out.packets.iter() {
+                let flow = usize::from(packet[23]);
+                let number = u32::from_be_bytes(*packet[28..].first_chunk().unwrap());
+                assert_eq!(number, self.expected[flow], "flow {flow}");
+                self.expected[flow] += 1;
+                self.delivered[from] += 1;
+            }
+            shard.out.packets.clear();
+        }
+        for event in shard.out.events.drain(..) {
+            self.ups += usize::from(is_up(&event));
+            assert!(!matches!(event, Event::Down { .. }), "a session ended");
+        }
+        if let (Some(post), Some(lane)) = (post, &mut shard.lane) {
+            post.deliver(&mut lane.words);
+        }
+    }
+
+    fn first(&mut self) -> &mut Shard {
+        &mut self.threads[0].shard
+    }
+
+    fn met(&self, reason: DropReason) -> u64 {
+        let all = self.threads.iter().map(|one| one.shard.drops.met(reason));
+        all.sum()
+    }
+}
+
+struct Two {
+    machines: [Machine; 2],
+    /// What is under way to each.
+    wires: [VecDeque<Vec<u8>>; 2],
+    now: Now,
+    random: ChaCha8Rng,
+}
+
+impl Two {
+    fn new(threads: [usize; 2], seed: u64) -> Self {
+        let mut world = World::proven();
+        let lower = [Lower::Alice, Lower::Bob][usize::from(seed.is_multiple_of(2))];
+        allow(&mut world, lower);
+        let World { alice, bob, now } = world;
+        let ends = [alice.at, bob.at];
+        Self {
+            machines: [
+                Machine::new(alice, ends[1], threads[0]),
+                Machine::new(bob, ends[0], threads[1]),
+            ],
+            wires: Default::default(),
+            now,
+            random: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.random.next_u32()).unwrap() % end
+    }
+
+    fn turn(&mut self, at: usize, thread: usize) {
+        let sent = self.machines[at].turn(self.now, thread);
+        self.wires[1 - at].extend(sent);
+    }
+
+    /// Datagrams arrive, some, in their order.
+    fn deliver(&mut self, at: usize, most: usize) {
+        for _ in 0..most {
+            let Some(datagram) = self.wires[at].pop_front() else {
+                return;
+            };
+            self.machines[at].arrive(datagram);
+        }
+    }
+
+    /// A thread of either machine has its turn, or the network.
+    fn step(&mut self) {
+        let at = self.below(2);
+        let thread = self.below(self.machines[at].threads.len() + 1);
+        match self.machines[at].threads.get(thread) {
+            Some(_) => self.turn(at, thread),
+            None => {
+                let most = self.below(20);
+                self.deliver(at, most);
+            }
+        }
+        let passed = u64::try_from(self.below(300)).unwrap();
+        self.now.at = self.now.at.after(Duration::from_micros(passed));
+    }
+
+    /// Everybody does what there is to do.
+    fn settle(&mut self) {
+        for _ in 0..50 {
+            for at in 0..2 {
+                self.deliver(at, usize::MAX);
+                for thread in 0..self.machines[at].threads.len() {
+                    self.turn(at, thread);
+                }
+            }
+            self.now.at = self.now.at.after(Duration::from_millis(1));
+        }
+    }
+
+    /// The control plane says something about the path, as it does after a move or a doubt.
+    fn stir(&mut self, at: usize) {
+        let endpoint = self.machines[at].from;
+        let session = PEER;
+        let now = self.now;
+        let commands = match self.below(5) {
+            0 => vec![Command::SetRoom {
+                session,
+                endpoint,
+                inner: 1400,
+                in_fragments: false,
+            }],
+            1 => vec![
+                Command::Withdraw { session },
+                Command::SetPath { session, endpoint },
+            ],
+            2 => vec![Command::Move {
+                session,
+                endpoint,
+                gap: Duration::from_millis(2),
+            }],
+            3 => vec![Command::Mirror {
+                session,
+                via: Some(endpoint),
+            }],
+            _ => vec![Command::SetPath { session, endpoint }],
+        };
+        let first = self.machines[at].first();
+        for command in commands {
+            first.handle_command(now, command);
+        }
+    }
+
+    fn want_keys(&mut self, at: usize) {
+        let now = self.now.at;
+        let first = self.machines[at].first();
+        let place = first.sessions.place(PEER).unwrap();
+        first.want_keys(now, place);
+    }
+}
+
+/// Talks at random, while threads run as they like; all of it comes, in order.
+fn run(threads: [usize; 2], seed: u64) {
+    println!("threads {threads:?}, seed {seed}");
+    let mut two = Two::new(threads, seed);
+    for round in 0..400 {
+        let at = two.below(2);
+        for _ in 0..two.below(4) {
+            let flow = two.below(FLOWS);
+            two.machines[at].write(at, flow);
+        }
+        match two.below(60) {
+            0 => two.stir(at),
+            1 => two.want_keys(at),
+            2 => {
+                let now = two.now.at;
+                two.machines[at].first().handle_timers(now);
+            }
+            _ => {}
+        }
+        for _ in 0..two.below(8) {
+            two.step();
+        }
+        if round % 100 == 99 {
+            // Keys are made once a second at most.
+            two.settle();
+            two.now.at = two.now.at.after(Duration::from_secs(1));
+            two.want_keys(at);
+        }
+    }
+    two.settle();
+    for at in 0..2 {
+        let came = two.machines[at].expected;
+        assert_eq!(came, two.machines[1 - at].written);
+        assert!(two.machines[at].ups > 1, "keys are made anew");
+        for reason in [DropReason::OutHandoverFull, DropReason::InHandoverFull] {
+            assert_eq!(two.machines[at].met(reason), 0);
+        }
+    }
+}
+
+#[test]
+fn every_flow_keeps_its_order_and_nothing_is_lost_however_threads_run() {
+    let is_full = std::env::var_os("WEBMESH_FULL").is_some();
+    let seeds = if is_full { 1_000 } else { 40 };
+    for threads in [[2, 2], [3, 3], [4, 4], [1, 4], [3, 2]] {
+        for seed in 0..seeds {
+            run(threads, seed);
+        }
+    }
+}
+
+/// Where nobody is slow the first thread carries what came before there were keys, and no more.
+#[test]
+fn lanes_seal_and_open_by_themselves_once_keys_stand() {
+    for threads in [2, 3, 4] {
+        let mut two = Two::new([threads; 2], 1);
+        for at in 0..2 {
+            two.machines[at].write(at, 1);
+            two.settle();
+        }
+        let before = [0, 1].map(|at| {
+            let machine = &two.machines[at];
+            (machine.handed, machine.delivered.clone())
+        });
+        for _ in 0..50 {
+            for at in 0..2 {
+                for flow in 0..FLOWS {
+                    two.machines[at].write(at, flow);
+                }
+            }
+            two.settle();
+        }
+        let SessionId::Pair(PeerIx(peer)) = PEER else {
+            panic!("it is a pair");
+        };
+        for (machine, (handed, mut delivered)) in two.machines.iter_mut().zip(before) {
+            let place = machine.first().sessions.place(PEER).unwrap();
+            let state = machine.first().sessions.at(place).unwrap();
+            assert_eq!(state.counters.suite(), Some(Suite::Aes256Gcm));
+            assert_eq!(machine.handed, handed, "of {threads}");
+            delivered[peer as usize % threads] += 50 * FLOWS;
+            assert_eq!(machine.delivered, delivered, "of {threads}");
+        }
+    }
+}
