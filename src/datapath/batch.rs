@@ -1,75 +1,75 @@
-//! Buffers for what goes out: filled in place by sealing and opening, sent many at a time, never freed.
+//! What goes out: written in place by sealing and opening, sent many at a time, in a buffer that is never freed.
 
 use crate::wire::datagram::RELAY_HEAD;
 
-/// Bytes of one buffer: a datagram as long as the socket takes in, so that opening one always has room.
+/// Bytes of room for one: a datagram as long as the socket takes in, so that opening one always has room.
 pub(super) const CAPACITY: usize = crate::platform::udp::DATAGRAM_MAX;
 
-/// How many buffers there may be. A turn needs 64; a burst of timers or queues needs more, and beyond this it drops.
+/// How many there may be. A turn needs 64; a burst of timers or queues needs more, and beyond this it drops.
 const BUFFERS_MAX: usize = 1024;
 
-/// Room before the bytes of a buffer: the frames of two relays (protocol §1), written without moving what is behind.
+/// Room beside that: the frames of two relays (protocol §1).
 const HEADROOM: usize = crate::relay::DEPTH_MAX * RELAY_HEAD;
 
-/// Datagrams or packets on their way out, each with where it goes.
+/// Datagrams or packets on their way out, each with where it goes. They lie one behind the other without a gap: the kernel
+/// takes those of one train as one piece.
 #[derive(Debug)]
 pub(super) struct Batch<T> {
+    bytes: Vec<u8>,
     slots: Vec<Slot<T>>,
-    used: usize,
 }
 
 #[derive(Debug)]
 struct Slot<T> {
-    bytes: Box<[u8; HEADROOM + CAPACITY]>,
     start: usize,
     end: usize,
-    to: Option<T>,
+    to: T,
 }
 
 impl<T: Copy> Batch<T> {
-    /// Makes one with this many buffers; more are made when they are needed.
+    /// Makes one with room for this many; more is made when it is needed.
     pub(super) fn new(buffers: usize) -> Self {
-        let mut batch = Self {
+        Self {
+            bytes: vec![0; buffers * (HEADROOM + CAPACITY)],
             slots: Vec::with_capacity(buffers),
-            used: 0,
-        };
-        for _ in 0..buffers {
-            batch.grow();
         }
-        batch
     }
 
-    /// The next free buffer, whole. What is in it counts for nothing until [`Batch::commit`].
+    /// Where the next one goes, whole. What is in it counts for nothing until [`Batch::commit`].
     pub(super) fn room(&mut self) -> Option<&mut [u8]> {
-        if self.used == self.slots.len() && self.used < BUFFERS_MAX {
-            self.grow();
+        let start = self.end();
+        if self.slots.len() == BUFFERS_MAX {
+            return None;
         }
-        let slot = self.slots.get_mut(self.used)?;
-        Some(&mut slot.bytes[HEADROOM..])
+        // Relays' frames move what is there behind them.
+        let needed = start + HEADROOM + CAPACITY;
+        if self.bytes.len() < needed {
+            self.bytes.resize(needed, 0);
+        }
+        self.bytes.get_mut(start..start + CAPACITY)
     }
 
-    /// Adds the first `len` bytes of the next free buffer to the batch.
+    /// Adds the first `len` bytes of the room to the batch.
     pub(super) fn commit(&mut self, len: usize, to: T) {
         self.commit_framed(len, &[], to);
     }
 
     /// The same with these frames before them, the innermost first; at most as many as there is room for.
     pub(super) fn commit_framed(&mut self, len: usize, heads: &[[u8; RELAY_HEAD]], to: T) {
-        if let Some(slot) = self.slots.get_mut(self.used) {
-            slot.frame(len, heads);
-            slot.to = Some(to);
-            self.used += 1;
+        let start = self.end();
+        if let Some(end) = self.frame(len, heads) {
+            self.slots.push(Slot { start, end, to });
         }
     }
 
-    /// The first `len` bytes of the next free buffer behind these frames, to be sent otherwise. The buffer stays free.
+    /// The first `len` bytes of the room behind these frames, to be sent otherwise. The room stays free.
     pub(super) fn framed(&mut self, len: usize, heads: &[[u8; RELAY_HEAD]]) -> Option<&[u8]> {
-        let slot = self.slots.get_mut(self.used)?;
-        slot.frame(len, heads);
-        Some(&slot.bytes[slot.start..slot.end])
+        let start = self.end();
+        let end = self.frame(len, heads)?;
+        self.bytes.get(start..end)
     }
 
-    /// Copies bytes into the batch; false when there is no buffer.
+    /// Copies bytes into the batch; false when there is no room.
     #[must_use]
     pub(super) fn push(&mut self, bytes: &[u8], to: T) -> bool {
         let Some(target) = self.room().and_then(|room| room.get_mut(..bytes.len())) else {
@@ -83,62 +83,70 @@ impl<T: Copy> Batch<T> {
     /// All that was added, in order.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (T, &[u8])> {
-        (0..self.used).filter_map(|number| self.get(number))
+        (0..self.len()).filter_map(|number| self.get(number))
     }
 
     /// What was added as the one with this number.
     pub(super) fn get(&self, number: usize) -> Option<(T, &[u8])> {
-        let slot = self.slots[..self.used].get(number)?;
-        Some((slot.to?, &slot.bytes[slot.start..slot.end]))
+        let slot = self.slots.get(number)?;
+        Some((slot.to, self.bytes.get(slot.start..slot.end)?))
     }
 
     /// How many were added.
     pub(super) fn len(&self) -> usize {
-        self.used
+        self.slots.len()
     }
 
     /// Whether nothing was added.
     pub(super) fn is_empty(&self) -> bool {
-        self.used == 0
+        self.slots.is_empty()
     }
 
     /// Takes back what was added last.
     pub(super) fn pop(&mut self) -> Option<(T, &[u8])> {
-        self.used = self.used.checked_sub(1)?;
-        let slot = self.slots.get(self.used)?;
-        Some((slot.to?, &slot.bytes[slot.start..slot.end]))
+        let slot = self.slots.pop()?;
+        Some((slot.to, self.bytes.get(slot.start..slot.end)?))
     }
 
-    /// Forgets what was added; the buffers stay.
+    /// Forgets what was added; the room stays.
     pub(super) fn clear(&mut self) {
-        self.used = 0;
+        self.slots.clear();
     }
 
     /// Forgets the first of what was added; the others keep their order.
     pub(super) fn forget_first(&mut self, many: usize) {
-        let many = many.min(self.used);
-        self.slots[..self.used].rotate_left(many);
-        self.used -= many;
-    }
-
-    fn grow(&mut self) {
-        self.slots.push(Slot {
-            bytes: Box::new([0; HEADROOM + CAPACITY]),
-            start: HEADROOM,
-            end: HEADROOM,
-            to: None,
-        });
-    }
-}
-
-impl<T> Slot<T> {
-    fn frame(&mut self, len: usize, heads: &[[u8; RELAY_HEAD]]) {
-        self.start = HEADROOM;
-        for head in heads.iter().take(crate::relay::DEPTH_MAX) {
-            self.start -= RELAY_HEAD;
-            self.bytes[self.start..self.start + RELAY_HEAD].copy_from_slice(head);
+        self.slots.drain(..many.min(self.slots.len()));
+        let Some(first) = self.slots.first() else {
+            return;
+        };
+        // It is only where a socket is full that some are left.
+        let (gap, end) = (first.start, self.end());
+        self.bytes.copy_within(gap..end, 0);
+        for slot in &mut self.slots {
+            slot.start -= gap;
+            slot.end -= gap;
         }
-        self.end = HEADROOM + len.min(CAPACITY);
+    }
+
+    /// Where what was added ends.
+    fn end(&self) -> usize {
+        self.slots.last().map_or(0, |slot| slot.end)
+    }
+
+    /// Puts frames before the first `len` bytes of the room; tells where those end then.
+    fn frame(&mut self, len: usize, heads: &[[u8; RELAY_HEAD]]) -> Option<usize> {
+        let start = self.end();
+        let heads = heads.get(..heads.len().min(crate::relay::DEPTH_MAX))?;
+        let body = start + size_of_val(heads);
+        let end = body + len.min(CAPACITY);
+        let room = self.bytes.get_mut(start..end)?;
+        if body > start {
+            room.copy_within(..end - body, body - start);
+            for (place, head) in room.chunks_exact_mut(RELAY_HEAD).zip(heads.iter().rev()) {
+                place.copy_from_slice(head);
+            }
+        }
+        Some(end)
     }
 }
 
@@ -171,6 +179,21 @@ mod tests {
         assert_eq!(batch.pop(), Some(((), &[4][..])));
         batch.forget_first(9);
         assert!(batch.is_empty() && batch.pop().is_none());
+    }
+
+    #[test]
+    fn frames_stand_before_what_was_written_the_outermost_first() {
+        let heads = [[1; RELAY_HEAD], [2; RELAY_HEAD]];
+        let expected = [&[2; RELAY_HEAD][..], &[1; RELAY_HEAD], b"body"].concat();
+        let mut batch = Batch::new(1);
+        assert!(batch.push(b"before", ()));
+        batch.room().unwrap()[..4].copy_from_slice(b"body");
+        assert_eq!(batch.framed(4, &heads).unwrap(), expected);
+        batch.room().unwrap()[..4].copy_from_slice(b"body");
+        batch.commit_framed(4, &heads, ());
+        assert!(batch.push(b"behind", ()));
+        let seen: Vec<_> = batch.iter().map(|(_, bytes)| bytes).collect();
+        assert_eq!(seen, [&b"before"[..], &expected, b"behind"]);
     }
 
     #[test]

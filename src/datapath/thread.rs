@@ -53,11 +53,14 @@ const TICK: Duration = Duration::from_millis(250);
 /// How soon an event that must not be lost is offered again to a full channel.
 const OWED: Duration = Duration::from_millis(10);
 
-/// Packets read from the TUN before the sockets get their turn, and the other way round.
+/// Packets read from the TUN before the sockets get their turn.
 const TURN: usize = 64;
 
 /// Bytes read from the TUN before the sockets get their turn: a tenth of a millisecond's work.
 const TURN_BYTES: usize = 256 << 10;
+
+/// Datagrams taken in before the TUN gets its turn: four trains of long ones.
+const DATAGRAMS: usize = 180;
 
 /// Commands carried out before packets get their turn.
 const COMMANDS: usize = 256;
@@ -404,7 +407,7 @@ impl Turnstile {
         }
         let now = clock::moment();
         let mut taken = 0;
-        while came == Came::Full && taken < TURN {
+        while came == Came::Full && taken < DATAGRAMS {
             let Self {
                 shard,
                 parts,

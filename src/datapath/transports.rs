@@ -5,7 +5,7 @@
 //! first user packet, stand in the session's state, and end with it.
 
 use std::{
-    collections::{HashMap, VecDeque, hash_map::Entry},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -90,7 +90,8 @@ impl Transport {
 /// for a while since what is under way to them is to find nobody.
 #[derive(Debug, Default)]
 pub(super) struct Indexes {
-    places: HashMap<u32, Option<usize>>,
+    /// Asked for every datagram that comes: a hash that nobody can foresee would cost more than the search.
+    places: BTreeMap<u32, Option<usize>>,
     retired: VecDeque<(Moment, u32)>,
 }
 

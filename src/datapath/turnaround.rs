@@ -2,6 +2,7 @@
 //! (design §6, §10; protocol §10). Nothing here has state.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
@@ -26,6 +27,8 @@ pub(super) const DNS: u16 = 53;
 pub(super) struct View {
     pub(super) tables: Arc<Tables>,
     listeners: HashMap<(Transport, u16), u16>,
+    /// Whose the address is that was asked for last: packets of one peer follow each other.
+    last: Cell<Option<(IpAddr, PeerIx)>>,
 }
 
 /// Where a packet from the TUN goes.
@@ -52,7 +55,11 @@ impl View {
             .iter()
             .map(|((transport, service), listener)| ((*transport, *listener), *service))
             .collect();
-        Self { tables, listeners }
+        Self {
+            tables,
+            listeners,
+            last: Cell::new(None),
+        }
     }
 
     /// Whether an address is this machine's own.
@@ -177,10 +184,17 @@ impl View {
     }
 
     fn owner(&self, address: IpAddr) -> Option<PeerIx> {
-        match address {
-            IpAddr::V4(v4) => self.tables.peers4.get(&v4).copied(),
-            IpAddr::V6(v6) => self.tables.peers6.get(&v6).copied(),
+        if let Some((known, peer)) = self.last.get()
+            && known == address
+        {
+            return Some(peer);
         }
+        let peer = match address {
+            IpAddr::V4(v4) => self.tables.peers4.get(&v4).copied()?,
+            IpAddr::V6(v6) => self.tables.peers6.get(&v6).copied()?,
+        };
+        self.last.set(Some((address, peer)));
+        Some(peer)
     }
 
     fn is_in_network(&self, address: IpAddr) -> bool {

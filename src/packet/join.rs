@@ -182,12 +182,25 @@ impl Run {
     /// Whether all headers continue those of the first packet. The packet is long enough to have them.
     fn is_next(&self, first: &[u8], packet: &[u8]) -> bool {
         let at = self.header.payload_at;
-        let same = |range: std::ops::Range<usize>| first.get(range.clone()) == packet.get(range);
-        let is_same_ip = match packet[0] >> 4 {
-            // With this flag the identification says nothing (RFC 6864 §4).
-            4 if first[6] & DONT_FRAGMENT != 0 => same(0..2) && same(6..10) && same(12..20),
-            4 => same(0..2) && same(6..10) && same(12..20) && id(packet) == self.next_id,
-            _ => same(0..4) && same(6..40),
+        // Of what has a length that the compiler knows it compares words, and this is asked of every packet.
+        let heads = [first, packet].map(|packet| packet.first_chunk::<20>());
+        let [Some(first_ip), Some(ip)] = heads else {
+            return false;
+        };
+        let is_same_ip = match ip[0] >> 4 {
+            4 => {
+                // With this flag the identification says nothing (RFC 6864 §4).
+                let is_numbered = first_ip[6] & DONT_FRAGMENT != 0 || id(packet) == self.next_id;
+                first_ip[..2] == ip[..2]
+                    && first_ip[6..10] == ip[6..10]
+                    && first_ip[12..] == ip[12..]
+                    && is_numbered
+            }
+            _ => {
+                first_ip[..4] == ip[..4]
+                    && first_ip[6..] == ip[6..]
+                    && first[20..40] == packet[20..40]
+            }
         };
         if !is_same_ip || len_of(packet) != packet.len() {
             return false;
@@ -195,15 +208,21 @@ impl Run {
         if self.is_udp() {
             let len = u16::from_be_bytes([packet[at + 4], packet[at + 5]]);
             let has_checksum = packet[at + 6..at + 8] != [0, 0];
-            return same(at..at + 4) && usize::from(len) == packet.len() - at && has_checksum;
+            let has_same_ports = first[at..at + 4] == packet[at..at + 4];
+            return has_same_ports && usize::from(len) == packet.len() - at && has_checksum;
         }
-        let differs = first[at + 13] ^ packet[at + 13];
-        same(at..at + 4)
+        let heads = [first, packet].map(|packet| packet[at..].first_chunk::<20>());
+        let [Some(first_tcp), Some(tcp)] = heads else {
+            return false;
+        };
+        let differs = first_tcp[13] ^ tcp[13];
+        first_tcp[..4] == tcp[..4]
             && sequence(packet, at) == self.next_sequence
-            && same(at + 8..at + 13)
+            && first_tcp[8..13] == tcp[8..13]
             && differs & !(FIN | PSH) == 0
-            && same(at + 14..at + 16)
-            && same(at + 18..self.body_at)
+            && first_tcp[14..16] == tcp[14..16]
+            && first_tcp[18..] == tcp[18..]
+            && first[at + 20..self.body_at] == packet[at + 20..self.body_at]
     }
 }
 

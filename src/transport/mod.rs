@@ -50,9 +50,11 @@
 //!
 //! # What is not wiped
 //!
-//! Every secret that this room holds is wiped when it is dropped, and so are the keys inside aws-lc-rs. What the
-//! compiler copied while it moved them, and the library's SHA-256, HMAC and HKDF states, stood on the stack and are not.
+//! Every secret that this room holds is wiped when it is dropped, and so are the keys inside aws-lc-rs. Those inside ring,
+//! where that seals ([`cipher`]), are not. What the compiler copied while it moved them, and the library's SHA-256, HMAC
+//! and HKDF states, stood on the stack and are not.
 
+mod cipher;
 mod exchange;
 mod halves;
 mod initiating;

@@ -1,10 +1,9 @@
 //! One direction in: datagrams become packets, each once.
 
-use aws_lc_rs::aead::{Aad, LessSafeKey};
-
 use super::{
+    cipher::Cipher,
     limits::{BYTES_MAX, COUNTERS, FAILED_MAX, STOP_AFTER},
-    nonce::{Iv, aead},
+    nonce::Iv,
     schedule::Direction,
     sealing::{HEADER_LEN, TAG_LEN},
     suite::Suite,
@@ -15,7 +14,7 @@ use crate::time::Moment;
 /// The key of one direction, and what has come under it.
 #[derive(Debug)]
 pub struct Opening {
-    key: LessSafeKey,
+    key: Cipher,
     iv: Iv,
     index: u32,
     first: Option<Moment>,
@@ -83,7 +82,7 @@ pub enum NotOpened {
 impl Opening {
     pub(super) fn new(suite: Suite, direction: &Direction, index: u32) -> Self {
         Self {
-            key: aead(suite, &direction.key),
+            key: Cipher::new(suite, &direction.key),
             iv: Iv::new(direction.iv),
             index,
             first: None,
@@ -127,9 +126,7 @@ impl Opening {
         self.may_open(now, body.len())?;
         let plain = out.get_mut(..body.len()).ok_or(NotOpened::Room)?;
         let nonce = self.iv.nonce(counter);
-        let opened = self
-            .key
-            .open_separate_gather(nonce, Aad::from(*head), body, tag, plain);
+        let opened = self.key.open(nonce, *head, (body, *tag), plain);
         if opened.is_err() {
             self.failed += 1;
             return Err(NotOpened::Tag);

@@ -2,11 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aws_lc_rs::aead::{Aad, LessSafeKey};
-
 use super::{
+    cipher::{BLOCK, Cipher},
     limits::{BYTES_MAX, COUNTERS, REKEY_AFTER, REKEY_BYTES, REKEY_PACKETS, STOP_AFTER},
-    nonce::{Iv, aead},
+    nonce::Iv,
     schedule::Direction,
     suite::Suite,
 };
@@ -19,16 +18,12 @@ pub const TAG_LEN: usize = 16;
 /// What sealing adds to a padded packet.
 pub const OVERHEAD: usize = HEADER_LEN + TAG_LEN;
 
-/// The longest padding.
-const BLOCK: usize = 16;
-const ZEROS: [u8; BLOCK - 1] = [0; BLOCK - 1];
-
 /// The key of one direction, and the one counter that belongs to it. It cannot be cloned, written down or made again,
 /// so no counter is used twice; threads may share it.
 #[derive(Debug)]
 pub struct Sealing {
     suite: Suite,
-    key: LessSafeKey,
+    key: Cipher,
     iv: Iv,
     /// The receiver's index.
     index: u32,
@@ -71,7 +66,7 @@ impl Sealing {
     pub(super) fn new(since: Moment, suite: Suite, direction: &Direction, index: u32) -> Self {
         Self {
             suite,
-            key: aead(suite, &direction.key),
+            key: Cipher::new(suite, &direction.key),
             iv: Iv::new(direction.iv),
             index,
             since,
@@ -144,26 +139,15 @@ impl Run<'_> {
         if self.next == self.end {
             return Err(NotSealed::Spent);
         }
-        let padding = &ZEROS[..padded - packet.len()];
         let len = OVERHEAD + padded;
         let out = out.get_mut(..len).ok_or(NotSealed::Room)?;
         let (header, body) = out.split_at_mut(HEADER_LEN);
-        let (ciphertext, tail) = body.split_at_mut(packet.len());
         let counter = self.next;
         self.next += 1;
         let head = head(self.sealing.index, counter);
         header.copy_from_slice(&head);
-        self.sealing
-            .key
-            .seal_out_of_place_scatter(
-                self.sealing.iv.nonce(counter),
-                Aad::from(head),
-                packet,
-                ciphertext,
-                padding,
-                tail,
-            )
-            .expect("lengths fit, and a datagram is shorter than the cipher's limit");
+        let nonce = self.sealing.iv.nonce(counter);
+        self.sealing.key.seal(nonce, head, packet, body);
         Ok(len)
     }
 }

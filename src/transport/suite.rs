@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use aws_lc_rs::aead::{AES_256_GCM, Algorithm, CHACHA20_POLY1305};
-
 /// The cipher of one transport. Both have keys of 32 bytes, nonces of 12 and tags of 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suite {
@@ -45,13 +43,6 @@ impl Suite {
             AES_256_GCM_BIT => Some(Self::Aes256Gcm),
             CHACHA20_POLY1305_BIT => Some(Self::ChaCha20Poly1305),
             _ => None,
-        }
-    }
-
-    pub(super) fn algorithm(self) -> &'static Algorithm {
-        match self {
-            Self::Aes256Gcm => &AES_256_GCM,
-            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         }
     }
 }

@@ -261,6 +261,8 @@ class Relayed(Webmesh):
     name = "webmesh, relayed"
     streams = (1,)
     is_direct = False
+    # A relay's own limit, of which one member gets half, is a setting; what it could carry is asked for here.
+    config = "[relay]\nlimit = 1000000\n"
 
     def __init__(self, ground, program, directory):
         super().__init__(ground, program, directory)

@@ -15,6 +15,10 @@ const BATCH: usize = 64;
 /// Messages per system call where each may be a train: 256 KB, so that the other direction soon has its turn.
 const TRAINS: usize = 4;
 
+/// A message with so many bytes is long: the next one is taken alone, into the same buffer, which lies in the processor's
+/// cache still. The system calls are nothing beside what it holds.
+const LONG: usize = 4 << 10;
+
 /// The longest train.
 const TRAIN_BYTES: usize = 65_536;
 
@@ -60,6 +64,8 @@ pub(super) struct Inbound {
     buffer: Vec<u8>,
     /// Bytes of the buffer for each message.
     each: usize,
+    /// Whether one of the last messages was [`LONG`].
+    is_long: bool,
     addresses: [libc::sockaddr_storage; BATCH],
     notes: [[u64; NOTES]; BATCH],
 }
@@ -79,6 +85,7 @@ impl Inbound {
         Self {
             buffer: vec![0; messages * each],
             each,
+            is_long: false,
             // SAFETY: all zero bytes are a valid sockaddr_storage: it is integers and bytes throughout.
             addresses: unsafe { std::mem::zeroed() },
             notes: [[0; NOTES]; BATCH],
@@ -97,7 +104,10 @@ impl Inbound {
         });
         // SAFETY: an all-zero mmsghdr is valid: null pointers with zero lengths.
         let mut heads: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
-        let messages = self.buffer.len() / self.each;
+        let messages = match self.is_long {
+            true => 1,
+            false => self.buffer.len() / self.each,
+        };
         let rooms = self.buffer.chunks_exact_mut(self.each);
         for (i, (room, address)) in rooms.zip(&mut self.addresses).enumerate() {
             parts[i].iov_base = room.as_mut_ptr().cast();
@@ -122,6 +132,7 @@ impl Inbound {
                 std::ptr::null_mut(),
             )
         };
+        self.is_long = false;
         let Ok(came) = usize::try_from(came) else {
             return nothing(io::Error::last_os_error());
         };
@@ -132,6 +143,7 @@ impl Inbound {
             };
             let len = usize::try_from(heads[i].msg_len).unwrap_or(0);
             let bytes = room.get(..len).unwrap_or(room);
+            self.is_long |= len >= LONG;
             let said = said(&heads[i].msg_hdr);
             let size = said.size.unwrap_or(len).max(1);
             let is_cut = heads[i].msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || size > DATAGRAM_MAX;

@@ -304,15 +304,18 @@ impl Outbound {
     ) -> io::Result<usize> {
         // SAFETY: an all-zero mmsghdr is valid: null pointers with zero lengths.
         let mut heads: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        let mut pieces = [NO_PIECE; PARTS];
+        let mut unused = &mut pieces[..];
         for (i, train) in trains.iter().enumerate().take(BATCH) {
             let head = &mut heads[i].msg_hdr;
             self.addresses[i] = SockAddr::from(train.to);
             head.msg_name = self.addresses[i].as_ptr().cast_mut().cast();
             head.msg_namelen = self.addresses[i].len();
-            // IoSlice is an iovec on Unix; the kernel only reads it and what it points to.
-            let gathered = &parts[train.parts.clone()];
-            head.msg_iov = gathered.as_ptr().cast_mut().cast();
+            let used = gather(&parts[train.parts.clone()], unused);
+            let (gathered, rest) = unused.split_at_mut(used);
+            head.msg_iov = gathered.as_mut_ptr();
             head.msg_iovlen = gathered.len();
+            unused = rest;
             let (notes, len) = self.notes[i].about(train);
             head.msg_control = notes;
             head.msg_controllen = len;
@@ -327,6 +330,34 @@ impl Outbound {
             _ => Err(io::Error::last_os_error()),
         }
     }
+}
+
+const NO_PIECE: libc::iovec = libc::iovec {
+    iov_base: std::ptr::null_mut(),
+    iov_len: 0,
+};
+
+/// Says where parts lie; those that lie one behind the other are one piece, which costs the kernel less than many. Tells
+/// how many pieces there are.
+fn gather(parts: &[IoSlice<'_>], pieces: &mut [libc::iovec]) -> usize {
+    let mut used = 0_usize;
+    for part in parts {
+        let base: *mut libc::c_void = part.as_ptr().cast_mut().cast();
+        let before = used.checked_sub(1).and_then(|last| pieces.get_mut(last));
+        match before {
+            Some(before) if before.iov_base.addr() + before.iov_len == base.addr() => {
+                before.iov_len += part.len();
+            }
+            Some(_) | None => {
+                pieces[used] = libc::iovec {
+                    iov_base: base,
+                    iov_len: part.len(),
+                };
+                used += 1;
+            }
+        }
+    }
+    used
 }
 
 /// Whether the socket's buffer is full.
