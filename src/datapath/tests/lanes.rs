@@ -19,7 +19,7 @@ use crate::{
         lanes::Lanes,
         outbound::PADDING,
     },
-    platform::poll::Waker,
+    platform::{allocation::asked_by, poll::Waker},
     transport::suite::Suite,
 };
 
@@ -416,4 +416,33 @@ fn lanes_seal_and_open_by_themselves_once_keys_stand() {
             assert_eq!(machine.delivered, delivered, "of {threads}");
         }
     }
+}
+
+#[test]
+fn what_a_lane_seals_and_opens_by_itself_costs_no_allocation() {
+    let mut two = Two::new([2, 2], 1);
+    for at in 0..2 {
+        two.machines[at].write(at, 1);
+        two.settle();
+    }
+    let (own, other) = ends_of(0);
+    let packet = datagram(own, other, (5, 1), &[7; 1000]);
+    let mut buffer = [packet.as_slice(), &[0; PADDING]].concat();
+    let (now, from) = (two.now.at, two.machines[1].from);
+    let [one, another] = two
+        .machines
+        .each_mut()
+        .map(|machine| &mut machine.threads[1].shard);
+    let carried = asked_by(|| {
+        for _ in 0..1_000 {
+            one.handle_packet(now, &mut buffer, (packet.len(), Undone::Nothing));
+            for (_, sealed) in one.out.datagrams.iter() {
+                another.handle_datagram(now, from, sealed);
+            }
+            one.out.datagrams.clear();
+            assert_eq!(another.out.packets.len(), 1);
+            another.out.packets.clear();
+        }
+    });
+    assert_eq!(carried, 0, "bytes");
 }
