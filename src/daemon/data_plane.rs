@@ -71,6 +71,11 @@ impl DataPlane {
         })
     }
 
+    /// How many threads it has.
+    pub(super) fn threads(&self) -> usize {
+        self.handle.threads()
+    }
+
     /// What it reads; stored to, it reads the new ones from its next batch on.
     pub(super) fn tables(&self) -> &Arc<ArcSwap<Tables>> {
         &self.tables
@@ -133,7 +138,7 @@ impl DataPlane {
 }
 
 /// How many data threads there are to be. Below 4 cores one is the fastest: programs need the others.
-pub(super) fn threads(wish: Threads) -> u8 {
+fn threads(wish: Threads) -> u8 {
     match wish {
         Threads::Fixed(number) => number,
         Threads::Auto => {

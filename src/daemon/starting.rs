@@ -6,7 +6,7 @@ use std::{os::fd::AsFd as _, sync::Arc, time::Duration};
 use anyhow::Context as _;
 
 use super::{
-    data_plane::{self, DataPlane},
+    data_plane::DataPlane,
     dht::Dht,
     forwarder::Forwarder,
     guarding::Guarding,
@@ -229,7 +229,7 @@ pub(super) fn start(
         (node, first) = make_node(config, &identity, network, &restored, Ipv4Use::Off);
         own = published(&first)?.own;
     }
-    let shape = shape(config, &own);
+    let shape = shape(config, &own, ground.data.threads());
     if let Some(Err(error)) = had.as_ref().map(|had| had.withdraw(&shape)) {
         tracing::debug!(%error, "Old addresses stay until the device has its new ones");
     }
@@ -350,22 +350,17 @@ fn published(outputs: &[Output]) -> anyhow::Result<&Arc<Tables>> {
     tables.context("the records of this network do not say what its addresses are")
 }
 
-fn shape(config: &Config, own: &Own) -> Shape {
+fn shape(config: &Config, own: &Own, threads: usize) -> Shape {
     Shape {
         name: config.tun.name.as_str().to_owned(),
         mtu: config.tun.mtu.bytes(),
         v4: own.v4.map(|v4| (v4, own.pool4)),
         v6: (own.v6, own.prefix6),
         long_packets: config.datapath.tun_offload != Offload::Off,
-        queues: queues(config),
-    }
-}
-
-/// How many threads are to read the device.
-fn queues(config: &Config) -> Queues {
-    match data_plane::threads(config.datapath.threads) {
-        1 => Queues::One,
-        _ => Queues::Many,
+        queues: match threads {
+            1 => Queues::One,
+            _ => Queues::Many,
+        },
     }
 }
 

@@ -4,6 +4,7 @@
 use std::{
     io,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use super::{
@@ -21,6 +22,9 @@ use crate::{
     },
     time::Moment,
 };
+
+/// How long a lane waits at most until what the first thread has is delivered.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// Words of lanes taken before packets get their turn.
 const WORDS: usize = 256;
@@ -40,6 +44,8 @@ pub(super) enum Role {
 pub(super) struct Crew {
     ends: Vec<End>,
     words: mpsc::Receiver<(usize, Word)>,
+    /// Ways that lanes may go once everything that this thread has sealed has left.
+    ways: Vec<(usize, Order)>,
 }
 
 /// What leads to one lane.
@@ -56,8 +62,9 @@ struct End {
     has_less: bool,
     /// Packets of what it handed over that are under way.
     left: u64,
-    /// How often it asked that everything be delivered.
+    /// How often it asked that everything be delivered, and when it did last.
     asked: u64,
+    since: Moment,
 }
 
 /// A lane's end.
@@ -96,6 +103,7 @@ pub(super) fn muster(lanes: usize, first: &Waker) -> io::Result<(Crew, Vec<Post>
     let mut crew = Crew {
         ends: Vec::new(),
         words: heard,
+        ways: Vec::new(),
     };
     let mut posts = Vec::new();
     for number in 1..=lanes {
@@ -121,6 +129,7 @@ pub(super) fn muster(lanes: usize, first: &Waker) -> io::Result<(Crew, Vec<Post>
             has_less: false,
             left: 0,
             asked: 0,
+            since: Moment(0),
         });
     }
     Ok((crew, posts))
@@ -137,15 +146,34 @@ impl Crew {
         1..=self.ends.len()
     }
 
-    /// Tells lanes, and wakes each that was told something.
+    /// Tells lanes, and wakes each that was told something. A way waits for [`Crew::note_left`], so that nothing overtakes
+    /// what this thread has for its peer.
     pub(super) fn deliver(&mut self, orders: &mut Vec<(usize, Order)>) {
         for (thread, order) in orders.drain(..) {
-            if let Some(end) = thread.checked_sub(1).and_then(|at| self.ends.get_mut(at)) {
-                // One that has ended has said so, and this thread ends soon.
-                let _ended = end.orders.send(order);
-                end.is_told = true;
+            if let Order::Way { peer, way } = &order {
+                let is_other = |(at, waits): &(usize, Order)| {
+                    *at != thread || !matches!(waits, Order::Way { peer: of, .. } if of == peer)
+                };
+                self.ways.retain(is_other);
+                if way.is_some() {
+                    self.ways.push((thread, order));
+                    continue;
+                }
             }
+            self.tell(thread, order);
         }
+        self.wake();
+    }
+
+    fn tell(&mut self, thread: usize, order: Order) {
+        if let Some(end) = thread.checked_sub(1).and_then(|at| self.ends.get_mut(at)) {
+            // One that has ended has said so, and this thread ends soon.
+            let _ended = end.orders.send(order);
+            end.is_told = true;
+        }
+    }
+
+    fn wake(&mut self) {
         for end in &mut self.ends {
             if std::mem::take(&mut end.is_told) {
                 end.waker.wake();
@@ -156,18 +184,20 @@ impl Crew {
     /// The next word of a lane.
     pub(super) fn next(&mut self) -> Option<(usize, Word)> {
         let (thread, word) = self.words.try_recv().ok()?;
-        if let (Some(end), Some(bytes)) = (self.ends.get_mut(thread - 1), word.waiting_bytes()) {
-            end.handed.remove(bytes);
-            end.has_less = true;
+        if let Some(end) = self.ends.get_mut(thread - 1) {
+            end.has_less |= end.handed.remove_word(&word);
         }
         Some((thread, word))
     }
 
     /// A word of a lane is dealt with.
-    pub(super) fn note_word(&mut self, thread: usize, word: &Word) {
+    pub(super) fn note_word(&mut self, now: Moment, thread: usize, word: &Word) {
         if let Some(end) = self.ends.get_mut(thread - 1) {
             end.left += u64::from(matches!(word, Word::Packet { .. }));
-            end.asked += u64::from(matches!(word, Word::News(News::Opened { waits: true, .. })));
+            if matches!(word, Word::News(News::Opened { waits: true, .. })) {
+                end.asked += 1;
+                end.since = now;
+            }
         }
     }
 
@@ -176,21 +206,37 @@ impl Crew {
         self.ends.iter().any(End::is_waiting)
     }
 
-    /// Everything that was there when it was asked is delivered.
-    pub(super) fn note_delivered(&self) {
-        for end in self.ends.iter().filter(|end| end.is_waiting()) {
+    /// What there was is delivered, if the sockets were empty. Otherwise a lane waits no longer than [`PATIENCE`]: somebody
+    /// may send faster than this thread takes it in.
+    pub(super) fn note_delivered(&self, now: Moment, is_empty: bool) {
+        let is_over = |end: &&End| is_empty || now.since(end.since) >= PATIENCE;
+        for end in self
+            .ends
+            .iter()
+            .filter(|end| end.is_waiting())
+            .filter(is_over)
+        {
             end.handed.set_delivered(end.asked);
             end.waker.wake();
         }
     }
 
-    /// What went its way has left.
-    pub(super) fn note_left(&mut self) {
+    /// What lanes handed over is dealt with; whether everything that this thread has sealed has left, and nothing waits.
+    pub(super) fn note_left(&mut self, has_left: bool) {
         for end in &mut self.ends {
-            end.handed.set_left(end.left);
-            if std::mem::take(&mut end.has_less) {
+            let is_news = has_left && end.handed.left() < end.left;
+            if is_news {
+                end.handed.set_left(end.left);
+            }
+            if std::mem::take(&mut end.has_less) || is_news {
                 end.waker.wake();
             }
+        }
+        if has_left && !self.ways.is_empty() {
+            for (thread, order) in std::mem::take(&mut self.ways) {
+                self.tell(thread, order);
+            }
+            self.wake();
         }
     }
 }
@@ -234,7 +280,7 @@ impl Post {
             Ok(Order::Stop) | Err(mpsc::TryRecvError::Disconnected) => Mail::Over,
             Ok(order) => {
                 if let Order::Datagram { bytes, .. } = &order {
-                    self.told.remove(bytes.len());
+                    self.told.remove_came(bytes.len());
                 }
                 shard.handle_order(now, order);
                 Mail::Done
@@ -281,21 +327,21 @@ impl Drop for Post {
 }
 
 impl Turnstile {
-    /// What lanes say. Packets of theirs have left once this returns.
+    /// What lanes say.
     pub(super) fn take_words(&mut self) -> io::Result<Turn> {
         let now = clock::moment();
         let mut taken = 0;
         while let Role::First { crew, .. } = &mut self.role
             && let Some((thread, word)) = crew.next()
         {
-            crew.note_word(thread, &word);
+            crew.note_word(now, thread, &word);
             match word {
                 Word::Packet { mut bytes, undone } => {
                     let what = (bytes.len() - PADDING, undone);
                     take_packet(&mut self.shard, &mut self.uplink, now, &mut bytes, what);
                 }
                 Word::Ended => return Err(io::Error::other("another data thread has ended")),
-                Word::News(news) => self.shard.handle_news(now, news),
+                Word::News(news) => self.take_news(now, news),
             }
             self.flush_if_many();
             taken += 1;
@@ -304,13 +350,23 @@ impl Turnstile {
                 break;
             }
         }
-        if taken > 0 {
-            self.flush();
-        }
-        if let Role::First { crew, .. } = &mut self.role {
-            crew.note_left();
-        }
         Ok(Turn::Next)
+    }
+
+    fn take_news(&mut self, now: Moment, news: News) {
+        // As where a packet comes to this thread's own sockets.
+        if let News::Heard { source, .. } = &news
+            && let Some(at) = source.direct()
+            && self.openings.is_silent(now, at)
+        {
+            self.openings.release(at);
+        }
+        self.shard.handle_news(now, news);
+    }
+
+    /// Everything that this thread has sealed has left, and nothing waits for the uplink.
+    pub(super) fn has_left(&self) -> bool {
+        self.uplink.is_open() && self.shard.out.datagrams.is_empty()
     }
 
     pub(super) fn take_orders(&mut self) -> io::Result<Turn> {

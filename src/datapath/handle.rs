@@ -155,6 +155,7 @@ impl Drop for Handle {
 /// When the kernel gives no thread, no epoll or no eventfd; device and sockets are closed then.
 pub fn start(mut parts: Parts) -> io::Result<Handle> {
     let offloads = Offloads::start(parts.wishes, &mut parts.sockets);
+    let tun = parts.tun.take();
     let pairs = pairs_beside(&parts.sockets, parts.threads, &offloads);
     let (commands, inbox) = mpsc::channel();
     let waker = Waker::new()?;
@@ -182,6 +183,9 @@ pub fn start(mut parts: Parts) -> io::Result<Handle> {
     };
     let mut first = Turnstile::new(parts, &offloads, role, waker.clone())?;
     first.shard.lanes = Lanes::new(backlogs);
+    if tun.is_some() {
+        first.attach(tun)?;
+    }
     let mut handle = Handle {
         teller: Teller { commands, waker },
         offloads,

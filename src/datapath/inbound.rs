@@ -75,10 +75,12 @@ impl Shard {
         source: impl Into<Source>,
         bytes: &[u8],
     ) -> bool {
-        let is_data = matches!(
-            classify(bytes),
-            Ok(Datagram::Data(_) | Datagram::Transport(_))
-        );
+        // What is for another thread is passed on unopened.
+        let is_data = match classify(bytes) {
+            Ok(Datagram::Data(_)) => true,
+            Ok(Datagram::Transport(data)) => thread_of(data.receiver) == FIRST,
+            Ok(_) | Err(_) => false,
+        };
         match self.try_datagram(now, source.into(), bytes) {
             Ok(()) => is_data,
             Err(reason) => {

@@ -2,7 +2,8 @@
 //! that answers, with the keys that the first thread has given it, and does by itself whatever needs the tables alone.
 //! Sessions, handshakes, exchanges, relays and doubts are the first thread's: what a lane reads of those it hands over.
 //!
-//! A flow keeps its order when it comes to a lane. On the way out, what was handed over leaves before the lane sends anything
+//! A flow keeps its order when it comes to a lane and while it stays; where keys come to their end without others, and
+//! WireGuard carries it again, what a lane has not read yet may be overtaken. On the way out, what was handed over leaves before the lane sends anything
 //! to the same peer by itself. On the way in, what came in WireGuard before the first datagram of a transport is delivered
 //! before it: the first thread reads its sockets empty meanwhile.
 
@@ -31,10 +32,11 @@ use super::{
     drops::DropReason,
     inbound::{Sealed, Source, unseal},
     long::{Long, SHORT},
+    meter::Meter,
     outbound::PADDING,
     outbox::Target,
     pulse::Pulse,
-    sessions::Heard,
+    sessions::{Heard, takes_frame},
     shard::Shard,
     transports::{self, thread_of},
 };
@@ -96,8 +98,12 @@ pub(super) enum News {
         index: u32,
         source: Path,
         heard: Heard,
+        /// It is the first by the path where data goes since that is doubted.
+        is_back: bool,
         is_user: bool,
     },
+    /// The lane has forgotten its ways, and may have been told of some since.
+    Forgot,
     /// The key that seals what goes to a peer is worn.
     Worn { peer: PeerIx },
 }
@@ -105,20 +111,6 @@ pub(super) enum News {
 impl From<News> for Word {
     fn from(news: News) -> Self {
         Self::News(news)
-    }
-}
-
-impl Word {
-    /// How many bytes of what may wait for the first thread it was.
-    pub(super) fn waiting_bytes(&self) -> Option<usize> {
-        match self {
-            Self::Packet { bytes, .. } => Some(bytes.len() - PADDING),
-            Self::News(News::Datagram { bytes, .. } | News::Frame { bytes, .. }) => {
-                Some(bytes.len())
-            }
-            Self::News(News::Opened { .. } | News::Heard { .. } | News::Worn { .. })
-            | Self::Ended => None,
-        }
     }
 }
 
@@ -143,12 +135,17 @@ pub(super) struct Receiving {
     pub(super) pulse: Arc<Pulse>,
     /// When it was said last what was heard.
     pub(super) told: Moment,
+    /// Control frames that came under it.
+    pub(super) frames: Meter,
 }
 
 /// What one thread has given another and the other has not dealt with yet.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
+    /// Of programs' packets.
     bytes: AtomicUsize,
+    /// Of what came from the network, which nobody may keep packets from being read by.
+    came: AtomicUsize,
     left: AtomicU64,
     delivered: AtomicU64,
 }
@@ -168,9 +165,34 @@ impl Backlog {
         self.bytes.load(Ordering::Relaxed) > WAITING_MAX / 2
     }
 
-    /// They wait no more.
-    pub(super) fn remove(&self, bytes: usize) {
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    /// The same of what came from the network.
+    pub(super) fn try_add_came(&self, bytes: usize) -> bool {
+        let fits = self.came.load(Ordering::Relaxed) + bytes <= WAITING_MAX;
+        if fits {
+            self.came.fetch_add(bytes, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// What came from the network waits no more.
+    pub(super) fn remove_came(&self, bytes: usize) {
+        self.came.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// A word waits no more; whether fewer packets wait now.
+    pub(super) fn remove_word(&self, word: &Word) -> bool {
+        match word {
+            Word::Packet { bytes, .. } => {
+                let len = bytes.len() - PADDING;
+                self.bytes.fetch_sub(len, Ordering::Relaxed);
+                true
+            }
+            Word::News(News::Datagram { bytes, .. } | News::Frame { bytes, .. }) => {
+                self.remove_came(bytes.len());
+                false
+            }
+            Word::News(_) | Word::Ended => false,
+        }
     }
 
     /// How many packets have left since the start, in the order in which they were given.
@@ -216,6 +238,8 @@ struct Peer {
     way: Option<Arc<Way>>,
     /// How many packets to anybody had been handed over when the last one to this peer was.
     handed: u64,
+    /// What fitted its last way.
+    room: usize,
     long: Long,
     /// When it was said last that its key is worn.
     worn: Moment,
@@ -290,7 +314,7 @@ impl Lane {
 
     /// Has the first thread take in a datagram.
     fn hand_in(&mut self, source: Source, bytes: &[u8]) -> Result<(), DropReason> {
-        if !self.backlog.try_add(bytes.len()) {
+        if !self.backlog.try_add_came(bytes.len()) {
             return Err(DropReason::InHandoverFull);
         }
         let bytes = bytes.to_vec();
@@ -329,9 +353,12 @@ impl Shard {
         match order {
             Order::Way { peer, way } => {
                 let room = way.as_deref().map(|way| way.room);
-                lane.peer(peer).way = way;
-                if let Some(room) = room {
-                    let longer = lane.peer(peer).long.take_longer(room);
+                let known = lane.peer(peer);
+                known.way = way;
+                if let Some(room) = room
+                    && std::mem::replace(&mut known.room, room) > room
+                {
+                    let longer = known.long.take_longer(room);
                     let inner = u16::try_from(room).unwrap_or(u16::MAX);
                     for head in longer {
                         self.answer_head(&head, inner);
@@ -351,14 +378,14 @@ impl Shard {
         }
     }
 
-    /// Forgets every key: this machine may be a copy of another. The first thread makes others.
-    pub(super) fn forget_lane_keys(&mut self) {
+    /// Seals by no key any more: this machine may be a copy of another. The first thread makes others; what it has told since
+    /// it noticed the same is told again.
+    pub(super) fn forget_ways(&mut self) {
         if let Some(lane) = &mut self.lane {
-            lane.keys.clear();
             for peer in &mut lane.peers {
                 peer.way = None;
-                peer.is_heard = false;
             }
+            lane.words.push(News::Forgot.into());
         }
     }
 
@@ -518,8 +545,9 @@ impl Shard {
         let receiving = lane.keys.get_mut(&index);
         let receiving = receiving.ok_or(DropReason::InUnknownIndex)?;
         let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
-        // How many frames a session may bring the first thread judges.
-        let (heard, content) = unseal(&mut receiving.opening, now, (bytes, room), || true)?;
+        let frames = &mut receiving.frames;
+        let takes_frame = || takes_frame(frames, now);
+        let (heard, content) = unseal(&mut receiving.opening, now, (bytes, room), takes_frame)?;
         let peer = receiving.peer;
         let known = lane.peers.get_mut(peer.0 as usize);
         let known = known.ok_or(DropReason::InUnknownIndex)?;
@@ -531,10 +559,12 @@ impl Shard {
         let way = known.way.as_deref();
         let is_endpoint = way.is_some_and(|way| source.path == Path::Direct(way.endpoint));
         let room = way.map_or(usize::MAX, |way| way.room);
+        let told = receiving.pulse.told();
+        let is_back = is_endpoint && told.is_some_and(|told| receiving.pulse.heard_there() < told);
         receiving.pulse.note_heard(now, is_endpoint);
         receiving.counters.note_heard(now);
-        let is_news = !is_endpoint || receiving.pulse.told().is_some();
-        let is_time = now.since(receiving.told) >= AGAIN;
+        let is_news = !is_endpoint || told.is_some();
+        let is_time = is_back || now.since(receiving.told) >= AGAIN;
         let is_user = matches!(content, Ok(Sealed::Packet(_)));
         if is_news && is_time && heard != Heard::Old {
             receiving.told = now;
@@ -543,13 +573,14 @@ impl Shard {
                 index,
                 source,
                 heard,
+                is_back,
                 is_user,
             };
             lane.words.push(news.into());
         }
         match content? {
             Sealed::Keepalive => Ok(()),
-            Sealed::Frame(bytes) if !lane.backlog.try_add(bytes.len()) => {
+            Sealed::Frame(bytes) if !lane.backlog.try_add_came(bytes.len()) => {
                 Err(DropReason::InHandoverFull)
             }
             Sealed::Frame(bytes) => {

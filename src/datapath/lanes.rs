@@ -14,6 +14,7 @@ use super::{
     drops::DropReason,
     inbound::Source,
     lane::{Backlog, News, Order, Receiving, Way},
+    meter::Meter,
     sessions::{Heard, State},
     shard::Shard,
     transports::{FIRST, thread_of},
@@ -94,6 +95,16 @@ impl Shard {
         }
     }
 
+    /// A lane has forgotten the ways.
+    fn publish_anew(&mut self) {
+        for place in 0..self.sessions.places() {
+            if let Some(state) = self.sessions.at(place) {
+                state.published = None;
+            }
+            self.publish(place);
+        }
+    }
+
     /// Addresses to which a socket of its own leads, which the first thread has.
     pub(super) fn set_kept(&mut self, kept: std::collections::BTreeSet<Underlay>) {
         self.out.kept = kept;
@@ -122,6 +133,7 @@ impl Shard {
                     counters: Arc::clone(&state.counters),
                     pulse: Arc::clone(state.watch.pulse()),
                     told: Moment(0),
+                    frames: Meter::default(),
                 };
                 let order = Order::Install(Box::new(receiving));
                 self.lanes.orders.push((thread, order));
@@ -153,7 +165,7 @@ impl Shard {
             .checked_sub(1)
             .and_then(|at| self.lanes.backlogs.get(at));
         let backlog = backlog.ok_or(DropReason::InUnknownIndex)?;
-        if !backlog.try_add(bytes.len()) {
+        if !backlog.try_add_came(bytes.len()) {
             return Err(DropReason::InHandoverFull);
         }
         let bytes = bytes.to_vec();
@@ -184,9 +196,14 @@ impl Shard {
                 index,
                 source,
                 heard,
+                is_back,
                 is_user,
             } => {
-                self.on_lane_heard(now, index, (source, heard), is_user);
+                self.on_lane_heard(now, index, (source, heard), (is_back, is_user));
+                Ok(())
+            }
+            News::Forgot => {
+                self.publish_anew();
                 Ok(())
             }
             News::Worn { peer } => {
@@ -221,7 +238,7 @@ impl Shard {
         now: Moment,
         index: u32,
         (source, heard): (Path, Heard),
-        is_user: bool,
+        (is_back, is_user): (bool, bool),
     ) {
         let Some(place) = self.indexes.place(index) else {
             return;
@@ -229,7 +246,9 @@ impl Shard {
         let Some(state) = self.sessions.at(place) else {
             return;
         };
-        let is_back = state.watch.note_heard(now, state.endpoint == Some(source));
+        // The lane has noted it already, and knows what was before.
+        state.watch.note_heard(now, state.endpoint == Some(source));
+        let is_back = is_back && state.watch.is_doubted(now);
         self.tell_path(now, place, source, (heard, is_back));
         if is_user {
             self.tell_elsewhere(now, place, (source, heard));

@@ -61,7 +61,7 @@ impl Pulse {
     }
 
     /// Whether a thread other than the first may send by itself: the path answers, as far as anybody knows. What it sends
-    /// in the half second before somebody says that it does not is not held.
+    /// until the first thread says that it does not, half a second to three quarters after the last answer, is not held.
     pub(super) fn is_sound(&self, now: Moment) -> bool {
         let heard = self.heard_there();
         let is_back = self.told().is_none_or(|told| heard >= told);
@@ -84,6 +84,7 @@ impl Pulse {
             &self.heard,
             &self.heard_there,
             &self.last_sent,
+            &self.told,
         ] {
             moment.store(0, Relaxed);
         }

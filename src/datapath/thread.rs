@@ -91,7 +91,7 @@ pub(super) struct Turnstile {
     pub(super) parts: Parts,
     joins: Joins,
     jumps: Jumps,
-    openings: Openings,
+    pub(super) openings: Openings,
     pub(super) uplink: Uplink,
     offloads: Arc<Offloads>,
     pub(super) waker: Waker,
@@ -143,9 +143,6 @@ impl Turnstile {
         poll.add(&parts.sockets.udp4, UDP4)?;
         if let Some(udp6) = &parts.sockets.udp6 {
             poll.add(udp6, UDP6)?;
-        }
-        if let Some(tun) = &parts.tun {
-            poll.add(tun, TUN)?;
         }
         poll.add(&waker, COMMAND)?;
         let openings = Openings::new(Arc::clone(offloads))?;
@@ -232,7 +229,7 @@ impl Turnstile {
             return Ok(Turn::Last);
         }
         let is_awaited = matches!(&self.role, Role::First { crew, .. } if crew.is_awaited());
-        let mut is_empty = true;
+        let mut is_empty = is_awaited;
         for family in [Family::V4, Family::V6] {
             if is_awaited || ready.has(token_of(family)) {
                 is_empty &= self.take_datagrams(family) == Came::All;
@@ -258,11 +255,16 @@ impl Turnstile {
             self.shard.set_kept(kept);
         }
         self.flush();
-        match &self.role {
-            Role::First { crew, .. } if is_awaited && is_empty => crew.note_delivered(),
-            // There may be more, and the kernel does not say so again.
-            Role::First { .. } if is_awaited => self.waker.wake(),
-            Role::First { .. } => {}
+        let has_left = self.has_left();
+        match &mut self.role {
+            Role::First { crew, .. } => {
+                crew.note_left(has_left);
+                crew.note_delivered(now, is_empty);
+                if crew.is_awaited() {
+                    // There may be more, and the kernel does not say so again.
+                    self.waker.wake();
+                }
+            }
             Role::Lane(_) => self.listen()?,
         }
         self.tell();
@@ -320,17 +322,15 @@ impl Turnstile {
 
     pub(super) fn attach(&mut self, tun: Option<Tun>) -> io::Result<()> {
         self.flush();
-        if let Role::First { crew, .. } = &self.role {
-            let queues = crew.lanes().map(|thread| {
-                let queue = tun.as_ref().map(Tun::queue).transpose();
-                let tun = queue.unwrap_or_else(|error| {
-                    tracing::warn!(%error, "A data thread reads nothing from the device");
-                    None
-                });
-                (thread, Order::Attach { tun })
-            });
-            self.shard.lanes.orders.extend(queues);
-        }
+        let tun = match self.give_queues(tun.as_ref()) {
+            Ok(()) => tun,
+            Err(error) => {
+                // A lane that could not write would lose what it opens.
+                self.give_queues(None)?;
+                self.owed.push(Event::TunLost { error });
+                None
+            }
+        };
         self.parts.tun = tun;
         self.joins = Joins::of(self.parts.tun.as_ref(), &self.offloads);
         if let Some(tun) = &self.parts.tun {
@@ -338,6 +338,20 @@ impl Turnstile {
             self.is_deaf = false;
             self.shard.mtu = usize::from(tun.mtu());
             self.offloads.note_device(tun);
+        }
+        Ok(())
+    }
+
+    fn give_queues(&mut self, tun: Option<&Tun>) -> io::Result<()> {
+        let Role::First { crew, .. } = &self.role else {
+            return Ok(());
+        };
+        for thread in crew.lanes() {
+            let tun = tun.map(Tun::queue).transpose()?;
+            self.shard
+                .lanes
+                .orders
+                .push((thread, Order::Attach { tun }));
         }
         Ok(())
     }
@@ -448,8 +462,8 @@ impl Turnstile {
         }
     }
 
-    /// Keys go to lanes before the datagram that lets the other side use them; packets that a lane has sealed go out before
-    /// those that it has handed over.
+    /// Keys go to lanes before the datagram that lets the other side use them; what a lane has sealed goes out before what it
+    /// has handed over.
     pub(super) fn flush(&mut self) {
         if let Role::First { crew, .. } = &mut self.role {
             crew.deliver(&mut self.shard.lanes.orders);
@@ -461,7 +475,9 @@ impl Turnstile {
             let tun = self.parts.tun.as_ref();
             write(tun, &mut self.joins, &mut self.shard, &self.offloads);
         }
-        if let (Role::Lane(post), Some(lane)) = (&self.role, &mut self.shard.lane) {
+        if let (Role::Lane(post), Some(lane)) = (&self.role, &mut self.shard.lane)
+            && self.shard.out.datagrams.is_empty()
+        {
             post.deliver(&mut lane.words);
         }
     }

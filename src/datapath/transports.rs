@@ -227,7 +227,7 @@ impl Shard {
     /// Ends all keys: this machine may be a copy of another. Where they were in use new ones are made at once, since the
     /// other ends know nothing of it.
     pub(super) fn renew_keys(&mut self, now: Moment) {
-        self.forget_lane_keys();
+        self.forget_ways();
         for place in 0..self.sessions.places() {
             self.drop_keys(now, place);
             self.want_if_used(now, place);

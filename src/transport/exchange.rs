@@ -319,7 +319,7 @@ impl Exchange {
 
     /// User data was sealed or opened.
     pub fn handle_user_data(&mut self, now: Moment) {
-        self.last_user = now;
+        self.last_user = self.last_user.max(now);
     }
 
     /// Takes in a frame of the exchange ([`frames::is_exchange`]). Say first that its datagram opened, where it was

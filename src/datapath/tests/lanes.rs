@@ -1,6 +1,7 @@
 //! Two machines with several data threads each, which run in any order: every flow keeps its order and nothing is lost, when
 //! keys are made, when they are renewed, when a path is doubted, withdrawn and proven, and when threads are slow. Real keys,
-//! in virtual time; what stands between threads is the real thing, the kernel's part is played.
+//! in virtual time; what stands between threads is the real thing, the kernel's part and the thread's own loop are played. The
+//! uplink is never full here.
 
 use std::collections::VecDeque;
 
@@ -46,6 +47,8 @@ struct Machine {
     written: [u32; FLOWS],
     expected: [u32; FLOWS],
     ups: usize,
+    /// How often it was said that a path answers that was doubted, or another.
+    paths: usize,
     /// Packets that lanes handed over, and those that each thread delivered.
     handed: usize,
     delivered: Vec<usize>,
@@ -78,6 +81,7 @@ impl Machine {
             written: [0; FLOWS],
             expected: [0; FLOWS],
             ups: 0,
+            paths: 0,
             handed: 0,
             delivered: vec![0; threads],
         }
@@ -106,7 +110,7 @@ impl Machine {
         let mut sent = Vec::new();
         let is_awaited = match number {
             0 => {
-                self.take_words(now, &mut sent);
+                self.take_words(now);
                 self.crew.is_awaited()
             }
             lane => {
@@ -136,15 +140,16 @@ impl Machine {
         }
         self.threads[number].shard.handle_exchanges(now.at);
         self.flush(number, &mut sent);
-        if is_awaited {
-            self.crew.note_delivered();
+        if number == 0 {
+            self.crew.note_left(true);
+            self.crew.note_delivered(now.at, is_awaited);
         }
         sent
     }
 
-    fn take_words(&mut self, now: Now, sent: &mut Vec<Vec<u8>>) {
+    fn take_words(&mut self, now: Now) {
         while let Some((thread, word)) = self.crew.next() {
-            self.crew.note_word(thread, &word);
+            self.crew.note_word(now.at, thread, &word);
             let shard = &mut self.threads[0].shard;
             match word {
                 Word::Packet { mut bytes, undone } => {
@@ -156,8 +161,6 @@ impl Machine {
                 Word::Ended => panic!("a lane ended"),
             }
         }
-        self.flush(0, sent);
-        self.crew.note_left();
     }
 
     fn take_datagrams(&mut self, now: Now, number: usize, most: usize) {
@@ -201,6 +204,7 @@ impl Machine {
         }
         for event in shard.out.events.drain(..) {
             self.ups += usize::from(is_up(&event));
+            self.paths += usize::from(matches!(event, Event::NewPath { .. }));
             assert!(!matches!(event, Event::Down { .. }), "a session ended");
         }
         if let (Some(post), Some(lane)) = (post, &mut shard.lane) {
@@ -296,7 +300,7 @@ impl Two {
         let endpoint = self.machines[at].from;
         let session = PEER;
         let now = self.now;
-        let commands = match self.below(5) {
+        let commands = match self.below(6) {
             0 => vec![Command::SetRoom {
                 session,
                 endpoint,
@@ -316,6 +320,14 @@ impl Two {
                 session,
                 via: Some(endpoint),
             }],
+            4 => {
+                // As where a stream that only goes out is not answered for half a second.
+                let first = self.machines[at].first();
+                let place = first.sessions.place(PEER).unwrap();
+                let state = first.sessions.at(place).unwrap();
+                state.watch.pulse().set_told(Some(now.at));
+                Vec::new()
+            }
             _ => vec![Command::SetPath { session, endpoint }],
         };
         let first = self.machines[at].first();
@@ -445,4 +457,39 @@ fn what_a_lane_seals_and_opens_by_itself_costs_no_allocation() {
         }
     });
     assert_eq!(carried, 0, "bytes");
+}
+
+/// A socket that is open for a guess is kept for what opened, and not for what only looks like it.
+#[test]
+fn what_is_for_another_thread_vouches_for_no_socket() {
+    let mut two = Two::new([2, 2], 1);
+    let (now, from) = (two.now.at, two.machines[0].from);
+    let first = two.machines[0].first();
+    for thread in 0..3 {
+        let mut forged = [7; 48];
+        forged[..8].copy_from_slice(&[0x10, 0, 0, 0, 1, 2, 3, thread]);
+        assert!(!first.take_data(now, from, &forged), "{thread}");
+    }
+}
+
+#[test]
+fn a_doubted_path_that_a_lane_hears_of_is_told_once() {
+    let mut two = Two::new([2, 2], 1);
+    for at in 0..2 {
+        two.machines[at].write(at, 1);
+        two.settle();
+    }
+    let before = two.machines[1].paths;
+    two.now.at = two.now.at.after(Duration::from_secs(1));
+    let now = two.now.at;
+    let first = two.machines[1].first();
+    let place = first.sessions.place(PEER).unwrap();
+    let state = first.sessions.at(place).unwrap();
+    state.watch.pulse().set_told(Some(now));
+    two.now.at = now.after(Duration::from_millis(20));
+    for _ in 0..3 {
+        two.machines[0].write(0, 1);
+        two.settle();
+    }
+    assert_eq!(two.machines[1].paths, before + 1);
 }
