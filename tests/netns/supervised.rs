@@ -221,6 +221,28 @@ fn a_restart_and_a_kill_cost_no_connection() {
     );
 }
 
+/// What is kept is one queue of the device and one pair of sockets; the other threads have theirs anew.
+#[test]
+fn a_restart_and_a_kill_of_several_threads_cost_no_connection() {
+    let mut net = Net::empty();
+    for (name, number) in [("anna", 11), ("bo", 12)] {
+        net.add_configured(name, number, "[datapath]\nthreads = 3\n");
+    }
+    net.form();
+    let mut manager = Manager::of(net.peer_mut("anna"), &[]);
+    net.peer("anna").await_acquainted(1);
+    let (device, sockets, guard) = ground(net.peer("anna"));
+    assert_eq!(sockets.len(), 6, "{sockets:?}");
+    for order in ["restart", "kill"] {
+        let stall = stall_while(&net, "anna", "bo", || manager.order(order));
+        assert!(stall < STALL, "{order}: {stall:?}");
+        let after = ground(net.peer("anna"));
+        assert_eq!((&after.0, &after.2), (&device, &guard), "{order}");
+        let kept = after.1.iter().filter(|inode| sockets.contains(inode));
+        assert_eq!((after.1.len(), kept.count()), (6, 2), "{order}");
+    }
+}
+
 #[test]
 fn what_is_stored_and_does_not_fit_is_closed_and_made_anew() {
     let mut net = two();
