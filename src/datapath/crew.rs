@@ -26,6 +26,10 @@ use crate::{
 /// How long a lane waits at most until what the first thread has is delivered.
 const PATIENCE: Duration = Duration::from_millis(5);
 
+/// How long lanes wait at most until everything that the first thread has sealed or keeps for its uplink has left. An uplink
+/// that stays full is full for what lanes send too.
+const FULL: Duration = Duration::from_millis(50);
+
 /// Words of lanes taken before packets get their turn.
 const WORDS: usize = 256;
 
@@ -46,6 +50,8 @@ pub(super) struct Crew {
     words: mpsc::Receiver<(usize, Word)>,
     /// Ways that lanes may go once everything that this thread has sealed has left.
     ways: Vec<(usize, Order)>,
+    /// Since when it has not.
+    stuck: Option<Moment>,
 }
 
 /// What leads to one lane.
@@ -104,6 +110,7 @@ pub(super) fn muster(lanes: usize, first: &Waker) -> io::Result<(Crew, Vec<Post>
         ends: Vec::new(),
         words: heard,
         ways: Vec::new(),
+        stuck: None,
     };
     let mut posts = Vec::new();
     for number in 1..=lanes {
@@ -222,7 +229,10 @@ impl Crew {
     }
 
     /// What lanes handed over is dealt with; whether everything that this thread has sealed has left, and nothing waits.
-    pub(super) fn note_left(&mut self, has_left: bool) {
+    pub(super) fn note_left(&mut self, now: Moment, has_left: bool) {
+        let since = self.stuck.unwrap_or(now);
+        self.stuck = (!has_left).then_some(since);
+        let has_left = has_left || now.since(since) >= FULL;
         for end in &mut self.ends {
             let is_news = has_left && end.handed.left() < end.left;
             if is_news {

@@ -258,7 +258,7 @@ impl Turnstile {
         let has_left = self.has_left();
         match &mut self.role {
             Role::First { crew, .. } => {
-                crew.note_left(has_left);
+                crew.note_left(now, has_left);
                 crew.note_delivered(now, is_empty);
                 if crew.is_awaited() {
                     // There may be more, and the kernel does not say so again.

@@ -141,7 +141,7 @@ impl Machine {
         self.threads[number].shard.handle_exchanges(now.at);
         self.flush(number, &mut sent);
         if number == 0 {
-            self.crew.note_left(true);
+            self.crew.note_left(now.at, true);
             self.crew.note_delivered(now.at, is_awaited);
         }
         sent
@@ -492,4 +492,29 @@ fn a_doubted_path_that_a_lane_hears_of_is_told_once() {
         two.settle();
     }
     assert_eq!(two.machines[1].paths, before + 1);
+}
+
+/// A way is told, and what was handed over counts as gone, once everything has left, or after 50 ms all the same.
+#[test]
+fn nobody_waits_longer_than_50_ms_for_an_uplink_that_stays_full() {
+    let (mut crew, mut posts) = crew::muster(1, &Waker::new().unwrap()).unwrap();
+    let post = posts.pop().unwrap();
+    let handed = post.handed();
+    let mut lane = Lane::new(1, Arc::clone(&handed));
+    let start = Moment(1_000_000);
+    crew.note_left(Moment(1), true);
+    let (bytes, undone) = (vec![0; PADDING + 100], Undone::Nothing);
+    lane.words.push(Word::Packet { bytes, undone });
+    post.deliver(&mut lane.words);
+    let (thread, word) = crew.next().unwrap();
+    crew.note_word(start, thread, &word);
+    let late = Duration::from_millis(50);
+    for (passed, left) in [
+        (Duration::ZERO, 0),
+        (Duration::from_millis(49), 0),
+        (late, 1),
+    ] {
+        crew.note_left(start.after(passed), false);
+        assert_eq!(handed.left(), left, "{passed:?}");
+    }
 }
