@@ -551,13 +551,14 @@ fn add(counter: &AtomicU64, bytes: usize) {
 }
 
 /// What was noted less than a millisecond ago is not noted again: the line of the cache stays where others read it.
-fn note(counter: &AtomicU64, now: Moment) {
+pub(super) fn note(counter: &AtomicU64, now: Moment) {
     if now.0 >= counter.load(Ordering::Relaxed).saturating_add(1000) {
         counter.store(now.0, Ordering::Relaxed);
     }
 }
 
-fn moment(counter: &AtomicU64) -> Option<Moment> {
+/// None: never, or not now.
+pub(super) fn moment(counter: &AtomicU64) -> Option<Moment> {
     match counter.load(Ordering::Relaxed) {
         0 => None,
         at => Some(Moment(at)),

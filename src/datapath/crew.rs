@@ -394,7 +394,7 @@ impl Turnstile {
 
     /// While what a lane has handed over leaves, it does not hear that programs write more. The first thread wakes it.
     pub(super) fn listen(&mut self) -> io::Result<()> {
-        let waits = waits_to_send(&self.shard);
+        let waits = self.shard.waits_to_send();
         let Some(tun) = self.parts.tun.as_ref().filter(|_| waits != self.is_deaf) else {
             return Ok(());
         };
@@ -406,16 +406,4 @@ impl Turnstile {
         self.is_deaf = waits;
         Ok(())
     }
-}
-
-/// Whether a lane reads nothing from its device now.
-pub(super) fn waits_to_send(shard: &Shard) -> bool {
-    let lane = shard.lane.as_ref();
-    lane.is_some_and(|lane| lane.waits_to_send())
-}
-
-/// Whether a lane reads nothing from its sockets now, and writes nothing into its device.
-pub(super) fn waits_to_deliver(shard: &Shard) -> bool {
-    let lane = shard.lane.as_ref();
-    lane.is_some_and(|lane| lane.waits_to_deliver())
 }

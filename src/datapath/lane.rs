@@ -2,10 +2,10 @@
 //! that answers, with the keys that the first thread has given it, and does by itself whatever needs the tables alone.
 //! Sessions, handshakes, exchanges, relays and doubts are the first thread's: what a lane reads of those it hands over.
 //!
-//! A flow keeps its order when it comes to a lane and while it stays; where keys come to their end without others, and
-//! WireGuard carries it again, what a lane has not read yet may be overtaken. On the way out, what was handed over leaves before the lane sends anything
-//! to the same peer by itself. On the way in, what came in WireGuard before the first datagram of a transport is delivered
-//! before it: the first thread reads its sockets empty meanwhile.
+//! A flow keeps its order when it comes to a lane and while it stays. On the way out, what was handed over leaves before the
+//! lane sends anything to the same peer by itself. On the way in, what came in WireGuard before the first datagram of a
+//! transport is delivered before it: the first thread reads its sockets empty meanwhile. Where keys come to their end without
+//! others, and WireGuard carries the flow again, what a lane has not read yet may be overtaken.
 
 use std::{
     collections::HashMap,
@@ -142,36 +142,28 @@ pub(super) struct Receiving {
 /// What one thread has given another and the other has not dealt with yet.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    /// Of programs' packets.
-    bytes: AtomicUsize,
-    /// Of what came from the network, which nobody may keep packets from being read by.
+    /// Bytes of programs' packets.
+    packets: AtomicUsize,
+    /// Bytes of what came from the network: apart from those, so that nobody there keeps programs' packets from being read.
     came: AtomicUsize,
     left: AtomicU64,
     delivered: AtomicU64,
 }
 
 impl Backlog {
-    /// Whether so many bytes more may wait; they do if so.
-    pub(super) fn try_add(&self, bytes: usize) -> bool {
-        let fits = self.bytes.load(Ordering::Relaxed) + bytes <= WAITING_MAX;
-        if fits {
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
-        fits
+    /// Whether a packet of so many bytes may wait too; it does if so.
+    fn try_add_packet(&self, bytes: usize) -> bool {
+        try_add(&self.packets, bytes)
     }
 
     /// Whether so much waits that nobody is to add to it who can wait himself.
     fn is_long(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) > WAITING_MAX / 2
+        self.packets.load(Ordering::Relaxed) > WAITING_MAX / 2
     }
 
-    /// The same of what came from the network.
+    /// Whether so many bytes from the network may wait too; they do if so.
     pub(super) fn try_add_came(&self, bytes: usize) -> bool {
-        let fits = self.came.load(Ordering::Relaxed) + bytes <= WAITING_MAX;
-        if fits {
-            self.came.fetch_add(bytes, Ordering::Relaxed);
-        }
-        fits
+        try_add(&self.came, bytes)
     }
 
     /// What came from the network waits no more.
@@ -184,7 +176,7 @@ impl Backlog {
         match word {
             Word::Packet { bytes, .. } => {
                 let len = bytes.len() - PADDING;
-                self.bytes.fetch_sub(len, Ordering::Relaxed);
+                self.packets.fetch_sub(len, Ordering::Relaxed);
                 true
             }
             Word::News(News::Datagram { bytes, .. } | News::Frame { bytes, .. }) => {
@@ -212,6 +204,14 @@ impl Backlog {
     pub(super) fn set_delivered(&self, times: u64) {
         self.delivered.store(times, Ordering::Release);
     }
+}
+
+fn try_add(waiting: &AtomicUsize, bytes: usize) -> bool {
+    let fits = waiting.load(Ordering::Relaxed) + bytes <= WAITING_MAX;
+    if fits {
+        waiting.fetch_add(bytes, Ordering::Relaxed);
+    }
+    fits
 }
 
 /// What a lane knows.
@@ -262,12 +262,12 @@ impl Lane {
     }
 
     /// Whether packets that were handed over are to leave before the next is read: some that it must not overtake, or many.
-    pub(super) fn waits_to_send(&self) -> bool {
+    fn waits_to_send(&self) -> bool {
         self.backlog.left() < self.waits_for || self.backlog.is_long()
     }
 
     /// Whether what the first thread has is to be delivered before what was opened here.
-    pub(super) fn waits_to_deliver(&self) -> bool {
+    fn waits_to_deliver(&self) -> bool {
         self.backlog.delivered() < self.asked
     }
 
@@ -298,7 +298,7 @@ impl Lane {
         packet: &[u8],
         undone: Undone,
     ) -> Result<(), DropReason> {
-        if !self.backlog.try_add(packet.len()) {
+        if !self.backlog.try_add_packet(packet.len()) {
             return Err(DropReason::OutHandoverFull);
         }
         let mut bytes = Vec::with_capacity(packet.len() + PADDING);
@@ -345,6 +345,18 @@ impl Lane {
 }
 
 impl Shard {
+    /// Whether this thread reads nothing from its device now.
+    pub(super) fn waits_to_send(&self) -> bool {
+        let lane = self.lane.as_ref();
+        lane.is_some_and(|lane| lane.waits_to_send())
+    }
+
+    /// Whether this thread reads nothing from its sockets now, and writes nothing into its device.
+    pub(super) fn waits_to_deliver(&self) -> bool {
+        let lane = self.lane.as_ref();
+        lane.is_some_and(|lane| lane.waits_to_deliver())
+    }
+
     /// Carries out what the first thread says, but for the device.
     pub(super) fn handle_order(&mut self, now: Moment, order: Order) {
         let Some(lane) = &mut self.lane else {
@@ -415,14 +427,12 @@ impl Shard {
             None => Ok(Carried::Not),
         };
         let carried = match carried {
-            Ok(Carried::Not) => {
-                let packet = buffer.get(..len).unwrap_or_default();
-                lane.hand_over(Some(peer), packet, undone)
-            }
-            Ok(Carried::Behind) => {
+            Ok(not @ (Carried::Not | Carried::Behind)) => {
                 let packet = buffer.get(..len).unwrap_or_default();
                 let handed = lane.hand_over(Some(peer), packet, undone);
-                lane.waits_for = lane.handed;
+                if matches!(not, Carried::Behind) {
+                    lane.waits_for = lane.handed;
+                }
                 handed
             }
             Ok(Carried::All { first, last }) => {

@@ -1,16 +1,13 @@
 //! When one session was used and heard, as several data threads note it. Each value is written plainly by whoever has
 //! something to say: two that write at the same moment say almost the same, and [`super::watch`] judges in tenths of a second.
 
-use std::{
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::Duration,
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use super::{
+    command::{moment, note},
+    watch::{SILENT_AFTER, STALE_AFTER},
 };
-
-use super::watch::{SILENT_AFTER, STALE_AFTER};
 use crate::time::Moment;
-
-/// What was noted a moment ago is not noted again: a line of the cache that all threads read stays where it is.
-const MOMENT: Duration = Duration::from_millis(1);
 
 /// When a session was used and heard. [`Moment`]s, 0: never, or not now.
 #[derive(Debug, Default)]
@@ -144,18 +141,5 @@ impl Pulse {
         if self.has_long() {
             self.has_long.store(false, Relaxed);
         }
-    }
-}
-
-fn moment(moment: &AtomicU64) -> Option<Moment> {
-    match moment.load(Relaxed) {
-        0 => None,
-        at => Some(Moment(at)),
-    }
-}
-
-fn note(moment: &AtomicU64, now: Moment) {
-    if now.since(Moment(moment.load(Relaxed))) >= MOMENT {
-        moment.store(now.0, Relaxed);
     }
 }

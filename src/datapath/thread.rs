@@ -31,7 +31,7 @@ use crate::{
 use super::{
     command::Event,
     commands::After,
-    crew::{Role, waits_to_deliver, waits_to_send},
+    crew::Role,
     departing,
     drops::DropReason,
     fair_queue::{Held, What},
@@ -366,16 +366,6 @@ impl Turnstile {
     }
 
     fn take_packets(&mut self) -> io::Result<()> {
-        if self
-            .shard
-            .lane
-            .as_ref()
-            .is_some_and(|lane| lane.waits_to_send())
-        {
-            // The first thread is sending what was handed over: some microseconds.
-            std::thread::yield_now();
-            return Ok(());
-        }
         let now = clock::moment();
         let mut head = [0; vnet::LEN];
         let mut bytes = 0;
@@ -383,7 +373,7 @@ impl Turnstile {
             let Some(tun) = &self.parts.tun else {
                 return Ok(());
             };
-            if waits_to_send(&self.shard) {
+            if self.shard.waits_to_send() {
                 return Ok(());
             }
             let packet = &mut self.buffer[..tun::PACKET_MAX];
@@ -414,7 +404,7 @@ impl Turnstile {
     /// Tells whether all was taken that was there.
     fn take_datagrams(&mut self, family: Family) -> Came {
         let mut came = Came::Full;
-        if waits_to_deliver(&self.shard) {
+        if self.shard.waits_to_deliver() {
             // The first thread is reading its sockets empty.
             std::thread::yield_now();
             return came;
@@ -439,7 +429,7 @@ impl Turnstile {
                     post.catch_up(now, shard);
                 }
                 taken += take_in(shard, openings, now, &message);
-                if shard.out.packets.len() >= FLUSH && !waits_to_deliver(shard) {
+                if shard.out.packets.len() >= FLUSH && !shard.waits_to_deliver() {
                     write(parts.tun.as_ref(), joins, shard, offloads);
                 }
             });
@@ -447,7 +437,7 @@ impl Turnstile {
             came = received.unwrap_or(Came::All);
             self.hold_carried(now);
             self.flush_if_many();
-            if waits_to_deliver(&self.shard) {
+            if self.shard.waits_to_deliver() {
                 break;
             }
         }
@@ -471,7 +461,7 @@ impl Turnstile {
         if !self.uplink.is_full() && !self.shard.out.datagrams.is_empty() {
             self.send();
         }
-        if !self.shard.out.packets.is_empty() && !waits_to_deliver(&self.shard) {
+        if !self.shard.out.packets.is_empty() && !self.shard.waits_to_deliver() {
             let tun = self.parts.tun.as_ref();
             write(tun, &mut self.joins, &mut self.shard, &self.offloads);
         }

@@ -128,8 +128,7 @@ impl Machine {
         self.take_datagrams(now, number, taken);
         for _ in 0..TURN {
             let Thread { shard, queue, .. } = &mut self.threads[number];
-            let waits = shard.lane.as_ref().is_some_and(|lane| lane.waits_to_send());
-            if waits {
+            if shard.waits_to_send() {
                 break;
             }
             let Some(packet) = queue.pop_front() else {
@@ -172,8 +171,7 @@ impl Machine {
             ..
         } = &mut self.threads[number];
         for _ in 0..most {
-            let lane = shard.lane.as_ref();
-            if lane.is_some_and(|lane| lane.waits_to_deliver()) {
+            if shard.waits_to_deliver() {
                 return;
             }
             let Some(datagram) = socket.pop_front() else {
@@ -191,8 +189,7 @@ impl Machine {
         self.crew.deliver(&mut shard.lanes.orders);
         sent.extend(shard.out.datagrams.iter().map(|(_, bytes)| bytes.to_vec()));
         shard.out.datagrams.clear();
-        let lane = shard.lane.as_ref();
-        if !lane.is_some_and(|lane| lane.waits_to_deliver()) {
+        if !shard.waits_to_deliver() {
             for ((), packet) in shard.out.packets.iter() {
                 let flow = usize::from(packet[23]);
                 let number = u32::from_be_bytes(*packet[28..].first_chunk().unwrap());
