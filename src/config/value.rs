@@ -75,6 +75,9 @@ pub enum Transport {
     /// Transports of our own, where both ends have them.
     #[default]
     Auto,
+    /// The same, and never with another cipher than this.
+    #[serde(rename = "chacha20-poly1305")]
+    ChaCha20Poly1305,
     /// WireGuard alone.
     WireGuard,
 }

@@ -48,6 +48,7 @@ use crate::{
     tables::{Tables, Transport},
     telemetry::Private,
     time::{Moment, Now},
+    transport::suite::Aes,
     wire::frame::{self, Content},
 };
 
@@ -70,6 +71,8 @@ pub(super) struct Network {
     /// What this machine carries for others.
     pub(super) carried: CarriedForOthers,
     pub(super) facts: Facts,
+    /// Whether a transport may be sealed by AES.
+    pub(super) aes: Aes,
     /// What is asked of the router for this network.
     pub(super) mapping_wish: Wish,
     pub(super) identity: Identity,
@@ -134,6 +137,7 @@ pub(super) struct Parts {
     pub(super) forwarder: Forwarder,
     pub(super) streams: Streams,
     pub(super) facts: Facts,
+    pub(super) aes: Aes,
     /// How much is carried for others.
     pub(super) relay_limit: Limit,
 }
@@ -200,6 +204,7 @@ impl Network {
             guarding: parts.guarding,
             ipv4: parts.ipv4,
             facts: parts.facts,
+            aes: parts.aes,
             traffic: Traffic::default(),
             carried: CarriedForOthers::default(),
             wanted_splices: Vec::new(),

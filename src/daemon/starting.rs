@@ -29,7 +29,7 @@ use crate::{
     node::{Identity, Ipv4Use, Node, Restored, Settings, output::Output},
     overlay::Limits,
     platform::{
-        clock,
+        clock, cpu,
         guard::Guard,
         service_manager,
         tun::{self, Queues, Shape, Spare, Tun},
@@ -37,6 +37,7 @@ use crate::{
     },
     relay::{grants::Willing, quota::Limit},
     tables::{Own, Tables},
+    transport::suite::Aes,
 };
 
 /// The data thread on the underlay's sockets, and whether they are where they were wished.
@@ -275,9 +276,22 @@ pub(super) fn start(
         forwarder,
         streams: ground.streams,
         facts,
+        aes: aes(config.datapath.transport),
         relay_limit: Limit::of_megabits(config.relay.limit.get()),
     };
     Ok(Network::new(parts, first))
+}
+
+/// Whether transports of this machine may be sealed by AES.
+fn aes(transport: Transport) -> Aes {
+    let is_fast = match transport {
+        Transport::Auto | Transport::WireGuard => cpu::has_aes_gcm(),
+        Transport::ChaCha20Poly1305 => false,
+    };
+    match is_fast {
+        true => Aes::InHardware,
+        false => Aes::InSoftware,
+    }
 }
 
 /// Makes a node to look at, without anything around it.
@@ -302,7 +316,7 @@ pub(super) fn make_node(
         } else {
             Willing::No
         },
-        transports: config.datapath.transport == Transport::Auto,
+        transports: config.datapath.transport != Transport::WireGuard,
         built_s: built_s(),
     };
     let mut node = Node::new(

@@ -6,22 +6,13 @@ use crate::{
     datapath::command::{Command, TransportParts},
     ids::SessionId,
     node::{Identity, output::OtherEnd},
-    platform::cpu,
-    transport::{
-        Failure, Terms,
-        schedule::End,
-        suite::{Aes, Suite},
-    },
+    transport::{Failure, Terms, schedule::End, suite::Suite},
 };
 
 impl Network {
     /// Lets the data thread make keys with another end.
     pub(super) fn begin_transport(&self, session: SessionId, other: &OtherEnd) {
         let Identity { key, tunnel, boot } = &self.identity;
-        let aes = match cpu::has_aes_gcm() {
-            true => Aes::InHardware,
-            false => Aes::InSoftware,
-        };
         let parts = TransportParts {
             network: self.node.network_id(),
             local: End {
@@ -33,11 +24,15 @@ impl Network {
                 tunnel: other.tunnel,
             },
             psk: other.psk,
-            terms: Terms { aes, boot: *boot },
+            terms: Terms {
+                aes: self.aes,
+                boot: *boot,
+            },
         };
         let parts = Box::new(parts);
         self.data.tell(Command::Transport { session, parts });
     }
+
     /// Both ends have keys, or why they have none.
     pub(super) fn on_keys(&mut self, session: SessionId, result: Result<Suite, Failure>) {
         match result {

@@ -5,6 +5,7 @@ use super::{openings::Openings, outbox::Outbox};
 use crate::{
     addr::Underlay,
     platform::udp::{Family, Outgoing, Pair, Sent},
+    time::Moment,
 };
 
 /// How a datagram goes out.
@@ -29,7 +30,12 @@ pub(super) struct Departed {
 }
 
 /// Sends datagrams, until a main socket is full.
-pub(super) fn send(out: &Outbox, sockets: &mut Pair, openings: &mut Openings) -> Departed {
+pub(super) fn send(
+    now: Moment,
+    out: &Outbox,
+    sockets: &mut Pair,
+    openings: &mut Openings,
+) -> Departed {
     let mut departed = Departed::default();
     while let Some(way) = way(out, openings, departed.taken) {
         let start = departed.taken;
@@ -43,6 +49,13 @@ pub(super) fn send(out: &Outbox, sockets: &mut Pair, openings: &mut Openings) ->
             bytes,
             ecn: target.ecn.bits(),
         });
+        if let Some(to) = way.kept
+            && openings.note_sent(now, to)
+            && let Some(socket) = sockets.socket(way.family)
+        {
+            // As with a kept socket: nobody waits where it is full.
+            socket.send(all.clone());
+        }
         let socket = match way.kept {
             Some(to) => openings.socket(to),
             None => sockets.socket(way.family),

@@ -3,7 +3,9 @@
 //! through is kept: from then on whatever goes to that address goes by this socket, whose mapping is the only one that
 //! leads back. The others are closed.
 //!
-//! So a path needs no name for its socket: from one machine to one address there is one.
+//! So a path needs no name for its socket: from one machine to one address there is one. Where that is not answered any more,
+//! because its NAT has forgotten the mapping or this machine is behind another one, all goes by the main socket too until either
+//! is: nobody else knows the mapping of the kept one, so that the two sides would never meet there again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +31,9 @@ const KEPT_FOR: Duration = Duration::from_mins(5);
 
 /// A kept socket that is silent for so long gives way, where the same address speaks to the main socket.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
+
+/// For so long nothing comes back by a kept socket until what goes there goes by the main one too.
+const IN_VAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Sockets kept at once; the one that was silent for longest makes room.
 const KEPT_MAX: usize = 64;
@@ -73,7 +78,34 @@ struct Waiting {
 struct Kept {
     number: u64,
     socket: Socket,
+    hearing: Hearing,
+}
+
+/// When a kept socket was answered.
+#[derive(Clone, Copy, Debug)]
+struct Hearing {
     heard: Moment,
+    /// The first that went out by it since then.
+    asked: Option<Moment>,
+}
+
+impl Hearing {
+    fn new(now: Moment) -> Self {
+        Self {
+            heard: now,
+            asked: None,
+        }
+    }
+
+    /// Something goes out by it: whether that has been in vain for a while.
+    fn note_sent(&mut self, now: Moment) -> bool {
+        let asked = *self.asked.get_or_insert(now);
+        now.since(asked) >= IN_VAIN_AFTER
+    }
+
+    fn is_silent(&self, now: Moment) -> bool {
+        now.since(self.heard) >= SILENT_AFTER
+    }
 }
 
 impl Openings {
@@ -138,7 +170,7 @@ impl Openings {
         let Some(kept) = self.kept.values_mut().find(|kept| kept.number == number) else {
             return false;
         };
-        let heard = &mut kept.heard;
+        let hearing = &mut kept.hearing;
         // As with the main sockets: an error is about the socket, and whoever is behind it will be missed.
         let _ = kept.socket.receive(|message| {
             let source = Source {
@@ -147,7 +179,7 @@ impl Openings {
             };
             for datagram in message.datagrams().filter(|_| message.cut == Cut::Whole) {
                 if shard.take_data(now, source, datagram) {
-                    *heard = now;
+                    *hearing = Hearing::new(now);
                 }
             }
         });
@@ -183,7 +215,7 @@ impl Openings {
         };
         self.offloads.apply(&mut socket);
         if self.kept.len() >= KEPT_MAX {
-            let longest = self.kept.iter().min_by_key(|(_, kept)| kept.heard);
+            let longest = self.kept.iter().min_by_key(|(_, kept)| kept.hearing.heard);
             if let Some(longest) = longest.map(|(to, _)| *to) {
                 self.kept.remove(&longest);
             }
@@ -192,7 +224,7 @@ impl Openings {
         let kept = Kept {
             number,
             socket,
-            heard: now,
+            hearing: Hearing::new(now),
         };
         self.kept.insert(waiting.to, kept);
         self.has_changed = true;
@@ -208,7 +240,7 @@ impl Openings {
         let kept = (!self.kept.is_empty())
             .then(|| self.kept.get(&source))
             .flatten();
-        kept.is_some_and(|kept| now.since(kept.heard) >= SILENT_AFTER)
+        kept.is_some_and(|kept| kept.hearing.is_silent(now))
     }
 
     /// What goes to an address goes by the main socket again.
@@ -228,13 +260,41 @@ impl Openings {
         self.kept.get_mut(&to).map(|kept| &mut kept.socket)
     }
 
+    /// Something goes by the socket that is kept for this address: whether it is to go by the main one too.
+    pub(super) fn note_sent(&mut self, now: Moment, to: Underlay) -> bool {
+        let kept = self.kept.get_mut(&to);
+        kept.is_some_and(|kept| kept.hearing.note_sent(now))
+    }
+
     /// Closes what is of no use any more.
     pub(super) fn handle_timers(&mut self, now: Moment) {
         if self.waiting.as_ref().is_some_and(|all| now >= all.until) {
             self.waiting = None;
         }
         let before = self.kept.len();
-        self.kept.retain(|_, kept| now.since(kept.heard) < KEPT_FOR);
+        self.kept
+            .retain(|_, kept| now.since(kept.hearing.heard) < KEPT_FOR);
         self.has_changed |= self.kept.len() != before;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Moment {
+        Moment(ms * 1000)
+    }
+
+    #[test]
+    fn a_socket_is_asked_in_vain_from_a_second_after_the_first_that_nobody_answers() {
+        let mut hearing = Hearing::new(at(0));
+        // Nothing was sent meanwhile: that nobody spoke says nothing.
+        assert!(!hearing.note_sent(at(60_000)));
+        assert!(!hearing.note_sent(at(60_999)));
+        assert!(hearing.note_sent(at(61_000)));
+        hearing = Hearing::new(at(61_001));
+        assert!(!hearing.note_sent(at(61_001)));
+        assert!(!hearing.is_silent(at(64_000)) && hearing.is_silent(at(64_001)));
     }
 }

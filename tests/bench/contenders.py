@@ -255,6 +255,19 @@ class Webmesh(Contender):
         return os.path.join(self.directory, f"{place.name.rpartition('-')[2]}.{end}")
 
 
+class ChaCha(Webmesh):
+    """Ours, with the cipher for machines that have no AES in hardware."""
+
+    name = "webmesh, chacha"
+    is_direct = False
+    config = '[datapath]\ntransport = "chacha20-poly1305"\n'
+
+    def examine(self):
+        super().examine()
+        peers = json.loads(self._say(self.near, "status", "--json"))["peers"]
+        within("data sealed by ChaCha20", lambda: peers[0]["transport"] == "chacha20-poly1305")
+
+
 class Relayed(Webmesh):
     """Ours, between two that reach each other by a third alone."""
 

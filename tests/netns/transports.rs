@@ -97,6 +97,18 @@ fn who_wants_wireguard_alone_gets_it() {
     assert_eq!(bytes.get(&TRANSPORT), None);
 }
 
+#[test]
+fn one_end_that_wants_no_aes_is_enough() {
+    let net = two("[datapath]\ntransport = \"chacha20-poly1305\"\n");
+    let (anna, bo) = (net.peer("anna"), net.peer("bo"));
+    anna.sh(&format!("ping -c 3 -i 0.2 {}", bo.mesh_addresses()[0]));
+    within(Duration::from_secs(3), "keys at both ends", || {
+        [anna, bo].map(cipher) == ["chacha20-poly1305"; 2]
+    });
+    transfer(&net, 1);
+    assert_sealed([anna, bo]);
+}
+
 /// Its keys died with the agent, and the other end seals by them until it hears so.
 #[test]
 fn who_talks_with_an_agent_that_is_killed_goes_on_a_second_after_its_next_start() {

@@ -59,6 +59,13 @@ impl Flow {
         }
     }
 
+    /// Waits until a round may begin: a pair that has just found its way has no relays ready yet, and one that has just moved
+    /// sends by the old way too for a second or two, until that has left some Pings unanswered.
+    pub(crate) fn await_settled(&self) {
+        self.await_steady();
+        self.await_steady();
+    }
+
     /// The longest silence since a mark, when the stream is steady again.
     pub(crate) fn longest_silence_since(&self, mark: usize) -> Duration {
         self.await_steady();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     flow::Flow,
+    internet::v4,
     kind::Kind,
     pair::{BO, Pair, way},
     rough::arrives_whole,
@@ -80,23 +81,17 @@ fn a_path_that_becomes_one_way_while_idle_costs_the_next_packet_no_more() {
     }
 }
 
-/// How long a path may take to settle where that is no more than the start of the next round.
-const SETTLED: Duration = Duration::from_secs(60);
-
 #[test]
 fn a_router_s_reboot_under_a_stream_costs_a_second() {
     for kind in [Kind::Plain, Kind::PortRestricted] {
         let pair = direct(kind, Kind::PortRestricted);
         let flow = Flow::start(pair.bo(), pair.anna());
         let silences = (0..sample(5, 20)).map(|_| {
+            flow.await_settled();
             let mark = flow.mark();
             pair.internet.reboot("anna");
             let silence = flow.longest_silence_since(mark);
-            pair.await_way("direct", SETTLED);
-            // For a second or two packets go by the old port too, until that has left some Pings unanswered: each round begins
-            // from a path that has settled.
-            flow.await_steady();
-            flow.await_steady();
+            pair.await_way("direct", Duration::from_secs(30));
             silence
         });
         assert_short(silences.collect(), &format!("{kind:?}"));
@@ -109,15 +104,12 @@ fn a_new_public_address_under_a_stream_costs_a_second() {
         let pair = direct(Kind::PortRestricted, kind);
         let flow = Flow::start(pair.anna(), pair.bo());
         let silences = (1..=sample(5, 20)).map(|round| {
+            flow.await_settled();
             let mark = flow.mark();
             let number = BO + u8::try_from(round).unwrap();
             pair.internet.renumber("bo", number);
             let silence = flow.longest_silence_since(mark);
             pair.await_way("direct", Duration::from_secs(30));
-            // For a second or two packets go by the old port too, until that has left some Pings unanswered: each round begins
-            // from a path that has settled.
-            flow.await_steady();
-            flow.await_steady();
             silence
         });
         assert_short(silences.collect(), &format!("{kind:?}"));
@@ -151,6 +143,27 @@ fn a_laptop_that_leaves_a_hard_nat_is_direct_within_ten_seconds_for_both() {
     assert!(pair.is_way("relay"));
     pair.internet.move_to("bo", Kind::AddressRestricted, 41);
     pair.await_way("direct", Duration::from_secs(10));
+}
+
+/// The socket whose port was guessed is of no use behind another router, whose port for it nobody knows.
+#[test]
+fn a_laptop_whose_port_was_guessed_is_direct_within_ten_seconds_from_another_home() {
+    let pair = Pair::of(Kind::Symmetric, Kind::PortRestricted);
+    pair.first_echo();
+    pair.await_way("direct", Duration::from_secs(40));
+    let guessed = pair.bo().status()["drops"]["guess_hit"].as_u64();
+    assert_eq!(guessed, Some(1), "nobody guessed");
+    let flow = Flow::start(pair.bo(), pair.anna());
+    for (number, kind) in [(41, Kind::PortRestricted), (42, Kind::Plain)] {
+        pair.internet.move_to("anna", kind, number);
+        let site = v4(number).to_string();
+        within(Duration::from_secs(10), "direct to the new home", || {
+            let way = way(pair.bo(), "anna");
+            let endpoint = way.endpoint.unwrap_or_default();
+            endpoint.starts_with(&site) && pair.is_way("direct")
+        });
+    }
+    flow.await_steady();
 }
 
 #[test]
@@ -198,11 +211,12 @@ fn direct(one: Kind, other: Kind) -> Pair {
     pair
 }
 
-/// A second at most for 19 of 20; with few runs one and a half for all.
+/// A second at most for 19 of 20. With few runs 1.6 s for all: who is not yet heard again when TCP repeats itself after 0.6 s is
+/// asked the next time after 1.4 s.
 fn assert_short(mut silences: Vec<Duration>, what: &str) {
     eprintln!("{what}: {silences:?}");
     silences.sort_unstable();
-    let limit = Duration::from_millis(if silences.len() < 20 { 1500 } else { 1000 });
+    let limit = Duration::from_millis(if silences.len() < 20 { 1600 } else { 1000 });
     let worst = silences[(silences.len() * 95).div_ceil(100) - 1];
     assert!(worst <= limit, "{what}: {silences:?}");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{internet::Internet, kind::Kind};
-use crate::harness::{Peer, within};
+use crate::harness::{Peer, text, within};
 
 pub(crate) struct Pair {
     pub(crate) internet: Internet,
@@ -59,7 +59,23 @@ impl Pair {
     /// Waits until both ends say that they reach each other in this kind of way, while packets flow.
     pub(crate) fn await_way(&self, kind: &str, limit: Duration) -> Duration {
         let _talk = self.talk();
-        within(limit, &format!("{kind} both ways"), || self.is_way(kind))
+        let (began, mut is_explained) = (Instant::now(), false);
+        within(limit, &format!("{kind} both ways"), || {
+            let is_way = self.is_way(kind);
+            if !is_way && began.elapsed() + ALMOST > limit && !is_explained {
+                is_explained = true;
+                self.explain();
+            }
+            is_way
+        })
+    }
+
+    /// What both ends say of the paths between them, for who reads of a failure.
+    fn explain(&self) {
+        for (one, other) in [(self.anna(), "bo"), (self.bo(), "anna")] {
+            let said = text(&one.webmesh(&["why", other]).stdout);
+            eprintln!("{}: {said}", one.name());
+        }
     }
 
     /// Whether both ends say that they reach each other in this kind of way.
@@ -95,3 +111,6 @@ pub(crate) const BO: u8 = 30;
 
 /// Until the first packet is through, for every pair.
 pub(crate) const LONGEST_FIRST: Duration = Duration::from_secs(2);
+
+/// So long before a limit is over those who wait explain themselves.
+const ALMOST: Duration = Duration::from_millis(300);

@@ -14,6 +14,7 @@ pub(crate) struct Probe {
     process: Child,
     orders: ChildStdin,
     answers: BufReader<ChildStdout>,
+    asked: u32,
 }
 
 /// A datagram that came.
@@ -40,6 +41,7 @@ impl Probe {
             process,
             orders,
             answers,
+            asked: 0,
         };
         assert_eq!(probe.line(), "open");
         probe
@@ -66,10 +68,27 @@ impl Probe {
         })
     }
 
-    /// How this socket is seen by `other`, which is at `to`.
-    pub(crate) fn seen_by(&mut self, other: &mut Self, to: SocketAddr) -> Option<SocketAddr> {
-        self.send(to, "how am I seen");
-        other.receive(SOON).map(|heard| heard.from)
+    /// How this socket is seen by `other`, which is at `to`. It asks until it is: a link that has just been laid drops what
+    /// goes through it for up to a second.
+    pub(crate) fn seen_by(&mut self, other: &mut Self, to: SocketAddr) -> SocketAddr {
+        (0..20)
+            .find_map(|_| self.seen_at_once_by(other, to))
+            .unwrap_or_else(|| panic!("no datagram comes to {to}"))
+    }
+
+    /// The same, where nobody seeing it may be the truth.
+    pub(crate) fn seen_at_once_by(
+        &mut self,
+        other: &mut Self,
+        to: SocketAddr,
+    ) -> Option<SocketAddr> {
+        self.asked += 1;
+        let question = format!("how am I seen, {}", self.asked);
+        self.send(to, &question);
+        // An answer to an earlier question tells of an earlier hole.
+        std::iter::from_fn(|| other.receive(SOON))
+            .find(|heard| heard.text == question)
+            .map(|heard| heard.from)
     }
 
     /// Whether a datagram to `to` comes to `other`.

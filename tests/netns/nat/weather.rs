@@ -11,9 +11,24 @@ use super::{
 impl Internet {
     /// The site's routers forget every flow, and give other ports from now on.
     pub(crate) fn reboot(&self, name: &str) {
+        let routers = self.site(name).routers;
+        self.stop(&routers);
         self.change(name, |nat| nat.generation += 1);
-        for router in self.site(name).routers {
+        self.start_anew(&routers);
+    }
+
+    /// Routers let nothing through: what came between the new rules and the forgotten flows would keep the old ports.
+    fn stop(&self, routers: &[Router]) {
+        for router in routers {
+            self.sh(&router.name, STOP);
+        }
+    }
+
+    /// They let it through again, and know of no flow.
+    fn start_anew(&self, routers: &[Router]) {
+        for router in routers {
             self.sh(&router.name, FORGET);
+            self.sh(&router.name, START);
         }
     }
 
@@ -65,10 +80,11 @@ impl Internet {
                 ),
             );
         }
+        self.stop(&site.routers);
         for router in &site.routers {
             self.rule(router, families.v6);
-            self.sh(&router.name, FORGET);
         }
+        self.start_anew(&site.routers);
         site.number = number;
         self.remember(name, site);
     }
@@ -211,6 +227,12 @@ fn addresses(site: &Site) -> [String; 2] {
 fn cut_name(from: &str, to: &str) -> String {
     format!("cut-{from}-{to}")
 }
+
+/// Before anything of a router looks at a packet.
+const STOP: &str = "nft add table inet still\n\
+     nft 'add chain inet still nothing { type filter hook prerouting priority raw; policy drop; }'";
+
+const START: &str = "nft delete table inet still";
 
 /// Empties conntrack, as a reboot does: one netlink request, for there need not be a `conntrack` program.
 const FORGET: &str = "python3 -c \"
