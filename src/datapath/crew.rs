@@ -367,9 +367,8 @@ impl Turnstile {
         // As where a packet comes to this thread's own sockets.
         if let News::Heard { source, .. } = &news
             && let Some(at) = source.direct()
-            && self.openings.is_silent(now, at)
         {
-            self.openings.release(at);
+            self.openings.note_opened(now, at);
         }
         self.shard.handle_news(now, news);
     }

@@ -83,6 +83,9 @@ drop_reasons! {
     InHandshakeBudget = "in_handshake_budget",
     /// From the network: a handshake message that does not authenticate or was not expected.
     InHandshake = "in_handshake",
+    /// From the network: one more handshake, after seven that were not completed, whose keys would take the place of those in
+    /// use.
+    InHandshakeCrowd = "in_handshake_crowd",
     /// From the network: an index that no state has.
     InUnknownIndex = "in_unknown_index",
     /// From the network: a counter or a time stamp seen before.

@@ -60,6 +60,17 @@ impl From<Path> for Source {
     }
 }
 
+/// What a datagram was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Authentic data of a session.
+    Data,
+    /// Data that another thread opens, or drops.
+    PassedOn,
+    /// Something else, or it was dropped.
+    Other,
+}
+
 impl Shard {
     /// Takes in one datagram.
     pub(super) fn handle_datagram(&mut self, now: Moment, source: impl Into<Source>, bytes: &[u8]) {
@@ -68,24 +79,24 @@ impl Shard {
         }
     }
 
-    /// The same; whether it was authentic data of a session.
+    /// The same; whether it was data of a session.
     pub(super) fn take_data(
         &mut self,
         now: Moment,
         source: impl Into<Source>,
         bytes: &[u8],
-    ) -> bool {
-        // What is for another thread is passed on unopened.
-        let is_data = match classify(bytes) {
-            Ok(Datagram::Data(_)) => true,
-            Ok(Datagram::Transport(data)) => thread_of(data.receiver) == FIRST,
-            Ok(_) | Err(_) => false,
+    ) -> Taken {
+        let data = match classify(bytes) {
+            Ok(Datagram::Data(_)) => Taken::Data,
+            Ok(Datagram::Transport(data)) if thread_of(data.receiver) == FIRST => Taken::Data,
+            Ok(Datagram::Transport(_)) => Taken::PassedOn,
+            Ok(_) | Err(_) => Taken::Other,
         };
         match self.try_datagram(now, source.into(), bytes) {
-            Ok(()) => is_data,
+            Ok(()) => data,
             Err(reason) => {
                 self.drops.count(reason);
-                false
+                Taken::Other
             }
         }
     }
@@ -171,6 +182,9 @@ impl Shard {
         }
         if !state.session.has_good_mac(bytes) {
             return Err(DropReason::InMac);
+        }
+        if state.session.would_displace_keys() && state.are_keys_good(now) {
+            return Err(DropReason::InHandshakeCrowd);
         }
         self.handshakes.try_handshake(now, source)?;
         let room = self.out.room()?;

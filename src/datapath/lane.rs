@@ -8,7 +8,7 @@
 //! others, and WireGuard carries the flow again, what a lane has not read yet may be overtaken.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     ops::Range,
     sync::{
         Arc,
@@ -220,7 +220,7 @@ pub(super) struct Lane {
     /// Its number; the first thread's is 0.
     number: usize,
     peers: Vec<Peer>,
-    keys: HashMap<u32, Box<Receiving>>,
+    keys: BTreeMap<u32, Box<Receiving>>,
     /// What it has handed to the first thread.
     backlog: Arc<Backlog>,
     handed: u64,
@@ -252,7 +252,7 @@ impl Lane {
         Self {
             number,
             peers: Vec::new(),
-            keys: HashMap::new(),
+            keys: BTreeMap::new(),
             backlog,
             handed: 0,
             waits_for: 0,

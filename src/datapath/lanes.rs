@@ -246,9 +246,9 @@ impl Shard {
         let Some(state) = self.sessions.at(place) else {
             return;
         };
-        // The lane has noted it already, and knows what was before.
-        state.watch.note_heard(now, state.endpoint == Some(source));
-        let is_back = is_back && state.watch.is_doubted(now);
+        // A lane that knows the way has noted it already, and knows what was before.
+        let is_news = state.watch.note_heard(now, state.endpoint == Some(source));
+        let is_back = is_news || is_back && state.watch.is_doubted(now);
         self.tell_path(now, place, source, (heard, is_back));
         if is_user {
             self.tell_elsewhere(now, place, (source, heard));

@@ -14,7 +14,11 @@ use std::{
     time::Duration,
 };
 
-use super::{inbound::Source, offloads::Offloads, shard::Shard};
+use super::{
+    inbound::{Source, Taken},
+    offloads::Offloads,
+    shard::Shard,
+};
 use crate::{
     addr::{Path, Underlay},
     packet::ecn::Ecn,
@@ -34,6 +38,9 @@ const SILENT_AFTER: Duration = Duration::from_secs(3);
 
 /// For so long nothing comes back by a kept socket until what goes there goes by the main one too.
 const IN_VAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// So long after a datagram came another thread says at the latest that it has opened it.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// Sockets kept at once; the one that was silent for longest makes room.
 const KEPT_MAX: usize = 64;
@@ -87,6 +94,8 @@ struct Hearing {
     heard: Moment,
     /// The first that went out by it since then.
     asked: Option<Moment>,
+    /// When something came by it that another thread opens.
+    passed_on: Option<Moment>,
 }
 
 impl Hearing {
@@ -94,7 +103,13 @@ impl Hearing {
         Self {
             heard: now,
             asked: None,
+            passed_on: None,
         }
+    }
+
+    /// Another thread has opened something from the same address: whether that may have come by this socket.
+    fn may_be_meant(&self, now: Moment) -> bool {
+        self.passed_on.is_some_and(|at| now.since(at) < TOLD_AFTER)
     }
 
     /// Something goes out by it: whether that has been in vain for a while.
@@ -178,8 +193,10 @@ impl Openings {
                 ecn: Ecn::of_bits(message.ecn),
             };
             for datagram in message.datagrams().filter(|_| message.cut == Cut::Whole) {
-                if shard.take_data(now, source, datagram) {
-                    *hearing = Hearing::new(now);
+                match shard.take_data(now, source, datagram) {
+                    Taken::Data => *hearing = Hearing::new(now),
+                    Taken::PassedOn => hearing.passed_on = Some(now),
+                    Taken::Other => {}
                 }
             }
         });
@@ -197,8 +214,11 @@ impl Openings {
         let to = waiting.to;
         while let Some((source, len)) = spare.receive(&mut self.buffer[..]) {
             let is_there = Underlay::new(source) == to;
-            if is_there && shard.take_data(now, Path::Direct(to), &self.buffer[..len]) {
-                return self.keep(now, number);
+            if is_there {
+                let taken = shard.take_data(now, Path::Direct(to), &self.buffer[..len]);
+                if taken == Taken::Data {
+                    return self.keep(now, number);
+                }
             }
         }
     }
@@ -241,6 +261,18 @@ impl Openings {
             .then(|| self.kept.get(&source))
             .flatten();
         kept.is_some_and(|kept| kept.hearing.is_silent(now))
+    }
+
+    /// Another thread has opened something from an address.
+    pub(super) fn note_opened(&mut self, now: Moment, source: Underlay) {
+        let Some(kept) = self.kept.get_mut(&source) else {
+            return;
+        };
+        if kept.hearing.may_be_meant(now) {
+            kept.hearing = Hearing::new(now);
+        } else if kept.hearing.is_silent(now) {
+            self.release(source);
+        }
     }
 
     /// What goes to an address goes by the main socket again.
@@ -296,5 +328,13 @@ mod tests {
         hearing = Hearing::new(at(61_001));
         assert!(!hearing.note_sent(at(61_001)));
         assert!(!hearing.is_silent(at(64_000)) && hearing.is_silent(at(64_001)));
+    }
+
+    #[test]
+    fn what_another_thread_opens_a_second_after_it_came_by_the_socket_was_that() {
+        let mut hearing = Hearing::new(at(0));
+        assert!(!hearing.may_be_meant(at(0)));
+        hearing.passed_on = Some(at(5_000));
+        assert!(hearing.may_be_meant(at(5_999)) && !hearing.may_be_meant(at(6_000)));
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     ids::{JoinIx, PeerIx, SessionId},
     relay::legs::Legs,
     time::Moment,
+    transport::limits::LAPSE,
     wireguard::session::{Session, Standing},
 };
 
@@ -49,6 +50,12 @@ const FRAMES: Rate = Rate {
 /// How far an initiation may overtake the Knock that was sent before it: they leave in one system call, and the Knock is
 /// judged in milliseconds.
 const OVERTAKEN: Duration = Duration::from_secs(1);
+
+/// When WireGuard makes new keys in time (its REKEY_AFTER_TIME).
+const REKEY_AFTER: Duration = Duration::from_secs(120);
+
+/// Whoever has keys in use is heard so often: its KEEPALIVE_TIMEOUT and REKEY_TIMEOUT together.
+const HEARD_LATELY: Duration = Duration::from_secs(15);
 
 /// One state and what the datapath knows about it.
 #[derive(Debug)]
@@ -181,6 +188,18 @@ impl State {
     /// Whether it has been without an authenticated packet for too long.
     pub(super) fn is_unheard(&self, now: Moment) -> bool {
         self.counters.heard().is_none() && now.since(self.since) >= UNHEARD
+    }
+
+    /// Whether programs have talked lately.
+    pub(super) fn is_used(&self, now: Moment) -> bool {
+        self.counters.user().is_some_and(|at| now.since(at) < LAPSE)
+    }
+
+    /// Whether its keys carry packets and are not due to be made anew: nobody needs others at once.
+    pub(super) fn are_keys_good(&self, now: Moment) -> bool {
+        let made = Moment(self.counters.handshake.load(Ordering::Relaxed));
+        let heard = self.counters.heard();
+        now.since(made) < REKEY_AFTER && heard.is_some_and(|at| now.since(at) < HEARD_LATELY)
     }
 
     /// Whether WireGuard is to make new keys though it carries next to nothing: programs' data goes by the transport, whose

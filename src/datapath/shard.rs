@@ -307,7 +307,8 @@ impl Shard {
         }
     }
 
-    fn end(&mut self, now: Moment, session: SessionId) {
+    /// A session is over, and whoever asked for it is told.
+    pub(super) fn end(&mut self, now: Moment, session: SessionId) {
         self.remove(now, session);
         self.out.events.push_back(Event::Down { session });
     }

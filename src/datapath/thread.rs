@@ -36,7 +36,7 @@ use super::{
     drops::DropReason,
     fair_queue::{Held, What},
     handle::{Parts, Running},
-    inbound::Source,
+    inbound::{Source, Taken},
     jumps::Jumps,
     lane::Order,
     offloads::Offloads,
@@ -214,7 +214,7 @@ impl Turnstile {
         let now = clock::now();
         if self.jumps.note(now) {
             // Before anything is sealed.
-            self.shard.renew_keys(now.at);
+            self.shard.end_all(now.at);
         }
         self.shard.apply_tables(&self.parts.tables.load());
         if ready.has(WRITABLE) {
@@ -654,7 +654,7 @@ fn take_in(
             shard.drops.count(DropReason::InTruncated);
         } else if !openings.is_silent(now, at) {
             shard.handle_datagram(now, source, datagram);
-        } else if shard.take_data(now, source, datagram) {
+        } else if shard.take_data(now, source, datagram) == Taken::Data {
             openings.release(at);
         }
     }

@@ -17,9 +17,7 @@ use crate::{
     packet::split::Lengths,
     time::Moment,
     transport::{
-        Carrier, Exchange, Opening, Output, Outside, Run, Sealing,
-        limits::{INDEX_REUSE, LAPSE},
-        padded,
+        Carrier, Exchange, Opening, Output, Outside, Run, Sealing, limits::INDEX_REUSE, padded,
     },
 };
 
@@ -224,24 +222,35 @@ impl Shard {
         self.exchange(now, place, |exchange, _| exchange.handle_closed());
     }
 
-    /// Ends all keys: this machine may be a copy of another. Where they were in use new ones are made at once, since the
-    /// other ends know nothing of it.
-    pub(super) fn renew_keys(&mut self, now: Moment) {
-        self.forget_ways();
-        for place in 0..self.sessions.places() {
-            self.drop_keys(now, place);
-            self.want_if_used(now, place);
+    /// Where user data flowed lately more is to come: its keys are made now.
+    fn want_if_used(&mut self, now: Moment, place: usize) {
+        if self
+            .sessions
+            .at(place)
+            .is_some_and(|state| state.is_used(now))
+        {
+            self.want_keys(now, place);
         }
     }
 
-    /// Where user data flowed lately more is to come: its keys are made now.
-    fn want_if_used(&mut self, now: Moment, place: usize) {
-        let user = self
-            .sessions
-            .at(place)
-            .and_then(|state| state.counters.user());
-        if user.is_some_and(|at| now.since(at) < LAPSE) {
-            self.want_keys(now, place);
+    /// Ends all sessions: this machine may be a copy of another, which seals by the same keys under the same counters. Those
+    /// that programs use are wanted anew at once, since the other ends know nothing of it.
+    pub(super) fn end_all(&mut self, now: Moment) {
+        self.forget_ways();
+        let places = 0..self.sessions.places();
+        let all: Vec<(SessionId, bool)> = places
+            .filter_map(|place| {
+                let state = self.sessions.at(place)?;
+                Some((state.id, state.is_used(now)))
+            })
+            .collect();
+        for (id, is_used) in all {
+            self.end(now, id);
+            if let SessionId::Pair(peer) = id
+                && is_used
+            {
+                self.out.events.push_back(Event::Wanted { peer });
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //! What programs send meanwhile, and what is carried for others, waits in a [`FairQueue`], and goes before what comes later.
 //!
 //! All links of this host count as one: a transfer over a slow one holds up what would go by another for as long as its turn
-//! takes. Each data thread has a socket and a queue of its own. Sockets that are kept for one address (`openings`) are nobody's uplink; what they do not take is lost.
+//! takes. Each data thread has a socket and a queue of its own. Sockets that are kept for one address (`openings`) are nobody's
+//! uplink; what they do not take is lost.
 
 use std::time::Duration;
 

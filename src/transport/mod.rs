@@ -45,8 +45,9 @@
 //! AES-GCM that gives away its authentication key. This room cannot see it. What it gives: keys are never written,
 //! cloned or rebuilt; [`Exchange::handle_closed`] ends every key of a pair at once; and a peer that shows another boot
 //! id in an exchange loses the keys of its former run. What the shell owes: a child of a fork never comes to the data
-//! thread's code, and every pair is closed when the system says that it was restored, or the wall clock has
-//! moved against CLOCK_BOOTTIME by more than 2 s.
+//! thread's code, and every pair, with the WireGuard session below it, is closed before anything more is sealed when the wall
+//! clock has moved against CLOCK_BOOTTIME by more than 2 s. A copy that is resumed at the very second of the other one, or
+//! without a step of its clock, is not noticed.
 //!
 //! # What is not wiped
 //!

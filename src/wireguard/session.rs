@@ -30,6 +30,10 @@ pub struct Session {
     tunn: Tunn,
     limiter: Arc<RateLimiter>,
     standing: Standing,
+    /// The local index that was given out last, to keys that may never come to be.
+    given: u32,
+    /// That of the keys which seal.
+    sealing: Option<u32>,
 }
 
 /// Whether a state may be given packets to send (protocol §2).
@@ -107,6 +111,9 @@ pub const OVERHEAD: usize = 32;
 /// Bytes of an initiation, and the least a destination buffer may have.
 pub const INITIATION: usize = 148;
 
+/// Sets of keys that boringtun keeps, confirmed or not, by their local index: one more takes the place of the oldest.
+const SETS: u32 = 8;
+
 /// Where boringtun's counter arithmetic is still far from its overflow (protocol §3).
 const COUNTER_END: u64 = 1 << 63;
 
@@ -140,6 +147,8 @@ impl Session {
             tunn,
             limiter,
             standing: Standing::Not,
+            given: 0,
+            sealing: None,
         })
     }
 
@@ -155,10 +164,20 @@ impl Session {
             .is_ok()
     }
 
+    /// Whether the keys of the next initiation that is answered would take the place of those that seal: so many handshakes
+    /// were begun since those were made, and none was completed.
+    pub fn would_displace_keys(&self) -> bool {
+        let next = self.given.wrapping_add(1);
+        self.standing == Standing::Up && self.sealing.is_some_and(|one| one % SETS == next % SETS)
+    }
+
     /// Writes a new initiation into `dst`, whatever handshake is under way. The one before it can still be answered.
     pub fn initiate(&mut self, dst: &mut [u8]) -> Option<usize> {
         match self.tunn.format_handshake_initiation(dst, true) {
-            TunnResult::WriteToNetwork(datagram) => Some(datagram.len()),
+            TunnResult::WriteToNetwork(datagram) => {
+                self.given = index(datagram, 4).unwrap_or(self.given);
+                Some(datagram.len())
+            }
             TunnResult::Done
             | TunnResult::Err(_)
             | TunnResult::WriteToTunnelV4(..)
@@ -218,13 +237,24 @@ impl Session {
                 | TunnResult::WriteToTunnelV6(..),
             ) => return Err(Refused::Unexpected),
         };
-        match step {
-            Step::Confirmation(_) | Step::Keepalive | Step::Inner(_) | Step::NotIp => {
-                self.standing = Standing::Up;
-            }
-            Step::Cookie | Step::Response(_) => {}
+        match &step {
+            Step::Confirmation(_) => self.note_keys(index(datagram, 8)),
+            Step::Keepalive | Step::Inner(_) | Step::NotIp => self.note_keys(index(datagram, 4)),
+            Step::Response(response) => self.given = index(response, 4).unwrap_or(self.given),
+            Step::Cookie => {}
         }
         Ok(step)
+    }
+
+    /// Both sides know the keys of this local index. The later ones seal.
+    fn note_keys(&mut self, index: Option<u32>) {
+        self.standing = Standing::Up;
+        let age = |index: u32| self.given.wrapping_sub(index) & 0xff;
+        if let Some(index) = index
+            && self.sealing.is_none_or(|known| age(index) < age(known))
+        {
+            self.sealing = Some(index);
+        }
     }
 
     /// Runs the timers of a state that stands; call it about every 250 ms. A state that does not stand has none: its
@@ -235,6 +265,7 @@ impl Session {
         }
         let tick = match self.tunn.update_timers(dst) {
             TunnResult::WriteToNetwork(datagram) if datagram.first() == Some(&1) => {
+                self.given = index(datagram, 4).unwrap_or(self.given);
                 Tick::Initiation(datagram.len())
             }
             TunnResult::WriteToNetwork(datagram) => Tick::Keepalive(datagram.len()),
@@ -243,12 +274,17 @@ impl Session {
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => Tick::Quiet,
         };
-        // Only timers drop keys, so this is the one place where they can have run out.
+        // Timers drop keys, and what `would_displace_keys` warns of: so this is the one place where they can have run out.
         if self.tunn.time_since_last_handshake().is_none() {
             self.standing = Standing::Lapsed;
         }
         tick
     }
+}
+
+fn index(datagram: &[u8], at: usize) -> Option<u32> {
+    let bytes = datagram.get(at..)?.first_chunk::<4>()?;
+    Some(u32::from_le_bytes(*bytes))
 }
 
 /// The counter of a data message.
@@ -392,6 +428,33 @@ mod tests {
         let answer = response(&mut bob, &first);
         confirmation(&mut alice, &answer);
         assert_eq!(alice.standing(), Standing::Up);
+    }
+
+    /// boringtun's own behaviour is part of what is shown: whoever goes on after the warning seals by keys that nobody confirmed.
+    #[test]
+    fn handshakes_that_nobody_completes_are_told_of_before_they_take_the_place_of_the_keys_in_use()
+    {
+        let (mut alice, mut bob) = standing_pair();
+        let mut answered = 0;
+        while !bob.would_displace_keys() {
+            assert!(bob.encapsulate(&ip_packet(), &mut [0; 256]).is_some());
+            let first = initiation(&mut alice);
+            let _lost = response(&mut bob, &first);
+            answered += 1;
+            assert!(answered < 8);
+        }
+        assert_eq!(answered, 7);
+        let seal = |bob: &mut Session| {
+            let mut dst = [0; 256];
+            let len = bob.encapsulate(&ip_packet(), &mut dst).unwrap();
+            dst[..len].to_vec()
+        };
+        let sealed = seal(&mut bob);
+        assert!(alice.decapsulate(&sealed, &mut [0; 256]).is_ok());
+        let first = initiation(&mut alice);
+        let _lost = response(&mut bob, &first);
+        let sealed = seal(&mut bob);
+        assert!(alice.decapsulate(&sealed, &mut [0; 256]).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     datapath::{
         crew::{self, Crew, Mail, Post},
-        inbound::Source,
+        inbound::{Source, Taken},
         lane::{Lane, Word},
         lanes::Lanes,
         outbound::PADDING,
@@ -465,7 +465,7 @@ fn what_is_for_another_thread_vouches_for_no_socket() {
     for thread in 0..3 {
         let mut forged = [7; 48];
         forged[..8].copy_from_slice(&[0x10, 0, 0, 0, 1, 2, 3, thread]);
-        assert!(!first.take_data(now, from, &forged), "{thread}");
+        assert_ne!(first.take_data(now, from, &forged), Taken::Data, "{thread}");
     }
 }
 

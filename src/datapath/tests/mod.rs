@@ -1057,6 +1057,38 @@ fn after_a_join_an_initiation_goes_into_the_join_session_and_after_a_knock_into_
     assert!(world.bob.shard.sessions.place(JOIN).is_some());
 }
 
+/// boringtun has room for seven beside those in use.
+#[test]
+fn an_eighth_handshake_that_nobody_completes_is_not_answered_while_packets_come() {
+    let mut world = World::proven();
+    let begin = |world: &mut World| {
+        world.pass(Duration::from_secs(1));
+        let place = world.alice.shard.sessions.place(PEER).unwrap();
+        let state = world.alice.shard.sessions.at(place).unwrap();
+        let mut initiation = [0; 148];
+        state.session.initiate(&mut initiation).unwrap();
+        let from = world.alice.at;
+        world.bob.take(world.now, from, &initiation).datagrams.len()
+    };
+    let talk = |world: &mut World| {
+        for (from, to) in [(1, 2), (2, 1)] {
+            let packet = datagram(v4(from), v4(to), (5, 6), b"x");
+            assert_eq!(world.carry(&packet).packets, [packet]);
+            std::mem::swap(&mut world.alice, &mut world.bob);
+        }
+    };
+    for _ in 0..7 {
+        assert_eq!(begin(&mut world), 1);
+        talk(&mut world);
+    }
+    assert_eq!(begin(&mut world), 0);
+    assert_eq!(world.bob.met(DropReason::InHandshakeCrowd), 1);
+    talk(&mut world);
+    // Who is not heard any more may have lost them.
+    world.pass(Duration::from_secs(15));
+    assert_eq!(begin(&mut world), 1);
+}
+
 #[test]
 fn a_closed_session_carries_nothing() {
     let mut world = World::standing();

@@ -40,9 +40,8 @@ enum Happening {
     Timers,
 }
 
-/// How often in one run both begin a handshake at once. boringtun keeps eight sets of keys, confirmed or not: the ninth
-/// handshake that nobody completes takes the place of the keys in use, whatever seals user data.
-const CROSSINGS: u32 = 3;
+/// How often in one run both begin a handshake at once: more than the eight sets of keys that boringtun keeps, confirmed or not.
+const CROSSINGS: u32 = 12;
 
 /// Fates of everything but packets of programs, in hundredths; those are reordered and never lost.
 #[derive(Clone, Copy, Debug, Default)]
