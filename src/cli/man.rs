@@ -104,7 +104,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ),
     (
         "WEBMESH_LOG",
-        "What the agent logs: error, warn, info (the default), debug or trace.",
+        "What the agent logs: error, warn, info (the default), debug or trace; for one room alone, webmesh::paths=debug.",
     ),
 ];
 

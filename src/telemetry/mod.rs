@@ -1,7 +1,9 @@
 //! Logs: where they go, how they look, and what stays out of them.
 //!
 //! To stderr, one line each, which journald and a terminal both take: without times under journald (it has its own), with
-//! colour on a terminal alone. `WEBMESH_LOG` filters as `RUST_LOG` does elsewhere; the default is `info`.
+//! colour on a terminal alone. `WEBMESH_LOG` says from which level on, by itself or for a room: `debug`, `webmesh::paths=debug`, or
+//! several with commas between them; the default is `info`. Spans and fields are not filtered: what can takes a third of a
+//! megabyte of memory.
 //!
 //! The last lines are kept in memory too ([`last_lines`]), for `webmesh debug bundle`.
 //!
@@ -14,7 +16,7 @@ use std::{fmt, io::IsTerminal};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, fmt as lines, fmt::time::SystemTime, layer::SubscriberExt as _,
+    Layer as _, filter::Targets, fmt as lines, fmt::time::SystemTime, layer::SubscriberExt as _,
     util::SubscriberInitExt as _,
 };
 
@@ -28,11 +30,11 @@ pub const FILTER_VARIABLE: &str = "WEBMESH_LOG";
 /// boringtun's own log is off: it prints keys' fingerprints and packets of strangers, and says nothing that our counters
 /// do not (protocol §3).
 pub fn start() {
-    // The default directive counts only where no other is given.
-    let text = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_unset| "info".to_owned());
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
-        .parse_lossy(format!("{text},boringtun=off"));
+    let wish = std::env::var(FILTER_VARIABLE).unwrap_or_default();
+    let filter = filter(&wish);
+    let is_understood = filter.is_some();
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let filter = filter.with_target("boringtun", LevelFilter::OFF);
     let to_stderr = lines::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
@@ -55,7 +57,23 @@ pub fn start() {
         .try_init();
     if started.is_err() {
         tracing::debug!("Logging runs already");
+    } else if !is_understood {
+        tracing::warn!(
+            "{FILTER_VARIABLE} is not understood, and info is taken: it is a level or ROOM=LEVEL, several with commas between them"
+        );
     }
+}
+
+/// What somebody wishes to see; `info` where that says nothing of it.
+fn filter(wish: &str) -> Option<Targets> {
+    let filter: Targets = match wish.trim() {
+        "" => Targets::new(),
+        wish => wish.parse().ok()?,
+    };
+    Some(match filter.default_level() {
+        Some(_) => filter,
+        None => filter.with_default(LevelFilter::INFO),
+    })
 }
 
 /// An address or a name of a peer in a log: shown when the log is at DEBUG or finer, `‹hidden›` above.
@@ -107,6 +125,22 @@ mod tests {
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn a_filter_is_a_level_or_a_level_for_a_room_and_info_for_the_rest() {
+        let shows = |wish, room: &str, level| filter(wish).unwrap().would_enable(room, &level);
+        use tracing::Level;
+        for wish in ["", "info", "webmesh::paths=info"] {
+            assert!(shows(wish, "webmesh::dns", Level::INFO), "{wish}");
+            assert!(!shows(wish, "webmesh::dns", Level::DEBUG), "{wish}");
+        }
+        assert!(shows("debug", "webmesh::dns", Level::DEBUG));
+        let rooms = "webmesh::paths=debug,webmesh::node=trace";
+        assert!(shows(rooms, "webmesh::paths::proof", Level::DEBUG));
+        assert!(shows(rooms, "webmesh::node", Level::TRACE));
+        assert!(!shows(rooms, "webmesh::dns", Level::DEBUG));
+        assert!(filter("webmesh::paths=loud").is_none());
     }
 
     #[test]
