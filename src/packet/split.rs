@@ -127,11 +127,6 @@ impl Segments {
         }
     }
 
-    /// Whether there is more than one.
-    pub fn are_many(&self) -> bool {
-        self.len > self.longest()
-    }
-
     /// Whether the last was made.
     pub fn are_over(&self) -> bool {
         self.used == self.len

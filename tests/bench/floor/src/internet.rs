@@ -4,14 +4,10 @@
 pub const VNET: usize = 10;
 pub const NEEDS_CHECKSUM: u8 = 1;
 pub const GSO_TCP4: u8 = 1;
-pub const GSO_UDP: u8 = 5;
-pub const GSO_ECN: u8 = 0x80;
-
 pub const TCP: u8 = 6;
 pub const FIN: u8 = 0x01;
 pub const PSH: u8 = 0x08;
 pub const ACK: u8 = 0x10;
-pub const CWR: u8 = 0x80;
 
 pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
@@ -21,15 +17,15 @@ pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from(u16_at(bytes, at)) << 16 | u32::from(u16_at(bytes, at + 2))
 }
 
-pub fn put_u16(bytes: &mut [u8], at: usize, value: usize) {
+pub fn put(bytes: &mut [u8], at: usize, value: usize) {
     bytes[at..at + 2].copy_from_slice(&(value as u16).to_be_bytes());
 }
 
 /// Writes length and checksum of an IPv4 header, and gives the sum of the pseudo header of what follows.
 pub fn finish_ip(ip: &mut [u8], header: usize, length: usize) -> u64 {
-    put_u16(ip, 2, length);
-    put_u16(ip, 10, 0);
-    put_sum(ip, 10, !fold(sum(&ip[..header])));
+    put(ip, 2, length);
+    put(ip, 10, 0);
+    put(ip, 10, !fold(sum(&ip[..header])));
     let length = (length - header) as u16;
     sum(&ip[12..20]) + u64::from(u16::from_ne_bytes([0, ip[9]])) + u64::from(length.to_be())
 }
@@ -43,14 +39,7 @@ pub fn sum(bytes: &[u8]) -> u64 {
     words.iter().copied().chain([last]).fold(0, add)
 }
 
-/// A sum in 16 bits.
-pub fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
-}
-
-pub fn put_sum(bytes: &mut [u8], at: usize, sum: u16) {
-    bytes[at..at + 2].copy_from_slice(&sum.to_ne_bytes());
+/// A sum in 16 bits, as it is put into a header. It is never all ones, so no checksum is 0, by which UDP says that it has none.
+pub fn fold(sum: u64) -> usize {
+    usize::from(u16::from_be((sum % 0xffff) as u16))
 }
