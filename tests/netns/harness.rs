@@ -86,7 +86,8 @@ impl Net {
         self.add_public_on(Ground::Plain, name, number);
     }
 
-    fn add_public_on(&mut self, ground: Ground, name: &str, number: u8) {
+    /// The same on another ground.
+    pub(crate) fn add_public_on(&mut self, ground: Ground, name: &str, number: u8) {
         let machine = self.public_on(ground, name, number);
         self.add(machine);
     }

@@ -42,6 +42,7 @@ mod naming;
 mod nat;
 mod neighbours;
 mod port_mapping;
+mod pressure;
 mod reaching;
 mod relaying;
 mod resolved;

@@ -380,7 +380,8 @@ fn redeem(token: &Token, identity: &Identity, mut line: Line) -> (Grant, Line) {
     }
 }
 
-fn sealed_join(
+/// A Join as the holder of a token makes it.
+pub(crate) fn sealed_join(
     invite: &InviteSecret,
     identity: &Identity,
     (issuer, stamp): ([u8; 32], u64),

@@ -7,9 +7,10 @@ use serde_json::Value;
 use webmesh::demo::capture::Capture;
 
 use crate::{
+    ground::Ground,
     harness::{Net, Peer, text, within},
     silence::datagrams,
-    transports::assert_sealed,
+    transports::{assert_sealed, ciphers},
 };
 
 /// Machines `anna` (11) and `bo` (12), whose packets to each other are dropped from the start, and `carol` (13), which
@@ -127,14 +128,13 @@ fn a_relay_tells_what_it_carries_and_one_that_may_not_carries_nothing() {
     assert_eq!(path_to(bo, "anna")["via"], "carol");
 }
 
-#[test]
-fn two_relays_in_a_row_carry_where_no_single_one_reaches_both() {
+/// Machines `anna` and `bo`, of which anna reaches `carol` alone, and bo reaches `dave` alone.
+fn behind_two_relays(ground: Ground) -> Net {
     let mut net = Net::empty();
     for (name, number) in [("dave", 14), ("carol", 13), ("anna", 11), ("bo", 12)] {
-        net.add_public(name, number);
+        net.add_public_on(ground, name, number);
     }
     net.form();
-    // From now on anna reaches carol alone, and bo reaches dave alone.
     for name in ["anna", "bo"] {
         net.peer_mut(name).agent.stop().unwrap();
     }
@@ -147,14 +147,12 @@ fn two_relays_in_a_row_carry_where_no_single_one_reaches_both() {
     for name in ["anna", "bo"] {
         net.peer_mut(name).agent.start().unwrap();
     }
-    let (anna, bo) = (net.peer("anna"), net.peer("bo"));
-    let target = &bo.mesh_addresses()[0];
-    within(Duration::from_secs(30), "a ping comes back", || {
-        let line = format!("ping -c 1 -W 1 {target}");
-        anna.run(&line).status.success()
-    });
-    // A way is at one of the two: its end behind the other one knows of both, the other end of its own relay alone. Each
-    // end may go by another way than the other.
+    net
+}
+
+/// A way is at one of the two: its end behind the other one knows of both, the other end of its own relay alone. Each
+/// end may go by another way than the other.
+fn await_both_relays(anna: &Peer, bo: &Peer) {
     let [from_anna, from_bo] = [["carol", "carol, dave"], ["dave", "dave, carol"]];
     within(Duration::from_secs(1), "status says the relays", || {
         from_anna
@@ -162,8 +160,42 @@ fn two_relays_in_a_row_carry_where_no_single_one_reaches_both() {
             .any(|via| path_to(anna, "bo")["via"] == *via)
             && from_bo.iter().any(|via| path_to(bo, "anna")["via"] == *via)
     });
+}
+
+#[test]
+fn two_relays_in_a_row_carry_where_no_single_one_reaches_both() {
+    let net = behind_two_relays(Ground::Plain);
+    let (anna, bo) = (net.peer("anna"), net.peer("bo"));
+    let target = &bo.mesh_addresses()[0];
+    within(Duration::from_secs(30), "a ping comes back", || {
+        let line = format!("ping -c 1 -W 1 {target}");
+        anna.run(&line).status.success()
+    });
+    await_both_relays(anna, bo);
     move_a_file(anna, bo);
     assert_sealed([anna, bo]);
+}
+
+/// Issue 6, point 6: the longest messages of the exchange still fit where the least room is left for them.
+#[test]
+fn keys_are_made_in_two_seconds_behind_two_relays_over_ipv6_with_an_mtu_of_1280() {
+    let net = behind_two_relays(Ground::Narrow6);
+    let (anna, bo) = (net.peer("anna"), net.peer("bo"));
+    // A question of the agent's own finds the way, and is no reason to make keys.
+    within(Duration::from_secs(30), "bo's agent answers", || {
+        anna.webmesh(&["ping", "-c", "1", "bo"]).status.success()
+    });
+    await_both_relays(anna, bo);
+    assert_eq!(ciphers([anna, bo]), ["wireguard"; 2]);
+    let target = &bo.mesh_addresses()[0];
+    let _pings = anna.beside(&format!("ping -i 0.2 {target}"));
+    let took = within(Duration::from_secs(2), "keys at both ends", || {
+        !ciphers([anna, bo]).contains(&"wireguard".into())
+    });
+    eprintln!("keys after {took:?}");
+    assert_sealed([anna, bo]);
+    anna.sh(&format!("ping -c 3 -i 0.2 -W 1 -s 1372 -M do {target}"));
+    await_both_relays(anna, bo);
 }
 
 #[test]

@@ -18,14 +18,19 @@ fn cipher(peer: &Peer) -> String {
     cipher.unwrap_or("none").to_owned()
 }
 
-/// Two peers say that they seal what they say to each other by the same keys of our own.
-pub(crate) fn assert_sealed(peers: [&Peer; 2]) {
-    let ciphers = [(0, 1), (1, 0)].map(|(of, with)| {
+/// What each of two peers says that seals user data with the other.
+pub(crate) fn ciphers(peers: [&Peer; 2]) -> [Value; 2] {
+    [(0, 1), (1, 0)].map(|(of, with)| {
         let status = peers[of].status();
         let mut others = status["peers"].as_array().unwrap().iter();
         let other = others.find(|other| other["name"] == peers[with].name());
         other.map_or(Value::Null, |other| other["transport"].clone())
-    });
+    })
+}
+
+/// Two peers say that they seal what they say to each other by the same keys of our own.
+pub(crate) fn assert_sealed(peers: [&Peer; 2]) {
+    let ciphers = ciphers(peers);
     assert_eq!(ciphers[0], ciphers[1]);
     let ours = ["aes-256-gcm", "chacha20-poly1305"];
     assert!(ours.iter().any(|suite| ciphers[0] == *suite), "{ciphers:?}");
