@@ -7,10 +7,10 @@ use std::{
 
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
-use super::{agent::Agent, calls::Caller, network::DoorAnswer};
+use super::{agent::Agent, calls::Caller, network::Network};
 use crate::{
     api::{ApiError, Door, DoorVerdict, words::as_milliseconds},
-    datapath::command::DoorVerdict as Said,
+    datapath::command::{Command, DoorVerdict as Said},
     platform::{
         firewall,
         sock_diag::{self, Listening, Port},
@@ -58,6 +58,38 @@ pub(super) async fn probe(caller: &Caller, service: &Published) -> Result<Door, 
         firewall: firewall.map(|program| program.name().to_owned()),
         device: side.device,
     })
+}
+
+/// The answer to a knock at the own door.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DoorAnswer {
+    pub(super) verdict: Said,
+    pub(super) took_us: u64,
+}
+
+impl Network {
+    /// Knocks at a TCP port of this host from the mesh side; silence is the asker's to notice.
+    pub(super) fn probe_door(&mut self, port: u16) -> oneshot::Receiver<DoorAnswer> {
+        let probe = self.draw_tag();
+        let (asker, answer) = oneshot::channel();
+        self.doors.insert(probe, asker);
+        // By the family that comes through: the other's silence says nothing about this port.
+        let through = self.facts.ipv4_blocked.is_none();
+        let v4 = self.side.v4.filter(|_| through).map(IpAddr::V4);
+        let address = v4.unwrap_or(IpAddr::V6(self.side.v6));
+        self.data.tell(Command::ProbeDoor {
+            probe,
+            address,
+            port,
+        });
+        answer
+    }
+
+    pub(super) fn answer_door(&mut self, probe: u64, answer: DoorAnswer) {
+        if let Some(asker) = self.doors.remove(&probe) {
+            let _asker_gone = asker.send(answer);
+        }
+    }
 }
 
 /// What a knock found.

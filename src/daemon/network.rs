@@ -2,12 +2,7 @@
 //!
 //! Carries out what the node says, in its order, and tells the node what happened. Refuses to decide.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-    os::fd::OwnedFd,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     data_plane::{DataPlane, JOINER},
     dht::Dht,
+    door::DoorAnswer,
     forwarder::{Asked, Datagrams, Forwarder, Upstreams},
     guarding::Guarding,
     ipv4_watch::{Ipv4Watch, Trouble},
@@ -31,7 +27,7 @@ use super::{
 };
 use crate::{
     addr::Path,
-    datapath::command::{Command, DoorVerdict, Event, SessionKeys, Unheard},
+    datapath::command::{Command, Event, SessionKeys, Unheard},
     ids::{PeerIx, SessionId},
     node::{
         Identity, Node,
@@ -86,7 +82,7 @@ pub(super) struct Network {
     datagrams: Datagrams,
     pub(super) upstreams: Option<Upstreams>,
     pings: BTreeMap<u64, mpsc::Sender<Ponged>>,
-    doors: BTreeMap<u64, oneshot::Sender<DoorAnswer>>,
+    pub(super) doors: BTreeMap<u64, oneshot::Sender<DoorAnswer>>,
     next_tag: u64,
     next_message: u32,
     has_unsynced: bool,
@@ -149,13 +145,6 @@ pub(super) struct Ponged {
     /// The names of the relays on that path.
     pub(super) via: Vec<String>,
     pub(super) rtt: std::time::Duration,
-}
-
-/// The answer to a knock at the own door.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DoorAnswer {
-    pub(super) verdict: DoorVerdict,
-    pub(super) took_us: u64,
 }
 
 /// What becomes of the device when a network stops.
@@ -312,12 +301,6 @@ impl Network {
         Ok(())
     }
 
-    fn answer_door(&mut self, probe: u64, answer: DoorAnswer) {
-        if let Some(asker) = self.doors.remove(&probe) {
-            let _asker_gone = asker.send(answer);
-        }
-    }
-
     /// Lets the node act on its deadlines. Before it judges sessions by their use it hears of that: one that is in use is
     /// not closed as idle.
     pub(super) fn on_deadline(&mut self) {
@@ -360,23 +343,6 @@ impl Network {
         let tag = self.draw_tag();
         self.pings.insert(tag, asker);
         self.node.ping(clock::now(), peer, tag);
-    }
-
-    /// Knocks at a TCP port of this host from the mesh side; silence is the asker's to notice.
-    pub(super) fn probe_door(&mut self, port: u16) -> oneshot::Receiver<DoorAnswer> {
-        let probe = self.draw_tag();
-        let (asker, answer) = oneshot::channel();
-        self.doors.insert(probe, asker);
-        // By the family that comes through: the other's silence says nothing about this port.
-        let through = self.facts.ipv4_blocked.is_none();
-        let v4 = self.side.v4.filter(|_| through).map(IpAddr::V4);
-        let address = v4.unwrap_or(IpAddr::V6(self.side.v6));
-        self.data.tell(Command::ProbeDoor {
-            probe,
-            address,
-            port,
-        });
-        answer
     }
 
     /// The mesh addresses, ports and sockets that are the agent's own, which no service may be spliced to.
@@ -664,7 +630,7 @@ impl Network {
         *self.facts.counters.entry(reason).or_default() += 1;
     }
 
-    fn draw_tag(&mut self) -> u64 {
+    pub(super) fn draw_tag(&mut self) -> u64 {
         self.next_tag += 1;
         self.next_tag
     }
