@@ -253,7 +253,12 @@ fn peer_details(peer: Option<&Peer>, details: &PeerDetails) -> String {
         date(details.admitted_at)
     );
     let cipher = peer.and_then(|peer| peer.transport);
-    let sealed_by = cipher.map_or("", Cipher::word);
+    let has_talked = peer.is_some_and(|peer| peer.tx_bytes + peer.rx_bytes > 0);
+    let sealed_by = match cipher {
+        Some(Cipher::WireGuard) if !has_talked => "wireguard, as long as no program has talked",
+        Some(cipher) => cipher.word(),
+        None => "",
+    };
     let rows = [
         ("name", details.domain_name.clone()),
         ("addresses", addresses.join("  ")),

@@ -245,6 +245,10 @@ class Webmesh(Contender):
         self.target = status["self"]["ipv4"]
         self.near.ping(self.target)
 
+    def _peers(self):
+        """What the near end says of the others."""
+        return json.loads(self._say(self.near, "status", "--json"))["peers"]
+
     def _say(self, place, *words):
         done = place.run([self.program, "--socket", self._file(place, "sock"), *words])
         if done.returncode != 0:
@@ -264,8 +268,7 @@ class ChaCha(Webmesh):
 
     def examine(self):
         super().examine()
-        peers = json.loads(self._say(self.near, "status", "--json"))["peers"]
-        within("data sealed by ChaCha20", lambda: peers[0]["transport"] == "chacha20-poly1305")
+        within("data sealed by ChaCha20", lambda: self._peers()[0]["transport"] == "chacha20-poly1305")
 
 
 class Relayed(Webmesh):
@@ -291,8 +294,7 @@ class Relayed(Webmesh):
         within("a path by the relay", self._is_relayed)
 
     def _is_relayed(self):
-        peers = json.loads(self._say(self.near, "status", "--json"))["peers"]
-        return any(peer["path"] and peer["path"]["kind"] == "relay" for peer in peers)
+        return any(peer["path"] and peer["path"]["kind"] == "relay" for peer in self._peers())
 
 
 def await_device(place, device):

@@ -131,6 +131,11 @@ anna  up     direct 203.0.113.9:61234  34 ms  8.1 MB  1.2 MB  now
         .replace("  version      0.1.0\n", "")
         .replace("  services     db, web\n", "");
     assert_eq!(peers_reply(&reply, Some(120)), shorter);
+    let anna = &mut reply.peers[0];
+    (anna.tx_bytes, anna.rx_bytes) = (0, 0);
+    let said = peers_reply(&reply, Some(120));
+    let quiet = "  sealed by    wireguard, as long as no program has talked\n";
+    assert!(said.contains(quiet), "{said}");
 }
 
 #[test]
