@@ -4,8 +4,10 @@
 use super::{openings::Openings, outbox::Outbox};
 use crate::{
     addr::Underlay,
-    platform::udp::{Family, Outgoing, Pair, Sent},
-    time::Moment,
+    platform::{
+        clock,
+        udp::{Family, Outgoing, Pair, Sent},
+    },
 };
 
 /// How a datagram goes out.
@@ -30,12 +32,7 @@ pub(super) struct Departed {
 }
 
 /// Sends datagrams, until a main socket is full.
-pub(super) fn send(
-    now: Moment,
-    out: &Outbox,
-    sockets: &mut Pair,
-    openings: &mut Openings,
-) -> Departed {
+pub(super) fn send(out: &Outbox, sockets: &mut Pair, openings: &mut Openings) -> Departed {
     let mut departed = Departed::default();
     while let Some(way) = way(out, openings, departed.taken) {
         let start = departed.taken;
@@ -50,7 +47,7 @@ pub(super) fn send(
             ecn: target.ecn.bits(),
         });
         if let Some(to) = way.kept
-            && openings.note_sent(now, to)
+            && openings.note_sent(clock::moment(), to)
             && let Some(socket) = sockets.socket(way.family)
         {
             // As with a kept socket: nobody waits where it is full.

@@ -193,7 +193,7 @@ impl Shard {
             return Err(DropReason::InHandshake);
         };
         let len = response.len();
-        if let Some(index) = index_at(response, 4) {
+        if let Some(index) = session::index_at(response, 4) {
             state.note_answered(now, index, source);
         }
         if self.note_other_end(now, place, bytes)
@@ -208,7 +208,7 @@ impl Shard {
     /// this end still has are nobody's: what they would seal is lost.
     fn note_other_end(&mut self, now: Moment, place: usize, message: &[u8]) -> bool {
         let state = self.sessions.at(place);
-        let index = index_at(message, 4);
+        let index = session::index_at(message, 4);
         let is_another = state
             .zip(index)
             .is_some_and(|(state, index)| state.is_with_another(index));
@@ -561,11 +561,6 @@ fn rewrite_destination_port(
         },
     };
     turn::turn(packet, header, turn).map_err(|_cannot| DropReason::InTinyFragment)
-}
-
-fn index_at(datagram: &[u8], at: usize) -> Option<u32> {
-    let bytes = datagram.get(at..)?.first_chunk::<4>()?;
-    Some(u32::from_le_bytes(*bytes))
 }
 
 fn refusal(refused: Refused) -> DropReason {

@@ -474,8 +474,7 @@ impl Turnstile {
 
     fn send(&mut self) {
         let sockets = &mut self.parts.sockets;
-        let now = clock::moment();
-        let departed = departing::send(now, &self.shard.out, sockets, &mut self.openings);
+        let departed = departing::send(&self.shard.out, sockets, &mut self.openings);
         self.offloads.note_sockets(sockets);
         self.count_refused(departed.refused);
         self.shard.out.datagrams.forget_first(departed.taken);

@@ -249,7 +249,7 @@ impl Shard {
             if let SessionId::Pair(peer) = id
                 && is_used
             {
-                self.out.events.push_back(Event::Wanted { peer });
+                self.ask_for_way(peer);
             }
         }
     }

@@ -175,7 +175,7 @@ impl Session {
     pub fn initiate(&mut self, dst: &mut [u8]) -> Option<usize> {
         match self.tunn.format_handshake_initiation(dst, true) {
             TunnResult::WriteToNetwork(datagram) => {
-                self.given = index(datagram, 4).unwrap_or(self.given);
+                self.note_given(datagram);
                 Some(datagram.len())
             }
             TunnResult::Done
@@ -238,12 +238,17 @@ impl Session {
             ) => return Err(Refused::Unexpected),
         };
         match &step {
-            Step::Confirmation(_) => self.note_keys(index(datagram, 8)),
-            Step::Keepalive | Step::Inner(_) | Step::NotIp => self.note_keys(index(datagram, 4)),
-            Step::Response(response) => self.given = index(response, 4).unwrap_or(self.given),
+            Step::Confirmation(_) => self.note_keys(index_at(datagram, 8)),
+            Step::Keepalive | Step::Inner(_) | Step::NotIp => self.note_keys(index_at(datagram, 4)),
+            Step::Response(response) => self.note_given(response),
             Step::Cookie => {}
         }
         Ok(step)
+    }
+
+    /// A message of a handshake goes out: it names the local index of keys that may come of it.
+    fn note_given(&mut self, message: &[u8]) {
+        self.given = index_at(message, 4).unwrap_or(self.given);
     }
 
     /// Both sides know the keys of this local index. The later ones seal.
@@ -265,7 +270,7 @@ impl Session {
         }
         let tick = match self.tunn.update_timers(dst) {
             TunnResult::WriteToNetwork(datagram) if datagram.first() == Some(&1) => {
-                self.given = index(datagram, 4).unwrap_or(self.given);
+                self.note_given(datagram);
                 Tick::Initiation(datagram.len())
             }
             TunnResult::WriteToNetwork(datagram) => Tick::Keepalive(datagram.len()),
@@ -282,8 +287,9 @@ impl Session {
     }
 }
 
-fn index(datagram: &[u8], at: usize) -> Option<u32> {
-    let bytes = datagram.get(at..)?.first_chunk::<4>()?;
+/// The index at this place of a message.
+pub fn index_at(message: &[u8], at: usize) -> Option<u32> {
+    let bytes = message.get(at..)?.first_chunk::<4>()?;
     Some(u32::from_le_bytes(*bytes))
 }
 
