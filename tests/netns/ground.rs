@@ -9,6 +9,8 @@ use crate::harness::Net;
 pub(crate) enum Ground {
     /// Both families, Ethernet's packets.
     Plain,
+    /// IPv4 alone, Ethernet's packets.
+    Only4,
     /// IPv4 alone, no packet above 1,280 bytes.
     Narrow4,
     /// IPv6 alone, no packet above 1,280 bytes.
@@ -27,7 +29,7 @@ impl Ground {
         let v6 = format!("2001:db8::{number:x}/64");
         match self {
             Self::Plain => vec![v4, v6],
-            Self::Narrow4 => vec![v4],
+            Self::Only4 | Self::Narrow4 => vec![v4],
             Self::Narrow6 | Self::Only6 => vec![v6],
         }
     }

@@ -182,11 +182,11 @@ fn handshakes_a_second() -> u32 {
 
 /// 99 of a hundred, by what `ping` says at its end.
 fn assert_almost_all_came_back(said: &str) {
-    let mut words = said
+    let line = said
         .lines()
         .find(|line| line.contains("packets transmitted"));
-    let numbers: Vec<u64> = words
-        .get_or_insert_default()
+    let numbers: Vec<u64> = line
+        .unwrap_or_default()
         .split([' ', ','])
         .filter_map(|word| word.parse().ok())
         .collect();
@@ -355,8 +355,8 @@ fn initiation(token: &Token, from: &Identity) -> Vec<u8> {
     bytes
 }
 
-/// Sends these again and again, so many a second, until the test has seen enough; says how many. What a busy machine made late is made up
-/// for.
+/// Sends these again and again, so many a second, until the test has seen enough; says how many. What a busy machine made late
+/// is made up for.
 fn flood(rate: u32, datagrams: &[Thrown]) -> String {
     let end = std::env::var("END").unwrap();
     let own = UdpSocket::bind("0.0.0.0:41820").unwrap();

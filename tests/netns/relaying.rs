@@ -16,13 +16,18 @@ use crate::{
 /// Machines `anna` (11) and `bo` (12), whose packets to each other are dropped from the start, and `carol` (13), which
 /// founds; all others of `more` are like carol.
 pub(crate) fn apart(more: &[(&str, u8)]) -> Net {
+    apart_on(Ground::Plain, more)
+}
+
+/// The same on another ground.
+fn apart_on(ground: Ground, more: &[(&str, u8)]) -> Net {
     let mut net = Net::empty();
-    net.add_public("carol", 13);
+    net.add_public_on(ground, "carol", 13);
     for (name, number) in more {
-        net.add_public(name, *number);
+        net.add_public_on(ground, name, *number);
     }
-    net.add_public("anna", 11);
-    net.add_public("bo", 12);
+    net.add_public_on(ground, "anna", 11);
+    net.add_public_on(ground, "bo", 12);
     cut(&net, "anna", 12);
     cut(&net, "bo", 11);
     net
@@ -61,7 +66,8 @@ fn await_ping(from: &Peer, to: &Peer) -> Duration {
 
 #[test]
 fn two_that_are_cut_off_talk_through_a_third() {
-    let net = apart(&[]);
+    // By IPv6 the frame of a relay leaves no room for the device's longest packet.
+    let net = apart_on(Ground::Only4, &[]);
     net.form();
     let (anna, bo) = (net.peer("anna"), net.peer("bo"));
     await_ping(anna, bo);
@@ -74,9 +80,8 @@ fn two_that_are_cut_off_talk_through_a_third() {
             .contains("relay via carol")
     );
     move_a_file(anna, bo);
-    // The longest that has room on the way by IPv6, which the relay may be reached by.
     for target in bo.mesh_addresses() {
-        anna.sh(&format!("ping -c 3 -i 0.2 -W 1 -s 1356 -M do {target}"));
+        anna.sh(&format!("ping -c 3 -i 0.2 -W 1 -s 1372 -M do {target}"));
     }
     for peer in [anna, bo] {
         let packets = peer.sh("nft -j list chain inet apart out");
