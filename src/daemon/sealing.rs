@@ -29,6 +29,8 @@ pub(super) enum Silence {
     BadBody,
     /// Its signature does not hold.
     BadSignature,
+    /// A Join that nobody could sign so that it is answered; the counter's name.
+    Refused(&'static str),
 }
 
 impl Silence {
@@ -39,6 +41,7 @@ impl Silence {
             Self::NotForUs => "sealed_not_for_us",
             Self::BadBody => "sealed_bad_body",
             Self::BadSignature => "sealed_bad_signature",
+            Self::Refused(why) => why,
         }
     }
 
@@ -49,6 +52,7 @@ impl Silence {
             Self::NotForUs => "lan_not_for_us",
             Self::BadBody => "lan_bad_body",
             Self::BadSignature => "lan_bad_signature",
+            Self::Refused(why) => why,
         }
     }
 }
@@ -143,6 +147,11 @@ pub(super) fn open(
             Err(NotOpened::Key) => continue,
             Err(NotOpened::Malformed(_)) => return Err(Silence::BadBody),
         };
+        if let Sealed::Join(join) = &opened.body
+            && let Some(why) = node.refuses_join(now, header.hint, join)
+        {
+            return Err(Silence::Refused(why));
+        }
         if !is_signed(node, identity, &key, &opened) {
             return Err(Silence::BadSignature);
         }

@@ -149,28 +149,39 @@ impl Node {
             .collect()
     }
 
+    /// Why a Join is silence whoever signed it; the name of a counter. It costs next to nothing, so it is asked before a
+    /// signature is checked: who holds a token that is used up may send as many as its line carries.
+    pub fn refuses_join(&self, now: Now, hint: [u8; 8], join: &Join) -> Option<&'static str> {
+        let join_id = JoinId(hint);
+        if self.invites.find(join_id, now.unix_s()).is_none() {
+            return Some("join_unknown_invite");
+        }
+        if self.members.is_revoked(join.node) {
+            return Some("join_revoked");
+        }
+        match self.rows.get(&join.node) {
+            Some(row) => (join.stamp <= row.stamp).then_some("join_replayed"),
+            None => {
+                let known = self.joiners.get(&join_id);
+                let is_full = known.is_some_and(|known| known.len() >= JOINERS_PER_INVITE);
+                is_full.then_some("join_too_many")
+            }
+        }
+    }
+
     pub(super) fn on_join(&mut self, now: Now, source: Path, hint: [u8; 8], join: &Join) {
         let join_id = JoinId(hint);
-        let Some(secret) = self
-            .invites
-            .find(join_id, now.unix_s())
-            .map(|invite| invite.secret.clone())
-        else {
-            return self.counters.count("join_unknown_invite");
-        };
-        if self.members.is_revoked(join.node) {
-            return self.counters.count("join_revoked");
+        if let Some(why) = self.refuses_join(now, hint, join) {
+            return self.counters.count(why);
         }
+        let invite = self.invites.find(join_id, now.unix_s());
+        let Some(secret) = invite.map(|invite| invite.secret.clone()) else {
+            return;
+        };
         let Some(tunnel) = x25519_form(&join.tunnel) else {
             return self.counters.count("join_bad_key");
         };
         let row = self.rows.get(&join.node).copied();
-        if row.is_some_and(|row| join.stamp <= row.stamp) {
-            return self.counters.count("join_replayed");
-        }
-        if row.is_none() && self.joiners.entry(join_id).or_default().len() >= JOINERS_PER_INVITE {
-            return self.counters.count("join_too_many");
-        }
         self.joiners.entry(join_id).or_default().insert(join.node);
         self.note_knock(now, source);
         let last_session_s = row.map_or(0, |row| row.last_session_s);

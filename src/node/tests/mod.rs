@@ -1349,6 +1349,35 @@ fn no_invite_lets_more_than_64_strangers_leave_a_row() {
 }
 
 #[test]
+fn a_join_that_nobody_could_sign_well_enough_is_known_before_its_signature_is_looked_at() {
+    let town = Town::new();
+    let (mut anna, secret) = open_door(&town, &[ANNA], MALLORY);
+    let asked = |anna: &Node, hint, from, stamp| {
+        let join = Join {
+            node: id(from),
+            tunnel: TunnelKey::from_seed([100 + from; 32]).public(),
+            stamp,
+            boot: OLD_RUN,
+            signature: [0; 64],
+        };
+        anna.refuses_join(at_ms(10), hint, &join)
+    };
+    let hint = secret.join_id().0;
+    assert_eq!(asked(&anna, hint, MALLORY, 51), None);
+    let again = asked(&anna, hint, MALLORY, 50);
+    assert_eq!(again, Some("join_replayed"));
+    let unknown = asked(&anna, [9; 8], 20, 50);
+    assert_eq!(unknown, Some("join_unknown_invite"));
+    for seed in 20..83 {
+        assert_eq!(asked(&anna, hint, seed, 50), None, "{seed}");
+        join(&mut anna, at_ms(10), &secret, seed, 50);
+    }
+    assert_eq!(asked(&anna, hint, 83, 50), Some("join_too_many"));
+    // Whoever was let in may ask again.
+    assert_eq!(asked(&anna, hint, 82, 51), None);
+}
+
+#[test]
 fn while_ipv4_does_not_come_through_names_are_told_by_ipv6_alone() {
     let town = Town::new();
     let mut anna = town.node(ANNA, town.people(&[ANNA, BO]));
