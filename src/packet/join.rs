@@ -32,7 +32,8 @@ pub struct Run {
     packets: usize,
     next_sequence: u32,
     next_id: u16,
-    /// What the last packet's flags add.
+    /// What the others' flags add. What came at once is pushed at once, whichever of them asked for it: that flag ends nothing,
+    /// and senders collapse it themselves (RFC 1122 §4.2.2.2).
     flags: u8,
     is_closed: bool,
 }
@@ -74,7 +75,7 @@ impl Run {
             next_sequence: sequence(packet, header.payload_at).wrapping_add(body),
             next_id: id(packet).wrapping_add(1),
             flags: 0,
-            is_closed: flags & (FIN | PSH) != 0,
+            is_closed: flags & FIN != 0,
         })
     }
 
@@ -111,8 +112,8 @@ impl Run {
         }
         if self.header.protocol == TCP {
             let flags = packet[self.header.payload_at + 13] & (FIN | PSH);
-            self.is_closed = flags != 0;
-            self.flags = flags;
+            self.is_closed = flags & FIN != 0;
+            self.flags |= flags;
             self.next_sequence = self
                 .next_sequence
                 .wrapping_add(u32::try_from(body).unwrap_or(0));
@@ -146,7 +147,7 @@ impl Run {
         Some(head)
     }
 
-    /// Lengths, what the last packet's flags add, and the checksums: over the IPv4 header, and of what is behind it only
+    /// Lengths, what the others' flags add, and the checksums: over the IPv4 header, and of what is behind it only
     /// over the pseudo header, for whoever cuts the packet again.
     fn write_lengths(&self, own: &mut [u8]) -> Option<()> {
         let at = self.header.payload_at;

@@ -408,16 +408,42 @@ fn packets_of_other_flows_control_segments_and_empty_ones_stay_alone() {
     let mut run = Run::begin(&first).unwrap();
     assert!(!run.take(&first, &recipe(ACK, 0).build()));
     assert!(!run.take(&first, &first), "the same again");
-    let ended = recipe(ACK | PSH, 100).build();
+    let ended = recipe(ACK | FIN, 100).build();
     let mut run = Run::begin(&ended).unwrap();
-    let next = Recipe {
-        sequence: 105,
-        ..recipe(ACK, 100)
+    let next = |flags| {
+        let next = Recipe {
+            sequence: 105,
+            ..recipe(flags, 100)
+        };
+        next.build()
     };
-    assert!(
-        !run.take(&ended, &next.build()),
-        "it was to be handed on at once"
-    );
+    assert!(!run.take(&ended, &next(ACK)), "nothing comes behind it");
     let mut run = Run::begin(&first).unwrap();
-    assert!(run.take(&first, &next.build()));
+    assert!(run.take(&first, &next(ACK)));
+}
+
+#[test]
+fn what_is_to_be_handed_on_at_once_is_joined_and_the_whole_is_handed_on_at_once() {
+    let segments = [ACK | PSH, ACK, ACK | PSH, ACK].map(|flags| (flags, 5..205));
+    let mut sequence = 5;
+    let segments = segments.map(|(flags, body)| {
+        let recipe = Recipe {
+            is_v6: true,
+            is_udp: false,
+            id: 0,
+            sequence,
+            flags,
+            options: 0,
+            size: 200,
+            body: body.collect(),
+        };
+        sequence += 200;
+        recipe.build()
+    });
+    for (first, is_pushed) in [(0, true), (1, true), (3, false)] {
+        let joined = join(&segments[first..]);
+        assert_eq!(joined.len(), 1);
+        let flags = joined[0][vnet::LEN + 40 + 13];
+        assert_eq!(flags & PSH != 0, is_pushed, "{first}");
+    }
 }
