@@ -8,6 +8,9 @@ pub(super) const CAPACITY: usize = crate::platform::udp::DATAGRAM_MAX;
 /// How many there may be. A turn needs 64; a burst of timers or queues needs more, and beyond this it drops.
 const BUFFERS_MAX: usize = 1024;
 
+/// Bytes that were sent and stand before what is left, until that is moved: where some are left each time, few are.
+const GAP_MAX: usize = 256 << 10;
+
 /// Room beside that: the frames of two relays (protocol §1).
 const HEADROOM: usize = crate::relay::DEPTH_MAX * RELAY_HEAD;
 
@@ -83,7 +86,12 @@ impl<T: Copy> Batch<T> {
     /// All that was added, in order.
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (T, &[u8])> {
-        (0..self.len()).filter_map(|number| self.get(number))
+        self.from(0)
+    }
+
+    /// What was added from this number on, in order.
+    pub(super) fn from(&self, number: usize) -> impl Iterator<Item = (T, &[u8])> {
+        (number..self.len()).filter_map(|number| self.get(number))
     }
 
     /// What was added as the one with this number.
@@ -119,8 +127,10 @@ impl<T: Copy> Batch<T> {
         let Some(first) = self.slots.first() else {
             return;
         };
-        // It is only where a socket is full that some are left.
         let (gap, end) = (first.start, self.end());
+        if gap < GAP_MAX {
+            return;
+        }
         self.bytes.copy_within(gap..end, 0);
         for slot in &mut self.slots {
             slot.start -= gap;

@@ -208,6 +208,11 @@ impl Crew {
         }
     }
 
+    /// Whether there is no lane.
+    pub(super) fn is_alone(&self) -> bool {
+        self.ends.is_empty()
+    }
+
     /// Whether a lane waits until everything is delivered.
     pub(super) fn is_awaited(&self) -> bool {
         self.ends.iter().any(End::is_waiting)

@@ -6,7 +6,7 @@ use crate::{
     addr::Underlay,
     platform::{
         clock,
-        udp::{Family, Outgoing, Pair, Sent},
+        udp::{Family, Outgoing, Pair, Sent, Tail},
     },
 };
 
@@ -31,8 +31,13 @@ pub(super) struct Departed {
     pub(super) full: Option<Family>,
 }
 
-/// Sends datagrams, until a main socket is full.
-pub(super) fn send(out: &Outbox, sockets: &mut Pair, openings: &mut Openings) -> Departed {
+/// Sends datagrams, until a main socket is full. What `tail` says is said of the last.
+pub(super) fn send(
+    out: &Outbox,
+    sockets: &mut Pair,
+    openings: &mut Openings,
+    tail: Tail,
+) -> Departed {
     let mut departed = Departed::default();
     while let Some(way) = way(out, openings, departed.taken) {
         let start = departed.taken;
@@ -57,15 +62,20 @@ pub(super) fn send(out: &Outbox, sockets: &mut Pair, openings: &mut Openings) ->
             Some(to) => openings.socket(to),
             None => sockets.socket(way.family),
         };
+        let is_last = next == out.datagrams.len();
+        let tail = match way.kept {
+            None if is_last => tail,
+            Some(_) | None => Tail::Goes,
+        };
         let sent = match socket {
             Some(socket) if way.may_be_cut => socket.send_in_fragments(all),
-            Some(socket) => socket.send(all),
+            Some(socket) => socket.send_with(all, tail),
             None => refused(next - start),
         };
         departed.refused += sent.refused;
-        if sent.is_full && way.kept.is_none() {
+        if way.kept.is_none() && (sent.is_full || tail == Tail::Stays) {
             departed.taken += sent.taken;
-            departed.full = Some(way.family);
+            departed.full = sent.is_full.then_some(way.family);
             return departed;
         }
         // Nobody waits for a socket that is kept for one address.

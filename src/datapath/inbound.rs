@@ -4,14 +4,9 @@
 use crate::{
     addr::Path,
     ids::{PeerIx, SessionId},
-    packet::{
-        ecn::Ecn,
-        ip::{Header, Ports},
-        tcp,
-        turn::{self, Turn},
-    },
+    packet::ecn::Ecn,
     time::Moment,
-    transport::{self, Carrier, NotOpened, Opening, Order},
+    transport::Carrier,
     wire::{
         datagram::{Datagram, classify},
         exchange, frame,
@@ -23,25 +18,19 @@ use super::{
     command::Event,
     drops::DropReason,
     handshakes::Parked,
-    sessions::{Heard, Purpose, takes_frame},
+    sessions::{Heard, Purpose},
     shard::Shard,
+    train::{Arrived, MOST, Train},
     transports::{FIRST, thread_of},
+    unsealing::{Gate, unseal},
 };
 
-/// What an opened data message held; the bytes lie in the next free buffer for the TUN.
+/// What an opened data message held; the bytes stand where the message did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Keepalive,
     NotIp,
     Inner(usize),
-}
-
-/// The same of a transport's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Sealed {
-    Keepalive,
-    Frame(Vec<u8>),
-    Packet(usize),
 }
 
 /// How a datagram came.
@@ -60,23 +49,21 @@ impl From<Path> for Source {
     }
 }
 
-/// What a datagram was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a datagram was; of several, the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Taken {
-    /// Authentic data of a session.
-    Data,
+    /// Nothing that says who sent it, or it was dropped.
+    Other,
     /// Data that another thread opens, or drops.
     PassedOn,
-    /// Something else, or it was dropped.
-    Other,
+    /// Authentic data of a session.
+    Data,
 }
 
 impl Shard {
-    /// Takes in one datagram.
+    /// Takes in one datagram, which stays as it is.
     pub(super) fn handle_datagram(&mut self, now: Moment, source: impl Into<Source>, bytes: &[u8]) {
-        if let Err(reason) = self.try_datagram(now, source.into(), bytes) {
-            self.drops.count(reason);
-        }
+        self.take_data(now, source, bytes);
     }
 
     /// The same; whether it was data of a session.
@@ -86,38 +73,97 @@ impl Shard {
         source: impl Into<Source>,
         bytes: &[u8],
     ) -> Taken {
-        let data = match classify(bytes) {
-            Ok(Datagram::Data(_)) => Taken::Data,
-            Ok(Datagram::Transport(data)) if thread_of(data.receiver) == FIRST => Taken::Data,
-            Ok(Datagram::Transport(_)) => Taken::PassedOn,
-            Ok(_) | Err(_) => Taken::Other,
-        };
-        match self.try_datagram(now, source.into(), bytes) {
-            Ok(()) => data,
-            Err(reason) => {
-                self.drops.count(reason);
-                Taken::Other
+        let mut came = std::mem::take(&mut self.came);
+        came.clear();
+        came.extend_from_slice(bytes);
+        let taken = self.take_message(now, source.into(), Train::of_one(&mut came));
+        self.came = came;
+        taken
+    }
+
+    /// Takes in datagrams; packets in them are copied, and wait to be written.
+    pub(super) fn take_message(
+        &mut self,
+        now: Moment,
+        source: Source,
+        mut train: Train<'_>,
+    ) -> Taken {
+        let mut taken = Taken::Other;
+        loop {
+            let mut arrived = Arrived::default();
+            taken = taken.max(self.take_train(now, source, &mut train, &mut arrived));
+            self.keep(&arrived);
+            if train.is_empty() {
+                return taken;
             }
         }
     }
 
-    /// What a frame of a relay holds comes here again, at most twice: nothing nests deeper.
-    pub(super) fn try_datagram(
+    /// Takes datagrams off a train, as many as may arrive at one time. Packets in them stay where they are, in their order.
+    pub(super) fn take_train<'a>(
+        &mut self,
+        now: Moment,
+        source: Source,
+        train: &mut Train<'a>,
+        arrived: &mut Arrived<'a>,
+    ) -> Taken {
+        let mut taken = Taken::Other;
+        let mut left = MOST;
+        while left > 0 {
+            let run = train.next_run(left);
+            left -= run.len();
+            let many = u64::try_from(run.len()).unwrap_or(u64::MAX);
+            match self.try_run(now, source, run, arrived) {
+                Ok(what) => taken = taken.max(what),
+                Err(reason) => self.drops.add(reason, many),
+            }
+            if train.is_empty() {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Has packets that arrived wait with those that this machine has made.
+    pub(super) fn keep(&mut self, arrived: &Arrived<'_>) {
+        for packet in arrived.packets() {
+            if !self.out.packets.push(packet, ()) {
+                self.drops.count(DropReason::NoBuffer);
+            }
+        }
+    }
+
+    /// Datagrams that begin alike: several of one transport or of one leg of a relay, or one. What a frame of a relay holds
+    /// comes here again, at most twice: nothing nests deeper.
+    fn try_run<'a>(
         &mut self,
         now: Moment,
         from: Source,
-        bytes: &[u8],
-    ) -> Result<(), DropReason> {
+        run: Train<'a>,
+        arrived: &mut Arrived<'a>,
+    ) -> Result<Taken, DropReason> {
         let source = from.path;
-        let datagram = classify(bytes).map_err(|_unclassified| DropReason::InUnknownDatagram)?;
-        if self.lane.is_some() {
-            return self.take_by_lane(now, from, (&datagram, bytes));
+        let datagram =
+            classify(run.first()).map_err(|_unclassified| DropReason::InUnknownDatagram)?;
+        if let Datagram::Transport(data) = datagram {
+            return self.on_transport(now, from, (data.receiver, run), arrived);
+        }
+        if let Some(lane) = &mut self.lane {
+            for datagram in run.datagrams() {
+                lane.hand_in(from, datagram)?;
+            }
+            return Ok(Taken::PassedOn);
         }
         match datagram {
-            Datagram::Data(data) => self.on_data(now, from, (data.receiver, data.bytes)),
-            Datagram::Initiation(bytes) => self.on_initiation(now, source, bytes),
+            Datagram::Data(data) => {
+                return self.on_data(now, from, (data.receiver, run), arrived);
+            }
+            Datagram::Relayed(relayed) => {
+                self.on_relayed(now, from, (relayed.session, run), arrived);
+            }
+            Datagram::Initiation(bytes) => self.on_initiation(now, source, bytes)?,
             Datagram::Response(message) | Datagram::Cookie(message) => {
-                self.on_answer(now, source, (message.receiver, message.bytes))
+                self.on_answer(now, source, (message.receiver, message.bytes))?;
             }
             Datagram::Sealed(bytes) => {
                 self.handshakes.try_sealed(now, source)?;
@@ -125,13 +171,12 @@ impl Shard {
                     source,
                     bytes: bytes.to_vec(),
                 });
-                Ok(())
             }
-            Datagram::Dht(bytes) => self.on_dht(now, source, bytes),
-            Datagram::Relayed(relayed) => self.on_relayed(now, from, (relayed, bytes)),
-            Datagram::RelayBinding(binding) => self.on_binding(now, source, &binding),
-            Datagram::Transport(data) => self.on_transport(now, from, (data.receiver, data.bytes)),
+            Datagram::Dht(bytes) => self.on_dht(now, source, bytes)?,
+            Datagram::RelayBinding(binding) => self.on_binding(now, source, &binding)?,
+            Datagram::Transport(_) => {}
         }
+        Ok(Taken::Other)
     }
 
     /// A reply of the DHT to a question that the control plane asked: it comes from whom was asked, or it is none.
@@ -264,30 +309,45 @@ impl Shard {
         Ok(())
     }
 
-    fn on_data(
+    /// WireGuard opens from one buffer into another; what it opened is put where it came.
+    fn on_data<'a>(
         &mut self,
         now: Moment,
         source: Source,
-        (receiver, bytes): (u32, &[u8]),
-    ) -> Result<(), DropReason> {
+        (receiver, run): (u32, Train<'a>),
+        arrived: &mut Arrived<'a>,
+    ) -> Result<Taken, DropReason> {
+        let bytes = run.datagrams().next().unwrap_or_default();
         let (place, state) = self.sessions.receiver(receiver)?;
         let was_standing = state.is_standing();
         let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
+        let counter = session::counter(bytes).unwrap_or(0);
         let content = match state.session.decapsulate(bytes, room).map_err(refusal)? {
             Step::Keepalive => Content::Keepalive,
             Step::NotIp => Content::NotIp,
-            Step::Inner(inner) => Content::Inner(inner.len()),
+            Step::Inner(inner) => {
+                let target = bytes.get_mut(..inner.len());
+                target.ok_or(DropReason::InNotIp)?.copy_from_slice(inner);
+                Content::Inner(inner.len())
+            }
             Step::Cookie | Step::Response(_) | Step::Confirmation(_) => {
                 return Err(DropReason::InHandshake);
             }
         };
-        let came = (receiver, bytes);
+        let came = (receiver, counter);
         let heard = self.on_authentic(now, place, source.path, came, was_standing);
-        match content {
+        let taken = match content {
             Content::Keepalive => Ok(()),
             Content::NotIp => Err(DropReason::InNotIp),
-            Content::Inner(len) => self.on_inner(now, place, (source, heard), len),
+            Content::Inner(len) => {
+                let inner = bytes.get_mut(..len).unwrap_or_default();
+                self.on_inner(now, place, (source, heard), inner, arrived)
+            }
+        };
+        if let Err(reason) = taken {
+            self.drops.count(reason);
         }
+        Ok(Taken::Data)
     }
 
     /// A data message opened: the state is heard, may come to stand, and may have a new path.
@@ -296,13 +356,12 @@ impl Shard {
         now: Moment,
         place: usize,
         source: Path,
-        (receiver, bytes): (u32, &[u8]),
+        (receiver, counter): (u32, u64),
         was_standing: bool,
     ) -> Heard {
         let Some(state) = self.sessions.at(place) else {
             return Heard::Old;
         };
-        let counter = session::counter(bytes).unwrap_or(0);
         let heard = state.note_heard(now, receiver, counter);
         let is_back = state.watch.note_heard(now, state.endpoint == Some(source));
         let is_new_end = state.takes_over(now, receiver);
@@ -336,65 +395,100 @@ impl Shard {
         }
     }
 
-    /// Data of a transport. It is opened straight into the buffer from which the TUN gets it.
-    fn on_transport(
+    /// Data of a transport. It is opened where it stands.
+    fn on_transport<'a>(
         &mut self,
         now: Moment,
         source: Source,
-        (receiver, bytes): (u32, &[u8]),
-    ) -> Result<(), DropReason> {
-        if thread_of(receiver) != FIRST {
-            return self.pass_on(source, (receiver, bytes));
+        (receiver, run): (u32, Train<'a>),
+        arrived: &mut Arrived<'a>,
+    ) -> Result<Taken, DropReason> {
+        if self.lane.is_some() {
+            return self.open_by_lane(now, source, (receiver, run), arrived);
         }
-        let place = self.indexes.place(receiver);
+        if thread_of(receiver) != FIRST {
+            return self.pass_on(source, (receiver, run));
+        }
+        let Self {
+            sessions,
+            indexes,
+            view,
+            drops,
+            mtu,
+            ..
+        } = self;
+        let place = indexes.place(receiver);
         let place = place.ok_or(DropReason::InUnknownIndex)?;
-        let state = self.sessions.at(place);
-        let state = state.ok_or(DropReason::InUnknownIndex)?;
+        let state = sessions.at(place).ok_or(DropReason::InUnknownIndex)?;
+        let gate = Gate {
+            view,
+            drops,
+            session: state.id,
+            ecn: source.ecn,
+            room: state.room,
+            mtu: *mtu,
+        };
         let transport = state.transport.as_deref_mut();
         let opening = transport.and_then(|transport| transport.opening(receiver));
         let opening = opening.ok_or(DropReason::InUnknownIndex)?;
-        let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
         let frames = &mut state.frames;
-        let (heard, content) = unseal(opening, now, (bytes, room), || takes_frame(frames, now))?;
+        let Some(unsealed) = unseal(now, (opening, frames), &gate, run, arrived) else {
+            return Ok(Taken::Other);
+        };
+        let heard = unsealed.heard;
         state.note_heard_sealed(now);
-        let is_back = state
-            .watch
-            .note_heard(now, state.endpoint == Some(source.path));
+        let is_endpoint = state.endpoint == Some(source.path);
+        let is_back = state.watch.note_heard(now, is_endpoint);
         self.tell_path(now, place, source.path, (heard, is_back));
         if heard == Heard::NewKeys {
             self.on_first(now, place, receiver);
         }
-        match content? {
-            Sealed::Keepalive => Ok(()),
-            Sealed::Packet(len) => self.on_packet(now, place, (source, heard), len),
-            Sealed::Frame(frame) => {
-                let carrier = Carrier::Transport(receiver);
-                self.on_frame(now, place, (source.path, carrier), frame)
+        self.note_packets(
+            now,
+            place,
+            (source, heard),
+            (unsealed.packets, unsealed.bytes),
+        );
+        for frame in unsealed.frames {
+            let carrier = Carrier::Transport(receiver);
+            if let Err(reason) = self.on_frame(now, place, (source.path, carrier), frame) {
+                self.drops.count(reason);
             }
         }
+        Ok(Taken::Data)
     }
 
     /// What WireGuard opened: a control frame behind the bytes that no host can emit, or a packet.
-    fn on_inner(
+    fn on_inner<'a>(
         &mut self,
         now: Moment,
         place: usize,
         (source, heard): (Source, Heard),
-        len: usize,
+        inner: &'a mut [u8],
+        arrived: &mut Arrived<'a>,
     ) -> Result<(), DropReason> {
         let Some(state) = self.sessions.at(place) else {
             return Ok(());
         };
-        let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
-        let inner = room.get(..len).ok_or(DropReason::InNotIp)?;
-        let Some(frame) = frame::unshape(inner) else {
-            return self.on_packet(now, place, (source, heard), len);
-        };
-        if !state.takes_frame(now) {
-            return Err(DropReason::SessionFlooding);
+        if let Some(frame) = frame::unshape(inner) {
+            if !state.takes_frame(now) {
+                return Err(DropReason::SessionFlooding);
+            }
+            let frame = frame.to_vec();
+            return self.on_frame(now, place, (source.path, Carrier::WireGuard), frame);
         }
-        let frame = frame.to_vec();
-        self.on_frame(now, place, (source.path, Carrier::WireGuard), frame)
+        let gate = Gate {
+            view: &self.view,
+            drops: &self.drops,
+            session: state.id,
+            ecn: source.ecn,
+            room: state.room,
+            mtu: self.mtu,
+        };
+        let packet = gate.admit(inner)?;
+        arrived.push(packet)?;
+        self.note_packets(now, place, (source, heard), (1, packet.len()));
+        Ok(())
     }
 
     /// A control frame: of the exchange of keys, or the control plane's.
@@ -419,33 +513,23 @@ impl Shard {
         Ok(())
     }
 
-    /// A packet of a program of the peer stands in the next free buffer for the TUN.
-    fn on_packet(
+    /// So many packets of the peer's programs came, and so many bytes.
+    fn note_packets(
         &mut self,
         now: Moment,
         place: usize,
         (source, heard): (Source, Heard),
-        len: usize,
-    ) -> Result<(), DropReason> {
-        let Some(state) = self.sessions.at(place) else {
-            return Ok(());
+        (packets, bytes): (u32, usize),
+    ) {
+        let Some(state) = self.sessions.at(place).filter(|_| packets > 0) else {
+            return;
         };
-        let SessionId::Pair(peer) = state.id else {
-            return Err(DropReason::InJoinPacket);
-        };
-        let room = state.room;
-        let len = self.admit_packet(peer, source.ecn, len, room)?;
-        let Some(state) = self.sessions.at(place) else {
-            return Ok(());
-        };
-        state.count_received(now, len);
-        state.watch.note_taken_in();
+        state.count_received(now, bytes);
+        state.watch.note_taken_in(packets);
         if let Some(transport) = state.transport.as_deref_mut() {
             transport.note_user_data(now);
         }
         self.tell_elsewhere(now, place, (source.path, heard));
-        self.out.packets.commit(len, ());
-        Ok(())
     }
 
     /// Says that a peer's user data comes by another path than ours goes.
@@ -463,29 +547,6 @@ impl Shard {
             let event = Event::Elsewhere { session, source };
             self.out.events.push_back(event);
         }
-    }
-
-    /// Judges a packet of a peer's program, `len` bytes in the next free buffer for the TUN, and makes it what this host is
-    /// to have; `room` is what fits its path. Tells how long it is.
-    pub(super) fn admit_packet(
-        &mut self,
-        peer: PeerIx,
-        ecn: Ecn,
-        len: usize,
-        room: usize,
-    ) -> Result<usize, DropReason> {
-        let buffer = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
-        let inner = buffer.get_mut(..len).ok_or(DropReason::InNotIp)?;
-        let marked = ecn.write_into(inner);
-        marked.map_err(|_congested| DropReason::InCongested)?;
-        let header = Header::parse(inner).map_err(|_malformed| DropReason::InNotIp)?;
-        if let Some(port) = self.view.inbound(peer, &header, inner)? {
-            rewrite_destination_port(inner, &header, port)?;
-        }
-        if room < self.mtu {
-            tcp::clamp(inner, &header, room);
-        }
-        Ok(header.len)
     }
 
     /// Seals one control frame to where it is to go.
@@ -523,46 +584,6 @@ pub(super) fn peer_of(session: SessionId) -> Option<PeerIx> {
     }
 }
 
-/// Opens a datagram of a transport into `room`. What it held is an error where nobody may have it; it is heard all the same.
-pub(super) fn unseal(
-    opening: &mut Opening,
-    now: Moment,
-    (bytes, room): (&[u8], &mut [u8]),
-    takes_frame: impl FnOnce() -> bool,
-) -> Result<(Heard, Result<Sealed, DropReason>), DropReason> {
-    let opened = opening.open(now, bytes, room).map_err(not_opened)?;
-    let content = match opened.content {
-        transport::Content::Packet(packet) => Ok(Sealed::Packet(packet.len())),
-        transport::Content::Frame(_) if !takes_frame() => Err(DropReason::SessionFlooding),
-        transport::Content::Frame(frame) => Ok(Sealed::Frame(frame.to_vec())),
-        transport::Content::Keepalive => Ok(Sealed::Keepalive),
-        transport::Content::Other => Err(DropReason::InNotIp),
-    };
-    let heard = match opened.order {
-        Order::First => Heard::NewKeys,
-        Order::Newest => Heard::Newest,
-        Order::Older => Heard::Old,
-    };
-    Ok((heard, content))
-}
-
-fn rewrite_destination_port(
-    packet: &mut [u8],
-    header: &Header,
-    port: u16,
-) -> Result<(), DropReason> {
-    let ports = header.ports(packet).ok_or(DropReason::InTinyFragment)?;
-    let turn = Turn {
-        source: header.source,
-        destination: header.destination,
-        ports: Ports {
-            destination: port,
-            ..ports
-        },
-    };
-    turn::turn(packet, header, turn).map_err(|_cannot| DropReason::InTinyFragment)
-}
-
 fn refusal(refused: Refused) -> DropReason {
     match refused {
         Refused::Mac => DropReason::InMac,
@@ -571,16 +592,5 @@ fn refusal(refused: Refused) -> DropReason {
         Refused::Index => DropReason::InUnknownIndex,
         Refused::Counter => DropReason::InCounter,
         Refused::Unexpected => DropReason::InHandshake,
-    }
-}
-
-fn not_opened(why: NotOpened) -> DropReason {
-    match why {
-        NotOpened::CutShort => DropReason::InUnknownDatagram,
-        NotOpened::Counter => DropReason::InCounter,
-        NotOpened::Replay(_) => DropReason::InReplay,
-        NotOpened::Room => DropReason::NoBuffer,
-        NotOpened::Tag => DropReason::InTag,
-        NotOpened::Stopped => DropReason::InStopped,
     }
 }

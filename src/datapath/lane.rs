@@ -9,7 +9,6 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -20,25 +19,26 @@ use std::{
 use crate::{
     addr::{Path, Underlay},
     ids::{PeerIx, SessionId},
-    packet::{ecn::Ecn, icmp::Unreachable, split::Segments, vnet::Undone},
+    packet::{split::Segments, vnet::Undone},
     platform::tun::Tun,
     time::Moment,
-    transport::{Opening, Sealing, padded},
-    wire::datagram::Datagram,
+    transport::{Opening, Sealing},
 };
 
 use super::{
     command::{Event, SessionCounters},
     drops::DropReason,
-    inbound::{Sealed, Source, unseal},
+    inbound::{Source, Taken},
     long::{Long, SHORT},
     meter::Meter,
     outbound::PADDING,
-    outbox::Target,
     pulse::Pulse,
-    sessions::{Heard, takes_frame},
+    sending::Carried,
+    sessions::Heard,
     shard::Shard,
-    transports::{self, thread_of},
+    train::{Arrived, Train},
+    transports::thread_of,
+    unsealing::{Gate, unseal},
 };
 
 /// How often a lane says of one key what it has heard.
@@ -137,6 +137,24 @@ pub(super) struct Receiving {
     pub(super) told: Moment,
     /// Control frames that came under it.
     pub(super) frames: Meter,
+}
+
+impl Receiving {
+    /// Something came that opened. Whether the first thread is to know of it; and whether it is the first by the path where
+    /// data goes since that is doubted.
+    fn note_heard(&mut self, now: Moment, is_endpoint: bool, heard: Heard) -> Option<bool> {
+        let doubted = self.pulse.told();
+        let is_back = is_endpoint && doubted.is_some_and(|told| self.pulse.heard_there() < told);
+        self.pulse.note_heard(now, is_endpoint);
+        self.counters.note_heard(now);
+        let is_news = !is_endpoint || doubted.is_some();
+        let is_time = is_back || now.since(self.told) >= AGAIN;
+        let is_told = is_news && is_time && heard != Heard::Old;
+        if is_told {
+            self.told = now;
+        }
+        is_told.then_some(is_back)
+    }
 }
 
 /// What one thread has given another and the other has not dealt with yet.
@@ -313,7 +331,7 @@ impl Lane {
     }
 
     /// Has the first thread take in a datagram.
-    fn hand_in(&mut self, source: Source, bytes: &[u8]) -> Result<(), DropReason> {
+    pub(super) fn hand_in(&mut self, source: Source, bytes: &[u8]) -> Result<(), DropReason> {
         if !self.backlog.try_add_came(bytes.len()) {
             return Err(DropReason::InHandoverFull);
         }
@@ -355,6 +373,12 @@ impl Shard {
     pub(super) fn waits_to_deliver(&self) -> bool {
         let lane = self.lane.as_ref();
         lane.is_some_and(|lane| lane.waits_to_deliver())
+    }
+
+    /// Whether this thread has something to say to the first one.
+    pub(super) fn has_words(&self) -> bool {
+        let lane = self.lane.as_ref();
+        lane.is_some_and(|lane| !lane.words.is_empty())
     }
 
     /// Carries out what the first thread says, but for the device.
@@ -450,65 +474,6 @@ impl Shard {
         self.lane = Some(lane);
         carried
     }
-}
-
-/// What became of a packet to a peer.
-enum Carried {
-    /// Nothing: the key may seal no more, or the path is in doubt.
-    Not,
-    /// Nothing yet: others to the same peer were handed over and have not left.
-    Behind,
-    /// It was sealed; where its first segment stood, and its last.
-    All {
-        first: Range<usize>,
-        last: Range<usize>,
-    },
-}
-
-impl Shard {
-    fn seal_along(
-        &mut self,
-        now: Moment,
-        (thread, way): (usize, &Way),
-        buffer: &mut [u8],
-        mut segments: Segments,
-    ) -> Result<Carried, DropReason> {
-        segments.limit(way.room);
-        if segments.longest() > way.room {
-            if let Some(first) = segments.next(buffer) {
-                let room = u16::try_from(way.room).unwrap_or(u16::MAX);
-                self.answer_unreachable(&buffer[first], Unreachable::TooBig(room));
-            }
-            return Err(DropReason::OutTooLong);
-        }
-        let limit = self.mtu.min(way.room);
-        let lengths = segments.lengths();
-        let Some(mut run) = transports::run(&way.sealing, now, lengths, limit) else {
-            return Ok(Carried::Not);
-        };
-        let (mut first, mut last, mut bytes) = (None, 0..0, 0);
-        while let Some(at) = segments.next(buffer) {
-            let packet = buffer.get_mut(at.clone()).ok_or(DropReason::OutTooLong)?;
-            if first.is_none() && segments.are_over() {
-                self.clamp_to(way.room, packet);
-            }
-            let sealed = run.seal(packet, padded(packet.len(), limit), self.out.room()?);
-            let sealed = sealed.map_err(|_no_room| DropReason::OutTooLong)?;
-            let target = Target {
-                to: way.endpoint,
-                ecn: Ecn::of(packet),
-            };
-            self.out.datagrams.commit(sealed, target);
-            bytes += packet.len();
-            first.get_or_insert(at.clone());
-            last = at;
-        }
-        way.pulse.note_sent(now, lengths.each > SHORT);
-        way.counters.count_sent(thread, bytes);
-        way.counters.note_user(now);
-        let first = first.unwrap_or_default();
-        Ok(Carried::All { first, last })
-    }
 
     fn note_long_of(&mut self, now: Moment, lane: &mut Lane, peer: PeerIx, packet: &[u8]) {
         if packet.len() > SHORT && lane.peer(peer).long.note(now, packet) {
@@ -518,67 +483,49 @@ impl Shard {
     }
 
     /// Opens transport data under a key of this lane, or has the first thread take in what came.
-    pub(super) fn take_by_lane(
+    pub(super) fn open_by_lane<'a>(
         &mut self,
         now: Moment,
         source: Source,
-        (datagram, bytes): (&Datagram<'_>, &[u8]),
-    ) -> Result<(), DropReason> {
-        let Some(mut lane) = self.lane.take() else {
+        (index, run): (u32, Train<'a>),
+        arrived: &mut Arrived<'a>,
+    ) -> Result<Taken, DropReason> {
+        let Some(lane) = &mut self.lane else {
             return Err(DropReason::NoSession);
         };
-        let taken = match datagram {
-            Datagram::Transport(data) if thread_of(data.receiver) == lane.number => {
-                self.open_by(now, &mut lane, source, (data.receiver, data.bytes))
+        if thread_of(index) != lane.number {
+            for datagram in run.datagrams() {
+                lane.hand_in(source, datagram)?;
             }
-            Datagram::Transport(_)
-            | Datagram::Data(_)
-            | Datagram::Initiation(_)
-            | Datagram::Response(_)
-            | Datagram::Cookie(_)
-            | Datagram::Sealed(_)
-            | Datagram::Dht(_)
-            | Datagram::Relayed(_)
-            | Datagram::RelayBinding(_) => lane.hand_in(source, bytes),
-        };
-        self.lane = Some(lane);
-        taken
-    }
-
-    fn open_by(
-        &mut self,
-        now: Moment,
-        lane: &mut Lane,
-        source: Source,
-        (index, bytes): (u32, &[u8]),
-    ) -> Result<(), DropReason> {
+            return Ok(Taken::PassedOn);
+        }
         let receiving = lane.keys.get_mut(&index);
         let receiving = receiving.ok_or(DropReason::InUnknownIndex)?;
-        let room = self.out.packets.room().ok_or(DropReason::NoBuffer)?;
-        let frames = &mut receiving.frames;
-        let takes_frame = || takes_frame(frames, now);
-        let (heard, content) = unseal(&mut receiving.opening, now, (bytes, room), takes_frame)?;
-        let peer = receiving.peer;
-        let known = lane.peers.get_mut(peer.0 as usize);
+        let known = lane.peers.get_mut(receiving.peer.0 as usize);
         let known = known.ok_or(DropReason::InUnknownIndex)?;
+        let way = known.way.as_deref();
+        let gate = Gate {
+            view: &self.view,
+            drops: &self.drops,
+            session: SessionId::Pair(receiving.peer),
+            ecn: source.ecn,
+            room: way.map_or(usize::MAX, |way| way.room),
+            mtu: self.mtu,
+        };
+        let key = (&mut receiving.opening, &mut receiving.frames);
+        let Some(unsealed) = unseal(now, key, &gate, run, arrived) else {
+            return Ok(Taken::Other);
+        };
+        let heard = unsealed.heard;
         if heard == Heard::NewKeys {
             let waits = !std::mem::replace(&mut known.is_heard, true);
             lane.asked += u64::from(waits);
             lane.words.push(News::Opened { index, waits }.into());
         }
-        let way = known.way.as_deref();
         let is_endpoint = way.is_some_and(|way| source.path == Path::Direct(way.endpoint));
-        let room = way.map_or(usize::MAX, |way| way.room);
-        let told = receiving.pulse.told();
-        let is_back = is_endpoint && told.is_some_and(|told| receiving.pulse.heard_there() < told);
-        receiving.pulse.note_heard(now, is_endpoint);
-        receiving.counters.note_heard(now);
-        let is_news = !is_endpoint || told.is_some();
-        let is_time = is_back || now.since(receiving.told) >= AGAIN;
-        let is_user = matches!(content, Ok(Sealed::Packet(_)));
-        if is_news && is_time && heard != Heard::Old {
-            receiving.told = now;
-            let source = source.path;
+        let is_user = unsealed.packets > 0;
+        let source = source.path;
+        if let Some(is_back) = receiving.note_heard(now, is_endpoint, heard) {
             let news = News::Heard {
                 index,
                 source,
@@ -588,29 +535,24 @@ impl Shard {
             };
             lane.words.push(news.into());
         }
-        match content? {
-            Sealed::Keepalive => Ok(()),
-            Sealed::Frame(bytes) if !lane.backlog.try_add_came(bytes.len()) => {
-                Err(DropReason::InHandoverFull)
-            }
-            Sealed::Frame(bytes) => {
-                let source = source.path;
+        if is_user {
+            let counters = &receiving.counters;
+            counters.count_received(lane.number, unsealed.bytes);
+            counters.note_user(now);
+            receiving.pulse.note_taken_in(unsealed.packets);
+        }
+        for bytes in unsealed.frames {
+            if lane.backlog.try_add_came(bytes.len()) {
                 let news = News::Frame {
                     index,
                     source,
                     bytes,
                 };
                 lane.words.push(news.into());
-                Ok(())
-            }
-            Sealed::Packet(len) => {
-                let len = self.admit_packet(peer, source.ecn, len, room)?;
-                receiving.counters.count_received(lane.number, len);
-                receiving.counters.note_user(now);
-                receiving.pulse.note_taken_in();
-                self.out.packets.commit(len, ());
-                Ok(())
+            } else {
+                self.drops.count(DropReason::InHandoverFull);
             }
         }
+        Ok(Taken::Data)
     }
 }

@@ -12,11 +12,12 @@ use crate::{
 
 use super::{
     drops::DropReason,
-    inbound::Source,
+    inbound::{Source, Taken},
     lane::{Backlog, News, Order, Receiving, Way},
     meter::Meter,
     sessions::{Heard, State},
     shard::Shard,
+    train::Train,
     transports::{FIRST, thread_of},
 };
 
@@ -57,11 +58,8 @@ impl Lanes {
 }
 
 impl Shard {
-    /// Tells the lanes by which way packets to the peer of a state may go, if that has changed.
+    /// Says by which way packets to the peer of a state may go, and tells the lanes if that has changed.
     pub(super) fn publish(&mut self, place: usize) {
-        if self.lanes.threads() == 1 {
-            return;
-        }
         let Some(state) = self.sessions.at(place) else {
             return;
         };
@@ -82,6 +80,15 @@ impl Shard {
             peer,
             way: way.clone(),
         });
+    }
+
+    /// The way by which all threads may send to the peer of a state now, where nothing needs a look at each datagram.
+    pub(super) fn open_way(&mut self, now: Moment, place: usize) -> Option<Arc<Way>> {
+        if !self.sessions.at(place)?.watch.is_quiet(now) {
+            return None;
+        }
+        self.publish(place);
+        self.sessions.at(place)?.published.clone()
     }
 
     /// Tells the lanes that a state is gone.
@@ -158,20 +165,24 @@ impl Shard {
     pub(super) fn pass_on(
         &mut self,
         source: Source,
-        (index, bytes): (u32, &[u8]),
-    ) -> Result<(), DropReason> {
+        (index, run): (u32, Train<'_>),
+    ) -> Result<Taken, DropReason> {
         let thread = thread_of(index);
         let backlog = thread
             .checked_sub(1)
-            .and_then(|at| self.lanes.backlogs.get(at));
+            .and_then(|at| self.lanes.backlogs.get(at))
+            .cloned();
         let backlog = backlog.ok_or(DropReason::InUnknownIndex)?;
-        if !backlog.try_add_came(bytes.len()) {
-            return Err(DropReason::InHandoverFull);
+        for datagram in run.datagrams() {
+            if backlog.try_add_came(datagram.len()) {
+                let bytes = datagram.to_vec();
+                let order = Order::Datagram { source, bytes };
+                self.lanes.orders.push((thread, order));
+            } else {
+                self.drops.count(DropReason::InHandoverFull);
+            }
         }
-        let bytes = bytes.to_vec();
-        let order = Order::Datagram { source, bytes };
-        self.lanes.orders.push((thread, order));
-        Ok(())
+        Ok(Taken::PassedOn)
     }
 
     /// Takes in what a lane has met.

@@ -7,8 +7,9 @@
 //! The way out: [`thread`] reads the TUN → `outbound` judges the source → `turnaround` says where it goes → a long packet is
 //! cut, and `sending` seals each segment where it stands, or `queue` keeps it → `departing` sends trains of datagrams; what
 //! comes while the own uplink takes no more waits in `uplink` before it is judged. The way in: [`thread`] reads trains from
-//! the sockets → `inbound` says what a datagram is → `handshakes` says whether it may cost anything → the session opens it →
-//! `turnaround` judges what was inside → `writing` joins what continues each other.
+//! the sockets → `arriving` takes one in → `inbound` says what a datagram is, of those that begin alike (`train`) at once →
+//! `handshakes` says whether it may cost anything → `unsealing`, or the session, opens it where it stands → `turnaround` judges
+//! what was inside → `writing` joins what continues each other.
 //!
 //! One thread has the sessions. Where there are more, each has a queue of the device and sockets of its own: a `lane` seals
 //! and opens what needs no more than keys, and hands the rest to the first, which says by `lanes` what they may do; `crew`
@@ -17,6 +18,7 @@
 //! Sealing and opening is WireGuard's until both ends of a pair have the keys of a transport: `transports` carries out what
 //! their exchange wants, and from then on user packets go by it.
 
+mod arriving;
 mod batch;
 mod codel;
 pub mod command;
@@ -50,8 +52,10 @@ pub mod streams;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod train;
 mod transports;
 mod turnaround;
+mod unsealing;
 mod uplink;
 mod watch;
 mod writing;

@@ -18,6 +18,7 @@ use super::{
     inbound::{Source, Taken},
     offloads::Offloads,
     shard::Shard,
+    train::Train,
 };
 use crate::{
     addr::{Path, Underlay},
@@ -192,12 +193,13 @@ impl Openings {
                 path: Path::Direct(Underlay::new(message.source)),
                 ecn: Ecn::of_bits(message.ecn),
             };
-            for datagram in message.datagrams().filter(|_| message.cut == Cut::Whole) {
-                match shard.take_data(now, source, datagram) {
-                    Taken::Data => *hearing = Hearing::new(now),
-                    Taken::PassedOn => hearing.passed_on = Some(now),
-                    Taken::Other => {}
-                }
+            if message.cut == Cut::Cut {
+                return;
+            }
+            match shard.take_message(now, source, Train::new(message.bytes, message.size)) {
+                Taken::Data => *hearing = Hearing::new(now),
+                Taken::PassedOn => hearing.passed_on = Some(now),
+                Taken::Other => {}
             }
         });
         true
@@ -215,7 +217,8 @@ impl Openings {
         while let Some((source, len)) = spare.receive(&mut self.buffer[..]) {
             let is_there = Underlay::new(source) == to;
             if is_there {
-                let taken = shard.take_data(now, Path::Direct(to), &self.buffer[..len]);
+                let came = Train::of_one(&mut self.buffer[..len]);
+                let taken = shard.take_message(now, Path::Direct(to).into(), came);
                 if taken == Taken::Data {
                     return self.keep(now, number);
                 }

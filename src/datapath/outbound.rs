@@ -17,7 +17,10 @@ use crate::{
     wire::frame,
 };
 
-use super::{command::Event, drops::DropReason, shard::Shard, turnaround::Route};
+use super::{
+    command::Event, drops::DropReason, sending::Carried, shard::Shard, transports::FIRST,
+    turnaround::Route,
+};
 
 /// Bytes of a DNS answer over UDP: what a question that says nothing else may get over any path (DNS flag day 2020).
 const ANSWER_MAX: usize = 1232;
@@ -140,6 +143,9 @@ impl Shard {
             return;
         }
         let sealing = self.sealing(now, place);
+        if self.carry_along(now, place, buffer, &segments) {
+            return;
+        }
         let lengths = segments.lengths();
         let mut run = self.run(now, place, sealing.as_ref(), lengths);
         let mut is_first = true;
@@ -153,6 +159,34 @@ impl Shard {
             }
             is_first = false;
             self.seal_packet(now, place, run.as_mut(), (buffer, at));
+        }
+    }
+
+    /// Whether the segments of a packet went by the way that is open to all threads. Where there is none, each of them is looked
+    /// at: it may have to be held, or go by a second path too.
+    fn carry_along(
+        &mut self,
+        now: Moment,
+        place: usize,
+        buffer: &mut [u8],
+        segments: &Segments,
+    ) -> bool {
+        let Some(way) = self.open_way(now, place) else {
+            return false;
+        };
+        match self.seal_along(now, (FIRST, &way), buffer, segments.clone()) {
+            Ok(Carried::All { first, last }) => {
+                for at in [first, last] {
+                    self.note_long(now, place, buffer.get(at).unwrap_or_default());
+                }
+                true
+            }
+            // The key may seal no more.
+            Ok(Carried::Not | Carried::Behind) => false,
+            Err(reason) => {
+                self.drops.count(reason);
+                true
+            }
         }
     }
 

@@ -122,10 +122,10 @@ impl Pulse {
         }
     }
 
-    /// A packet of a program came.
-    pub(super) fn note_taken_in(&self) {
+    /// Packets of programs came.
+    pub(super) fn note_taken_in(&self, packets: u32) {
         let before = self.taken_in();
-        self.taken_in.store(before.saturating_add(1), Relaxed);
+        self.taken_in.store(before.saturating_add(packets), Relaxed);
         self.note_answer();
     }
 

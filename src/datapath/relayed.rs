@@ -10,22 +10,38 @@ use crate::{
     wire::datagram::{RELAY_HEAD, RelayBinding, RelayStep, Relayed, relay_head},
 };
 
-use super::{command::Event, drops::DropReason, inbound::Source, shard::Shard};
+use super::{
+    command::Event,
+    drops::DropReason,
+    inbound::Source,
+    shard::Shard,
+    train::{Arrived, Train},
+};
 
 impl Shard {
-    /// A frame is of one of our legs, or goes on to the other end of a way.
-    pub(super) fn on_relayed(
+    /// Frames are of one of our legs, or go on to the other end of a way. Of data that a relay brought it is not known here
+    /// that the address it came from has it.
+    pub(super) fn on_relayed<'a>(
         &mut self,
         now: Moment,
         source: Source,
-        (relayed, whole): (Relayed<'_>, &[u8]),
-    ) -> Result<(), DropReason> {
-        match self.out.legs.received(source.path, relayed.session) {
+        (session, run): (u32, Train<'a>),
+        arrived: &mut Arrived<'a>,
+    ) {
+        match self.out.legs.received(source.path, session) {
             Some(leg) => {
                 let path = Path::Relay(leg);
-                self.try_datagram(now, Source { path, ..source }, relayed.datagram)
+                let inner = &mut run.unframed();
+                self.take_train(now, Source { path, ..source }, inner, arrived);
             }
-            None => self.carry_on(now, source, (relayed, whole)),
+            None => {
+                for datagram in run.unframed().datagrams() {
+                    let relayed = Relayed { session, datagram };
+                    if let Err(reason) = self.carry_on(now, source, relayed) {
+                        self.drops.count(reason);
+                    }
+                }
+            }
         }
     }
 
@@ -34,7 +50,7 @@ impl Shard {
         &mut self,
         now: Moment,
         source: Source,
-        (relayed, whole): (Relayed<'_>, &[u8]),
+        relayed: Relayed<'_>,
     ) -> Result<(), DropReason> {
         let frame = Frame {
             source: source.path,
@@ -49,14 +65,14 @@ impl Shard {
             }
             Err(other) => return Err(refusal(other)),
         };
-        let room = self.out.room()?.get_mut(..whole.len());
+        let whole = RELAY_HEAD + relayed.datagram.len();
+        let room = self.out.room()?.get_mut(..whole);
         let room = room.ok_or(DropReason::NoBuffer)?;
         let (head, datagram) = room.split_at_mut(RELAY_HEAD);
         head.copy_from_slice(&relay_head(onward.id));
         datagram.copy_from_slice(relayed.datagram);
         // As a router would: what was written on the way here is known at its end.
-        self.out
-            .commit_carried(whole.len(), onward.path, source.ecn)
+        self.out.commit_carried(whole, onward.path, source.ecn)
     }
 
     /// One of the three datagrams that bind an end.

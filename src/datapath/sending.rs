@@ -6,7 +6,11 @@ use std::{ops::Range, time::Duration};
 use crate::{
     addr::Path,
     ids::{LegIx, PeerIx, SessionId},
-    packet::{ecn::Ecn, split::Lengths},
+    packet::{
+        ecn::Ecn,
+        icmp::Unreachable,
+        split::{Lengths, Segments},
+    },
     time::Moment,
     transport::{Run, padded},
     wireguard::session::Session,
@@ -15,9 +19,26 @@ use crate::{
 use super::{
     command::{Event, Unheard},
     drops::DropReason,
+    lane::Way,
+    long::SHORT,
+    outbox::Target,
     sessions::Purpose,
     shard::Shard,
+    transports,
 };
+
+/// What became of a packet to a peer.
+pub(super) enum Carried {
+    /// Nothing: the key may seal no more, or the path is in doubt.
+    Not,
+    /// Nothing yet: others to the same peer were handed over and have not left.
+    Behind,
+    /// It was sealed; where its first segment stood, and its last.
+    All {
+        first: Range<usize>,
+        last: Range<usize>,
+    },
+}
 
 impl Shard {
     /// A Pong has proven where a state's data may go: what waited and what was not answered goes there.
@@ -113,6 +134,51 @@ impl Shard {
             self.seal_packet(now, place, run.as_mut(), (&mut buffer, at));
             self.scratch = buffer;
         }
+    }
+
+    /// Seals all segments of a packet by one way, and sends them.
+    pub(super) fn seal_along(
+        &mut self,
+        now: Moment,
+        (thread, way): (usize, &Way),
+        buffer: &mut [u8],
+        mut segments: Segments,
+    ) -> Result<Carried, DropReason> {
+        segments.limit(way.room);
+        if segments.longest() > way.room {
+            if let Some(first) = segments.next(buffer) {
+                let room = u16::try_from(way.room).unwrap_or(u16::MAX);
+                self.answer_unreachable(&buffer[first], Unreachable::TooBig(room));
+            }
+            return Err(DropReason::OutTooLong);
+        }
+        let limit = self.mtu.min(way.room);
+        let lengths = segments.lengths();
+        let Some(mut run) = transports::run(&way.sealing, now, lengths, limit) else {
+            return Ok(Carried::Not);
+        };
+        let (mut first, mut last, mut bytes) = (None, 0..0, 0);
+        while let Some(at) = segments.next(buffer) {
+            let packet = buffer.get_mut(at.clone()).ok_or(DropReason::OutTooLong)?;
+            if first.is_none() && segments.are_over() {
+                self.clamp_to(way.room, packet);
+            }
+            let sealed = run.seal(packet, padded(packet.len(), limit), self.out.room()?);
+            let sealed = sealed.map_err(|_no_room| DropReason::OutTooLong)?;
+            let target = Target {
+                to: way.endpoint,
+                ecn: Ecn::of(packet),
+            };
+            self.out.datagrams.commit(sealed, target);
+            bytes += packet.len();
+            first.get_or_insert(at.clone());
+            last = at;
+        }
+        way.pulse.note_sent(now, lengths.each > SHORT);
+        way.counters.count_sent(thread, bytes);
+        way.counters.note_user(now);
+        let first = first.unwrap_or_default();
+        Ok(Carried::All { first, last })
     }
 
     /// Seals the packet that stands at `at` in `buffer`, which has room for padding, to the endpoint of a state that stands:

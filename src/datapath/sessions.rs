@@ -11,7 +11,7 @@ use crate::{
     ids::{JoinIx, PeerIx, SessionId},
     relay::legs::Legs,
     time::Moment,
-    transport::limits::LAPSE,
+    transport::{Order, limits::LAPSE},
     wireguard::session::{Session, Standing},
 };
 
@@ -75,7 +75,7 @@ pub(super) struct State {
     pub(super) transport: Option<Box<Transport>>,
     /// What came for it before there was one.
     pub(super) early: Early,
-    /// What the lanes have been told.
+    /// By which way packets may go, as the lanes have been told.
     pub(super) published: Option<Arc<Way>>,
     /// The other end's state: the top 24 bits of its indexes.
     their_state: Option<u32>,
@@ -393,7 +393,7 @@ impl State {
         self.note_user(now);
     }
 
-    /// Counts an IP packet that was received.
+    /// Counts bytes of IP packets that were received.
     pub(super) fn count_received(&self, now: Moment, bytes: usize) {
         self.counters.count_received(FIRST, bytes);
         self.note_user(now);
@@ -413,15 +413,25 @@ pub(super) fn takes_frame(frames: &mut Meter, now: Moment) -> bool {
     frames.take(now, FRAMES)
 }
 
-/// Where a packet stands among those of its keys.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a packet stands among those of its keys; of several, the greatest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Heard {
-    /// The first under its keys.
-    NewKeys,
-    /// The newest yet.
-    Newest,
     /// A newer one came before it.
     Old,
+    /// The newest yet.
+    Newest,
+    /// The first under its keys.
+    NewKeys,
+}
+
+impl From<Order> for Heard {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::Older => Self::Old,
+            Order::Newest => Self::Newest,
+            Order::First => Self::NewKeys,
+        }
+    }
 }
 
 /// All states. A place is a number that stays the same while the state lives.

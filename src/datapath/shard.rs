@@ -66,6 +66,8 @@ pub(super) struct Shard {
     pub(super) mtu: usize,
     pub(super) scratch: Vec<u8>,
     pub(super) answer: Vec<u8>,
+    /// Where a datagram is opened that is to stay as it is.
+    pub(super) came: Vec<u8>,
     /// Whether questions for names of others go to the control plane.
     pub(super) forwards: bool,
     pub(super) random: ChaCha12Rng,
@@ -93,6 +95,7 @@ impl Shard {
             mtu: usize::from(mtu),
             scratch: Vec::with_capacity(super::batch::CAPACITY),
             answer: Vec::with_capacity(super::batch::CAPACITY),
+            came: Vec::with_capacity(super::batch::CAPACITY),
             forwards: false,
             random: ChaCha12Rng::from_seed(seed),
             lanes: Lanes::default(),

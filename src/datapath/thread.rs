@@ -14,21 +14,18 @@ use rand_core::{OsRng, RngCore};
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::{
-    addr::{Path, Underlay},
-    packet::{
-        ecn::Ecn,
-        vnet::{self, Undone},
-    },
+    packet::vnet::{self, Undone},
     platform::{
         clock,
         poll::{Health, Interest, Poll, Waker},
         tun::{self, Tun},
-        udp::{self, Came, Cut, Family},
+        udp::{Came, Family, Tail},
     },
     time::Moment,
 };
 
 use super::{
+    arriving,
     command::Event,
     commands::After,
     crew::Role,
@@ -36,7 +33,6 @@ use super::{
     drops::DropReason,
     fair_queue::{Held, What},
     handle::{Parts, Running},
-    inbound::{Source, Taken},
     jumps::Jumps,
     lane::Order,
     offloads::Offloads,
@@ -44,7 +40,7 @@ use super::{
     outbound::PADDING,
     shard::Shard,
     uplink::Uplink,
-    writing::Joins,
+    writing::{Host, Joins},
 };
 
 /// How often timers run while there is a state: boringtun's resolution (`research/dataplane.md` §3.2).
@@ -238,10 +234,12 @@ impl Turnstile {
         if ready.has(OPENINGS) {
             self.openings.take(clock::moment(), &mut self.shard)?;
         }
-        if ready.has(TUN)
-            && let Err(error) = self.take_packets()
-        {
-            self.lose_tun(error);
+        let mut packets = Came::All;
+        if ready.has(TUN) {
+            match self.take_packets() {
+                Ok(came) => packets = came,
+                Err(error) => self.lose_tun(error),
+            }
         }
         let now = clock::moment();
         self.turned.store(now.0, Ordering::Relaxed);
@@ -254,7 +252,10 @@ impl Turnstile {
         if let Some(kept) = self.openings.poll_kept() {
             self.shard.set_kept(kept);
         }
-        self.flush();
+        self.flush(match packets {
+            Came::Full => self.tail(),
+            Came::All => Tail::Goes,
+        });
         let has_left = self.has_left();
         match &mut self.role {
             Role::First { crew, .. } => {
@@ -272,6 +273,10 @@ impl Turnstile {
     }
 
     fn timeout(&self) -> Option<Duration> {
+        if !self.shard.out.datagrams.is_empty() && !self.uplink.is_full() {
+            // The last of them wait for what the device has.
+            return Some(Duration::ZERO);
+        }
         let is_idle = self.shard.is_idle() && self.openings.is_empty();
         let regular = match (self.owed.is_empty(), is_idle) {
             (false, _) => Some(OWED),
@@ -321,7 +326,7 @@ impl Turnstile {
     }
 
     pub(super) fn attach(&mut self, tun: Option<Tun>) -> io::Result<()> {
-        self.flush();
+        self.flush(Tail::Goes);
         let tun = match self.give_queues(tun.as_ref()) {
             Ok(()) => tun,
             Err(error) => {
@@ -365,20 +370,21 @@ impl Turnstile {
         }
     }
 
-    fn take_packets(&mut self) -> io::Result<()> {
+    /// Tells whether all was taken that was there.
+    fn take_packets(&mut self) -> io::Result<Came> {
         let now = clock::moment();
         let mut head = [0; vnet::LEN];
         let mut bytes = 0;
         for _ in 0..TURN {
             let Some(tun) = &self.parts.tun else {
-                return Ok(());
+                return Ok(Came::All);
             };
             if self.shard.waits_to_send() {
-                return Ok(());
+                return Ok(Came::All);
             }
             let packet = &mut self.buffer[..tun::PACKET_MAX];
             let Some(len) = tun.read(&mut head, packet)? else {
-                return Ok(());
+                return Ok(Came::All);
             };
             match vnet::decode(&head) {
                 Ok(undone) => {
@@ -395,10 +401,10 @@ impl Turnstile {
             self.flush_if_many();
             bytes += len;
             if bytes >= TURN_BYTES {
-                return Ok(());
+                break;
             }
         }
-        Ok(())
+        Ok(Came::Full)
     }
 
     /// Tells whether all was taken that was there.
@@ -424,13 +430,19 @@ impl Turnstile {
             let Some(socket) = parts.sockets.socket(family) else {
                 return Came::All;
             };
+            let tun = parts.tun.as_ref();
+            let mut host = Host {
+                tun,
+                joins,
+                offloads,
+            };
             let received = socket.receive(|message| {
                 if let Role::Lane(post) = role {
                     post.catch_up(now, shard);
                 }
-                taken += take_in(shard, openings, now, &message);
+                taken += arriving::take_in(now, message, shard, openings, &mut host);
                 if shard.out.packets.len() >= FLUSH && !shard.waits_to_deliver() {
-                    write(parts.tun.as_ref(), joins, shard, offloads);
+                    host.write(shard);
                 }
             });
             // An error here is about the socket as a whole; it comes again, and the control plane finds no peer.
@@ -448,22 +460,38 @@ impl Turnstile {
         let out = &self.shard.out;
         let may_send = !self.uplink.is_full();
         if (may_send && out.datagrams.len() >= FLUSH) || out.packets.len() >= FLUSH {
-            self.flush();
+            self.flush(self.tail());
+        }
+    }
+
+    /// What becomes of a last train that has room, while more packets come: it waits for them, unless something waits for it.
+    fn tail(&self) -> Tail {
+        let is_awaited = match &self.role {
+            Role::First { crew, .. } => !crew.is_alone(),
+            Role::Lane(_) => self.shard.has_words(),
+        };
+        match is_awaited {
+            true => Tail::Goes,
+            false => Tail::Stays,
         }
     }
 
     /// Keys go to lanes before the datagram that lets the other side use them; what a lane has sealed goes out before what it
     /// has handed over.
-    pub(super) fn flush(&mut self) {
+    pub(super) fn flush(&mut self, tail: Tail) {
         if let Role::First { crew, .. } = &mut self.role {
             crew.deliver(&mut self.shard.lanes.orders);
         }
         if !self.uplink.is_full() && !self.shard.out.datagrams.is_empty() {
-            self.send();
+            self.send(tail);
         }
         if !self.shard.out.packets.is_empty() && !self.shard.waits_to_deliver() {
-            let tun = self.parts.tun.as_ref();
-            write(tun, &mut self.joins, &mut self.shard, &self.offloads);
+            let mut host = Host {
+                tun: self.parts.tun.as_ref(),
+                joins: &mut self.joins,
+                offloads: &self.offloads,
+            };
+            host.write(&mut self.shard);
         }
         if let (Role::Lane(post), Some(lane)) = (&self.role, &mut self.shard.lane)
             && self.shard.out.datagrams.is_empty()
@@ -472,9 +500,9 @@ impl Turnstile {
         }
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, tail: Tail) {
         let sockets = &mut self.parts.sockets;
-        let departed = departing::send(&self.shard.out, sockets, &mut self.openings);
+        let departed = departing::send(&self.shard.out, sockets, &mut self.openings, tail);
         self.offloads.note_sockets(sockets);
         self.count_refused(departed.refused);
         self.shard.out.datagrams.forget_first(departed.taken);
@@ -520,7 +548,7 @@ impl Turnstile {
             }
         }
         let before = self.shard.out.datagrams.len();
-        self.flush();
+        self.flush(Tail::Goes);
         let takes_nothing = self.uplink.is_full() && self.shard.out.datagrams.len() == before;
         if why == Why::Room && takes_nothing {
             // It says that it has room: it is the datagram then.
@@ -537,11 +565,11 @@ impl Turnstile {
             sealed += held.len;
             self.go_on(now, held);
             if sealed >= AT_ONCE {
-                self.flush();
+                self.flush(Tail::Goes);
                 sealed = 0;
             }
         }
-        self.flush();
+        self.flush(Tail::Goes);
         Ok(())
     }
 
@@ -624,38 +652,4 @@ fn token_of(family: Family) -> u64 {
         Family::V4 => UDP4,
         Family::V6 => UDP6,
     }
-}
-
-fn write(tun: Option<&Tun>, joins: &mut Joins, shard: &mut Shard, offloads: &Offloads) {
-    let written = joins.write(tun, &mut shard.out.packets);
-    shard.drops.add(DropReason::TunFailed, written.lost);
-    if written.refused.is_some() {
-        offloads.tun.set(written.refused);
-    }
-}
-
-/// Takes in the datagrams of one message; tells how many.
-fn take_in(
-    shard: &mut Shard,
-    openings: &mut Openings,
-    now: Moment,
-    message: &udp::Received<'_>,
-) -> usize {
-    let at = Underlay::new(message.source);
-    let source = Source {
-        path: Path::Direct(at),
-        ecn: Ecn::of_bits(message.ecn),
-    };
-    let mut taken = 0;
-    for datagram in message.datagrams() {
-        taken += 1;
-        if message.cut == Cut::Cut {
-            shard.drops.count(DropReason::InTruncated);
-        } else if !openings.is_silent(now, at) {
-            shard.handle_datagram(now, source, datagram);
-        } else if shard.take_data(now, source, datagram) == Taken::Data {
-            openings.release(at);
-        }
-    }
-    taken
 }

@@ -115,10 +115,10 @@ impl Watch {
         is_back
     }
 
-    /// What was heard is a packet of a program: it answers ours, wherever it came from. Pings and Pongs of another path
+    /// What was heard are packets of programs: they answer ours, wherever they came from. Pings and Pongs of another path
     /// do not.
-    pub(super) fn note_taken_in(&mut self) {
-        self.pulse.note_taken_in();
+    pub(super) fn note_taken_in(&mut self, packets: u32) {
+        self.pulse.note_taken_in(packets);
     }
 
     /// Whether it was said that nothing is heard, and nobody said since that the path works.
@@ -156,6 +156,12 @@ impl Watch {
             true => Unheard::Choked,
             false => Unheard::Silent,
         })
+    }
+
+    /// Whether what goes out now is answered, so that nothing has to be held or said of it.
+    pub(super) fn is_quiet(&self, now: Moment) -> bool {
+        let is_doubted = self.pulse.told().is_some() || self.holds(now);
+        !is_doubted && now.since(self.pulse.heard()) < SILENT_AFTER && self.pulse.is_sound(now)
     }
 
     /// Whether datagrams that go out now are to be held.
@@ -274,7 +280,7 @@ mod tests {
             let mut watch = fresh();
             for number in 0..packets {
                 watch.note_heard(at(number * 490), true);
-                watch.note_taken_in();
+                watch.note_taken_in(1);
             }
             let last = (packets - 1) * 490;
             assert_eq!(watch.poll_silence(at(last + 499)), None);
@@ -284,7 +290,7 @@ mod tests {
         let mut slow = fresh();
         for number in 0..100 {
             slow.note_heard(at(number * 500), true);
-            slow.note_taken_in();
+            slow.note_taken_in(1);
             assert_eq!(slow.poll_silence(at(number * 500 + 499)), None);
         }
     }
@@ -323,7 +329,7 @@ mod tests {
         }
         assert_eq!(watch.poll_silence(at(1_500)), Some(Unheard::Choked));
         // A program of the other side does: it has heard of what was sent.
-        watch.note_taken_in();
+        watch.note_taken_in(1);
         assert_eq!(watch.poll_silence(at(9_000)), None);
     }
 

@@ -5,7 +5,10 @@ use std::io::{self, IoSlice};
 
 use super::{
     batch::Batch,
+    drops::{DropReason, Drops},
     offloads::{Offloads, Why},
+    shard::Shard,
+    train::Arrived,
 };
 use crate::{
     packet::{
@@ -24,6 +27,34 @@ const BODY_LEAST: usize = 256;
 pub(super) struct Joins {
     tcp: bool,
     udp: bool,
+}
+
+/// Where packets for this host are written, and how.
+pub(super) struct Host<'a> {
+    pub(super) tun: Option<&'a Tun>,
+    pub(super) joins: &'a mut Joins,
+    pub(super) offloads: &'a Offloads,
+}
+
+impl Host<'_> {
+    /// Writes what a shard has for it.
+    pub(super) fn write(&mut self, shard: &mut Shard) {
+        let written = self.joins.write_batch(self.tun, &mut shard.out.packets);
+        self.note(&shard.drops, written);
+    }
+
+    /// Writes packets that stand where they came.
+    pub(super) fn write_arrived(&mut self, drops: &Drops, arrived: &Arrived<'_>) {
+        let written = self.joins.write(self.tun, arrived.packets());
+        self.note(drops, written);
+    }
+
+    fn note(&self, drops: &Drops, written: Written) {
+        drops.add(DropReason::TunFailed, written.lost);
+        if written.refused.is_some() {
+            self.offloads.tun.set(written.refused);
+        }
+    }
 }
 
 /// What became of a batch.
@@ -45,21 +76,21 @@ impl Joins {
         }
     }
 
-    /// Writes all packets of a batch, and empties it.
-    pub(super) fn write(&mut self, tun: Option<&Tun>, packets: &mut Batch<()>) -> Written {
+    /// Writes packets, in their order.
+    pub(super) fn write(&mut self, tun: Option<&Tun>, packets: &[&[u8]]) -> Written {
         let mut written = Written::default();
-        let mut next = 0;
-        while let Some(((), first)) = packets.get(next) {
-            let run = self.run(packets, next, first);
+        let mut rest = packets;
+        while let Some((first, others)) = rest.split_first() {
+            let run = self.run(first, others);
             let many = run.map_or(1, |run| run.packets());
-            let all = next..next + many;
-            next = all.end;
+            let (all, behind) = rest.split_at(many);
+            rest = behind;
             let Some(tun) = tun else {
-                written.lost += all.map(|_| 1).sum::<u64>();
+                written.lost += all.iter().map(|_| 1).sum::<u64>();
                 continue;
             };
             if let Some(run) = run.filter(|_| many > 1) {
-                match write_run(tun, packets, &run, all.clone()) {
+                match write_run(tun, &run, all) {
                     Ok(()) => continue,
                     Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                         self.stop(&run);
@@ -68,17 +99,34 @@ impl Joins {
                     Err(_for_each) => {}
                 }
             }
-            for ((), packet) in all.filter_map(|number| packets.get(number)) {
+            for packet in all {
                 let parts = [IoSlice::new(&vnet::NOTHING), IoSlice::new(packet)];
                 written.lost += u64::from(tun.write(&parts).is_err());
             }
+        }
+        written
+    }
+
+    /// Writes all packets of a batch, and empties it.
+    pub(super) fn write_batch(&mut self, tun: Option<&Tun>, packets: &mut Batch<()>) -> Written {
+        let mut written = Written::default();
+        let mut next = 0;
+        while next < packets.len() {
+            let mut some = [&[][..]; MOST];
+            let mut many = 0;
+            for (place, ((), packet)) in some.iter_mut().zip(packets.from(next)) {
+                *place = packet;
+                many += 1;
+            }
+            next += many;
+            written += self.write(tun, &some[..many]);
         }
         packets.clear();
         written
     }
 
-    /// The packets that go with the one that is `first`; None where nothing can.
-    fn run(self, packets: &Batch<()>, next: usize, first: &[u8]) -> Option<Run> {
+    /// The packets that go with the first; None where nothing can.
+    fn run(self, first: &[u8], others: &[&[u8]]) -> Option<Run> {
         if !self.tcp {
             return None;
         }
@@ -86,12 +134,8 @@ impl Joins {
         if run.is_udp() && (!self.udp || run.size() < BODY_LEAST) {
             return None;
         }
-        let mut number = next + 1;
-        while let Some(((), packet)) = packets.get(number)
-            && run.take(first, packet)
-        {
-            number += 1;
-        }
+        let mut others = others.iter();
+        while others.next().is_some_and(|packet| run.take(first, packet)) {}
         Some(run)
     }
 
@@ -101,18 +145,19 @@ impl Joins {
     }
 }
 
-fn write_run(
-    tun: &Tun,
-    packets: &Batch<()>,
-    run: &Run,
-    all: std::ops::Range<usize>,
-) -> io::Result<()> {
-    let ((), first) = packets.get(all.start).unwrap_or_default();
+impl std::ops::AddAssign for Written {
+    fn add_assign(&mut self, more: Self) {
+        self.lost += more.lost;
+        self.refused = more.refused.or(self.refused);
+    }
+}
+
+fn write_run(tun: &Tun, run: &Run, all: &[&[u8]]) -> io::Result<()> {
+    let first = all.first().copied().unwrap_or_default();
     let head = run.head(first).ok_or(io::ErrorKind::InvalidData)?;
     let mut parts = [IoSlice::new(&[]); 1 + MOST];
     parts[0] = IoSlice::new(head.bytes());
-    let bodies = all.filter_map(|number| packets.get(number));
-    for (part, ((), packet)) in parts[1..].iter_mut().zip(bodies) {
+    for (part, packet) in parts[1..].iter_mut().zip(all) {
         *part = IoSlice::new(packet.get(run.body_at()..).unwrap_or_default());
     }
     tun.write(parts.get(..1 + run.packets()).unwrap_or_default())

@@ -104,6 +104,29 @@ impl Header {
     }
 }
 
+/// How long a packet is that comes from where another came from, goes where that goes, and has the same ports: whoever has
+/// judged that one by its [`Header`] has judged this one. None where they differ, or where more than two plain headers would
+/// have to be compared.
+pub fn len_if_alike(known: &[u8], packet: &[u8]) -> Option<usize> {
+    let (of_known, of_packet) = (known.get(..44)?, packet.get(..44)?);
+    let protocol_at = match (of_known[0], of_packet[0]) {
+        // Without options, and whole: what stands there else is number, time to live and checksum.
+        (0x45, 0x45) => {
+            let are_whole = [of_known, of_packet].map(|one| one[6] & 0x3f == 0 && one[7] == 0);
+            (are_whole == [true; 2] && of_known[12..24] == of_packet[12..24]).then_some(9)?
+        }
+        (0x60..=0x6f, 0x60..=0x6f) => (of_known[8..] == of_packet[8..]).then_some(6)?,
+        _ => return None,
+    };
+    let protocol = of_packet[protocol_at];
+    if protocol != of_known[protocol_at] || !matches!(protocol, TCP | UDP) {
+        return None;
+    }
+    let (at, before) = if protocol_at == 9 { (2, 0) } else { (4, 40) };
+    let len = before + usize::from(u16::from_be_bytes([of_packet[at], of_packet[at + 1]]));
+    (44..=packet.len()).contains(&len).then_some(len)
+}
+
 fn parse4(packet: &[u8]) -> Result<Header, Malformed> {
     let fixed = packet.first_chunk::<20>().ok_or(Malformed::Length)?;
     let header_len = usize::from(fixed[0] & 0x0f) * 4;
@@ -205,6 +228,69 @@ mod tests {
         packet[6] = next;
         packet.extend_from_slice(rest);
         packet
+    }
+
+    /// A plain packet of 60 bytes with 20 behind it, as padding would be.
+    fn plain(is_v6: bool, protocol: u8) -> Vec<u8> {
+        let mut packet = if is_v6 {
+            v6(protocol, &[7; 20])
+        } else {
+            let mut packet = vec![7; 60];
+            packet[..12].copy_from_slice(&[0x45, 0, 0, 60, 1, 2, 0x40, 0, 64, protocol, 3, 4]);
+            packet
+        };
+        packet.extend_from_slice(&[0; 20]);
+        packet
+    }
+
+    #[test]
+    fn packets_of_a_conversation_are_alike_though_number_and_length_differ() {
+        for (is_v6, protocol) in [(false, TCP), (true, TCP), (false, UDP), (true, UDP)] {
+            let known = plain(is_v6, protocol);
+            assert_eq!(len_if_alike(&known, &known), Some(60));
+            let mut other = known.clone();
+            match is_v6 {
+                true => other[1..6].copy_from_slice(&[9, 9, 9, 0, 10]),
+                false => other[1..6].copy_from_slice(&[9, 0, 50, 9, 9]),
+            }
+            assert_eq!(len_if_alike(&known, &other), Some(50));
+            other[3 + 2 * usize::from(is_v6)] = 99;
+            assert_eq!(len_if_alike(&known, &other), None, "longer than it is");
+        }
+        for protocol in [ICMP, ICMP6, 43, 44] {
+            let known = plain(true, protocol);
+            assert_eq!(len_if_alike(&known, &known), None, "{protocol}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_alike_has_the_same_header_but_for_its_length(
+            is_v6 in any::<bool>(), is_udp in any::<bool>(),
+            changes in prop::collection::vec((0..64_usize, any::<u8>()), 0..3),
+            both in any::<bool>(),
+        ) {
+            let mut known = plain(is_v6, if is_udp { UDP } else { TCP });
+            let mut packet = known.clone();
+            for (at, byte) in changes {
+                packet[at] = byte;
+                if both {
+                    known[at] = byte;
+                }
+            }
+            if let Some(len) = len_if_alike(&known, &packet) {
+                let (of_known, of_packet) = (Header::parse(&known), Header::parse(&packet));
+                let of_packet = of_packet.unwrap();
+                prop_assert_eq!(of_packet.len, len);
+                let ports = of_packet.ports(&packet);
+                prop_assert!(ports.is_some());
+                // Of a length that does not fit nobody has judged.
+                if let Ok(of_known) = of_known {
+                    prop_assert_eq!(Header { len, ..of_known }, of_packet);
+                    prop_assert_eq!(of_known.ports(&known).or(ports), ports);
+                }
+            }
+        }
     }
 
     #[test]

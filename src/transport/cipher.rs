@@ -15,7 +15,7 @@ const ZEROS: [u8; BLOCK - 1] = [0; BLOCK - 1];
 /// A key.
 #[derive(Debug)]
 pub(super) enum Cipher {
-    /// It writes from one buffer into another by itself, and knows AVX-512.
+    /// It seals from one buffer into another by itself, and knows AVX-512.
     AwsLc(aws_aead::LessSafeKey),
     /// It knows VAES without AVX-512, and is faster there by a third, though what it seals has to be copied first.
     Ring(Box<ring_aead::LessSafeKey>),
@@ -80,30 +80,26 @@ impl Cipher {
         }
     }
 
-    /// Writes what `body` holds into `out`, which is as long.
+    /// Opens body and tag where they stand; what is left is the plain body.
     ///
     /// # Errors
-    /// It was not sealed by this key; what stands in `out` means nothing.
-    pub(super) fn open(
+    /// It was not sealed by this key; what stands there means nothing then.
+    pub(super) fn open<'a>(
         &self,
         nonce: [u8; 12],
         head: [u8; HEADER_LEN],
-        (body, tag): (&[u8], [u8; TAG_LEN]),
-        out: &mut [u8],
-    ) -> Result<(), Forged> {
+        sealed: &'a mut [u8],
+    ) -> Result<&'a mut [u8], Forged> {
         match self {
             Self::AwsLc(key) => {
                 let nonce = aws_aead::Nonce::assume_unique_for_key(nonce);
-                let opened =
-                    key.open_separate_gather(nonce, aws_aead::Aad::from(head), body, &tag, out);
+                let opened = key.open_in_place(nonce, aws_aead::Aad::from(head), sealed);
                 opened.map_err(|_unspecified| Forged)
             }
             Self::Ring(key) => {
-                out.copy_from_slice(body);
                 let nonce = ring_aead::Nonce::assume_unique_for_key(nonce);
-                let head = ring_aead::Aad::from(head);
-                let opened = key.open_in_place_separate_tag(nonce, head, tag.into(), out, 0..);
-                opened.map(|_plain| ()).map_err(|_unspecified| Forged)
+                let opened = key.open_in_place(nonce, ring_aead::Aad::from(head), sealed);
+                opened.map_err(|_unspecified| Forged)
             }
         }
     }
@@ -147,12 +143,11 @@ mod tests {
                 out
             });
             assert_eq!(sealed[0], sealed[1], "{len}");
-            let (body, tag) = sealed[0].split_last_chunk().unwrap();
-            for cipher in both() {
-                let mut out = vec![0xff; padded];
-                assert_eq!(cipher.open(NONCE, HEAD, (body, *tag), &mut out), Ok(()));
-                assert_eq!(&out[..len], packet);
-                assert!(out[len..].iter().all(|byte| *byte == 0));
+            for (cipher, mut sealed) in both().iter().zip(sealed) {
+                let plain = cipher.open(NONCE, HEAD, &mut sealed).unwrap();
+                assert_eq!(plain.len(), padded);
+                assert_eq!(&plain[..len], packet);
+                assert!(plain[len..].iter().all(|byte| *byte == 0));
             }
         }
     }
@@ -162,16 +157,15 @@ mod tests {
         for cipher in both() {
             let mut sealed = [0; 64 + TAG_LEN];
             cipher.seal(NONCE, HEAD, &[9; 64], &mut sealed);
-            let mut out = [0; 64];
             for at in [0, 63, 64, 79] {
                 let mut changed = sealed;
                 changed[at] ^= 1;
-                let (body, tag) = changed.split_last_chunk().unwrap();
-                let opened = cipher.open(NONCE, HEAD, (body, *tag), &mut out);
+                let opened = cipher.open(NONCE, HEAD, &mut changed);
                 assert_eq!(opened, Err(Forged), "{at}");
             }
-            let (body, tag) = sealed.split_last_chunk().unwrap();
-            let other_head = cipher.open(NONCE, [6; HEADER_LEN], (body, *tag), &mut out);
+            let cut_short = cipher.open(NONCE, HEAD, &mut sealed[..15]);
+            assert_eq!(cut_short, Err(Forged));
+            let other_head = cipher.open(NONCE, [6; HEADER_LEN], &mut sealed);
             assert_eq!(other_head, Err(Forged));
         }
     }

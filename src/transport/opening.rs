@@ -68,9 +68,6 @@ pub enum NotOpened {
     /// Its counter is not new.
     #[error(transparent)]
     Replay(#[from] NotNew),
-    /// What it holds does not fit where it was to go.
-    #[error("no room for what it holds")]
-    Room,
     /// It was not sealed by this key.
     #[error("wrong tag")]
     Tag,
@@ -97,24 +94,21 @@ impl Opening {
         self.index
     }
 
-    /// Opens a whole datagram of type 10 whose receiver index is this one's, from one buffer into another: what it holds
-    /// is written once, where it goes on from.
+    /// Opens a whole datagram of type 10 whose receiver index is this one's, where it stands.
     ///
     /// # Errors
-    /// It is not to be believed. What stands in `out` then means nothing; nothing else has changed, but that a wrong tag
-    /// counts against the key.
+    /// It is not to be believed. Where the tag is wrong, which counts against the key, what stands there means nothing then.
+    /// Nothing else has changed.
     pub fn open<'a>(
         &mut self,
         now: Moment,
-        datagram: &[u8],
-        out: &'a mut [u8],
+        datagram: &'a mut [u8],
     ) -> Result<Opened<'a>, NotOpened> {
-        let (head, body) = datagram
-            .split_first_chunk::<HEADER_LEN>()
+        let (head, sealed) = datagram
+            .split_first_chunk_mut::<HEADER_LEN>()
             .ok_or(NotOpened::CutShort)?;
-        let (body, tag) = body
-            .split_last_chunk::<TAG_LEN>()
-            .ok_or(NotOpened::CutShort)?;
+        let len = sealed.len().checked_sub(TAG_LEN);
+        let len = len.ok_or(NotOpened::CutShort)?;
         let [_, counter] = head.as_chunks::<8>().0 else {
             return Err(NotOpened::CutShort);
         };
@@ -123,14 +117,12 @@ impl Opening {
             return Err(NotOpened::Counter);
         }
         self.window.is_new(counter)?;
-        self.may_open(now, body.len())?;
-        let plain = out.get_mut(..body.len()).ok_or(NotOpened::Room)?;
+        self.may_open(now, len)?;
         let nonce = self.iv.nonce(counter);
-        let opened = self.key.open(nonce, *head, (body, *tag), plain);
-        if opened.is_err() {
+        let Ok(plain) = self.key.open(nonce, *head, sealed) else {
             self.failed += 1;
             return Err(NotOpened::Tag);
-        }
+        };
         self.bytes += u64::try_from(plain.len()).unwrap_or(u64::MAX);
         let is_newest = self.window.mark(counter);
         let order = match (self.first, is_newest) {

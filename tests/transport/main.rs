@@ -233,8 +233,8 @@ fn an_initiator_sends_and_seals_the_stored_bytes() {
         assert_eq!(packet, value("packet-sealed-initiator"));
 
         let opening = told.opening.as_deref_mut().unwrap();
-        let keepalive = value("keepalive-sealed");
-        let opened = opening.open(NOW, keepalive, &mut []).unwrap();
+        let mut keepalive = value("keepalive-sealed").to_vec();
+        let opened = opening.open(NOW, &mut keepalive).unwrap();
         assert_eq!(
             (opened.order, opened.content),
             (Order::First, Content::Keepalive)
@@ -261,8 +261,8 @@ fn a_responder_sends_and_seals_the_stored_bytes() {
 
         let opening = told.opening.as_deref_mut().unwrap();
         let index = opening.index();
-        let mut plain = [0; 64];
-        let opened = opening.open(NOW, value("done-sealed"), &mut plain).unwrap();
+        let mut done = value("done-sealed").to_vec();
+        let opened = opening.open(NOW, &mut done).unwrap();
         let (Order::First, Content::Frame(frame)) = (opened.order, opened.content) else {
             panic!("{name}: no Done");
         };
@@ -281,8 +281,8 @@ fn a_responder_sends_and_seals_the_stored_bytes() {
 }
 
 fn opens_packet(vectors: &Vectors, opening: &mut Opening, sealed: &[u8]) {
-    let mut plain = vec![0; sealed.len()];
-    let opened = opening.open(NOW, sealed, &mut plain).unwrap();
+    let mut sealed = sealed.to_vec();
+    let opened = opening.open(NOW, &mut sealed).unwrap();
     let Content::Packet(packet) = opened.content else {
         panic!("no packet");
     };

@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::{
-    datapath::command::TransportParts,
+    datapath::{command::TransportParts, inbound::Taken, train::Train},
     ids::{Boot, NetworkId, NodeId},
     transport::{Failure, Terms, schedule::End, suite::Aes, suite::Suite},
 };
@@ -453,6 +453,64 @@ fn what_a_peer_may_not_send_in_a_transport_is_dropped() {
     assert_eq!(came.packets.len(), 1);
     world.bob.take(world.now, world.alice.at, &sealed);
     assert_eq!(world.bob.met(DropReason::InReplay), 1);
+}
+
+#[test]
+fn what_came_as_one_message_is_judged_each_for_itself_and_keeps_its_order() {
+    let mut world = sealing(Lower::Alice);
+    let from = |source, ports, body: u8| {
+        let mut packet = segment(source, v4(2), ports, SYN);
+        packet.extend_from_slice(&[body; 8]);
+        packet[2..4].copy_from_slice(&[0, 48]);
+        packet
+    };
+    let good = |body| from(v4(1), (5, 6), body);
+    let mut seal = |plain: &[u8]| smuggled(&mut world, plain);
+    let first = seal(&good(1));
+    let mut forged = seal(&good(0));
+    forged[30] ^= 1;
+    let mut frame = [0; 48];
+    frame[..12].copy_from_slice(&[0, 1, 2, 1, 0, 0, 0, 0, 7, 0, 0, 0]);
+    let frame = seal(&frame);
+    let others = [
+        seal(&good(2)),
+        // Its neighbours are alike but for what makes it another's.
+        seal(&from(v4(9), (5, 6), 0)),
+        seal(&from(v4(1), (5, 20_080), 0)),
+        seal(&good(3)),
+    ];
+    let last = seal(&good(5));
+    let place = world.alice.shard.sessions.place(PEER).unwrap();
+    let state = world.alice.shard.sessions.at(place).unwrap();
+    let mut by_wireguard = vec![0; 2048];
+    let sealed = state.session.encapsulate(&good(4), &mut by_wireguard);
+    assert_eq!(sealed, Some(first.len()));
+    by_wireguard.truncate(first.len());
+    assert_eq!(by_wireguard[0], WIREGUARD);
+
+    let unknown = vec![0x55; first.len()];
+    let replayed = first.clone();
+    let heads = [first, forged].into_iter().chain(others);
+    let tails = [replayed, frame, by_wireguard, unknown, last];
+    let mut message = heads.chain(tails).collect::<Vec<_>>().concat();
+    let size = message.len() / 11;
+    let train = Train::new(&mut message, size);
+    let alice = world.alice.at.into();
+    let bob = &mut world.bob;
+    let taken = bob.shard.take_message(world.now.at, alice, train);
+    assert_eq!(taken, Taken::Data);
+    let came = bob.drain();
+    assert_eq!(came.packets, [1, 2, 3, 4, 5].map(good));
+    assert!(matches!(&came.events[..], [Event::Control { .. }]));
+    for reason in [
+        DropReason::InTag,
+        DropReason::InForeignSource,
+        DropReason::InListenerPort,
+        DropReason::InReplay,
+        DropReason::InUnknownDatagram,
+    ] {
+        assert_eq!(bob.met(reason), 1, "{reason:?}");
+    }
 }
 
 #[test]

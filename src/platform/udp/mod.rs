@@ -14,7 +14,7 @@ mod tests;
 mod trial;
 
 pub use receive::{Came, Cut, Received};
-pub use send::{Outgoing, Sent, Trains};
+pub use send::{Outgoing, Sent, Tail, Trains};
 pub use trial::{Flaw, try_trains};
 
 use std::{
@@ -317,12 +317,23 @@ impl Socket {
     /// Sends datagrams that are known to be too long for their way, so that routers may cut them in IPv4, and in IPv6 cut
     /// to what every link carries. Otherwise as [`Socket::send`].
     pub fn send_in_fragments<'a>(&mut self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> Sent {
-        self.outbound.send(&self.fd, datagrams, Cutting::Anyone)
+        let how = (Cutting::Anyone, Tail::Goes);
+        self.outbound.send(&self.fd, datagrams, how)
     }
 
     /// Sends datagrams of this socket's family in as few calls as can be, until it is full. Never waits.
     pub fn send<'a>(&mut self, datagrams: impl Iterator<Item = Outgoing<'a>>) -> Sent {
-        self.outbound.send(&self.fd, datagrams, Cutting::Nobody)
+        self.send_with(datagrams, Tail::Goes)
+    }
+
+    /// The same; says what becomes of the last train.
+    pub fn send_with<'a>(
+        &mut self,
+        datagrams: impl Iterator<Item = Outgoing<'a>>,
+        tail: Tail,
+    ) -> Sent {
+        let how = (Cutting::Nobody, tail);
+        self.outbound.send(&self.fd, datagrams, how)
     }
 
     /// It was full. When it can be written again, [`Socket::fit_send_buffer`] wants to know how much has left.

@@ -26,7 +26,7 @@ const TRAIN_BYTES: usize = 65_536;
 const NOTES: usize = 16;
 
 /// Datagrams of one length, but for the last, that came from one place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Received<'a> {
     /// From where.
     pub source: SocketAddr,
@@ -34,19 +34,19 @@ pub struct Received<'a> {
     pub ecn: u8,
     /// Whether they were cut.
     pub cut: Cut,
-    bytes: &'a [u8],
-    /// Bytes of each but the last.
-    size: usize,
+    /// They, one behind the other.
+    pub bytes: &'a mut [u8],
+    /// Bytes of each but the last; 1 at least.
+    pub size: usize,
 }
 
-impl<'a> Received<'a> {
-    /// Each of them; cut where it is longer than [`DATAGRAM_MAX`].
-    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let (size, bytes) = (self.size, self.bytes);
+impl Received<'_> {
+    /// Each of them.
+    pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        let bytes = &*self.bytes;
         // An empty datagram is one too.
         let empty = bytes.is_empty().then_some(bytes);
-        let all = bytes.chunks(size).chain(empty);
-        all.map(|one| one.get(..DATAGRAM_MAX).unwrap_or(one))
+        bytes.chunks(self.size).chain(empty)
     }
 }
 
@@ -136,13 +136,13 @@ impl Inbound {
         let Ok(came) = usize::try_from(came) else {
             return nothing(io::Error::last_os_error());
         };
-        let rooms = self.buffer.chunks_exact(self.each);
+        let rooms = self.buffer.chunks_exact_mut(self.each);
         for (i, room) in rooms.enumerate().take(came) {
             let Some(source) = decode(&self.addresses[i]) else {
                 continue;
             };
             let len = usize::try_from(heads[i].msg_len).unwrap_or(0);
-            let bytes = room.get(..len).unwrap_or(room);
+            let bytes = &mut room[..len.min(self.each)];
             self.is_long |= len >= LONG;
             let said = said(&heads[i].msg_hdr);
             let size = said.size.unwrap_or(len).max(1);

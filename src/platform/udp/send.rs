@@ -42,12 +42,21 @@ pub struct Outgoing<'a> {
 /// What became of datagrams.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// How many the kernel has taken or refused: all, unless the socket is full.
+    /// How many the kernel has taken or refused: all, unless the socket is full or the last were to stay.
     pub taken: usize,
     /// How many of those it refused.
     pub refused: usize,
     /// Whether the socket's buffer is full: it takes no more before it can be written again.
     pub is_full: bool,
+}
+
+/// What becomes of a last train that has room for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// It goes.
+    Goes,
+    /// Its datagrams stay untaken: those that come next go with them.
+    Stays,
 }
 
 /// Whether datagrams may go out in trains.
@@ -88,6 +97,19 @@ struct Train {
 }
 
 impl Train {
+    /// The first of one, which is this part.
+    fn of(datagram: &Outgoing<'_>, part: usize) -> Self {
+        let size = datagram.bytes.len();
+        Self {
+            to: datagram.to,
+            ecn: datagram.ecn,
+            parts: part..part + 1,
+            size,
+            bytes: size,
+            is_closed: false,
+        }
+    }
+
     fn takes(&self, datagram: &Outgoing<'_>, most: usize) -> bool {
         let len = datagram.bytes.len();
         !self.is_closed
@@ -96,6 +118,10 @@ impl Train {
             && (1..=self.size).contains(&len)
             && self.parts.len() < TRAIN
             && self.bytes + len <= most
+    }
+
+    fn has_room(&self, most: usize) -> bool {
+        !self.is_closed && self.parts.len() < TRAIN && self.bytes + self.size <= most
     }
 
     fn take(&mut self, len: usize) {
@@ -175,7 +201,7 @@ impl Outbound {
         &mut self,
         fd: &OwnedFd,
         datagrams: impl Iterator<Item = Outgoing<'a>>,
-        who: Cutting,
+        (who, tail): (Cutting, Tail),
     ) -> Sent {
         let is_single = self.is_pausing() || self.trains != Trains::On;
         let is_host = who == Cutting::Nobody && is_single;
@@ -185,46 +211,41 @@ impl Outbound {
         let mut used = 0;
         let mut sent = Sent::default();
         for datagram in datagrams {
-            let is_joined = self.join(&datagram);
-            if !is_joined && (self.waiting.len() == BATCH) || used == PARTS {
-                self.flush(fd, &parts, &mut sent);
-                if sent.is_full {
-                    return sent;
+            match self.train_for(&datagram).filter(|_| used < PARTS) {
+                Some(train) => train.take(datagram.bytes.len()),
+                None => {
+                    if used == PARTS || self.waiting.len() == BATCH {
+                        self.flush(fd, &parts, &mut sent);
+                        if sent.is_full {
+                            return sent;
+                        }
+                        used = 0;
+                    }
+                    self.waiting.push(Train::of(&datagram, used));
                 }
-                used = 0;
             }
             parts[used] = IoSlice::new(datagram.bytes);
-            self.push(&datagram, used);
             used += 1;
+            self.pause = self.pause.saturating_sub(1);
+        }
+        let may_join = self.may_join();
+        let last = self.waiting.last().filter(|_| may_join);
+        if tail == Tail::Stays && last.is_some_and(|train| train.has_room(self.train_bytes)) {
+            self.waiting.pop();
         }
         self.flush(fd, &parts, &mut sent);
         sent
     }
 
-    /// Whether a datagram goes with the one before it.
-    fn join(&self, datagram: &Outgoing<'_>) -> bool {
-        let may = self.trains == Trains::On && self.pause == 0 && self.cutting.takes_trains();
-        may && self
-            .waiting
-            .last()
-            .is_some_and(|train| train.takes(datagram, self.train_bytes))
+    fn may_join(&self) -> bool {
+        self.trains == Trains::On && self.pause == 0 && self.cutting.takes_trains()
     }
 
-    fn push(&mut self, datagram: &Outgoing<'_>, part: usize) {
-        let len = datagram.bytes.len();
-        let is_joined = self.join(datagram);
-        match self.waiting.last_mut().filter(|_| is_joined) {
-            Some(train) => train.take(len),
-            None => self.waiting.push(Train {
-                to: datagram.to,
-                ecn: datagram.ecn,
-                parts: part..part + 1,
-                size: len,
-                bytes: len,
-                is_closed: false,
-            }),
-        }
-        self.pause = self.pause.saturating_sub(1);
+    /// The train that a datagram goes with: that of the one before it.
+    fn train_for(&mut self, datagram: &Outgoing<'_>) -> Option<&mut Train> {
+        let (may_join, most) = (self.may_join(), self.train_bytes);
+        let last = self.waiting.last_mut().filter(|_| may_join);
+        last.filter(|train| train.takes(datagram, most))
     }
 
     /// Sends all that waits, until the socket is full; what the kernel refuses as a train goes singly.

@@ -108,6 +108,33 @@ fn trains_bring_every_datagram_in_its_order_whatever_stands_beside_them() {
 }
 
 #[test]
+fn a_last_train_with_room_stays_for_what_comes_next_and_a_full_one_goes() {
+    let (at, mut there, mut from) = pair(FAMILIES[0]);
+    let datagrams = [[7; 1000]; 200];
+    let send = |from: &mut Socket, many| {
+        let datagrams = datagrams[..many].iter().map(|one| to(at, one));
+        from.send_with(datagrams, Tail::Stays).taken
+    };
+    assert_eq!(send(&mut from, 5), 5, "without trains nothing is joined");
+    from.send_trains(true);
+    assert_eq!([1, 5, 63].map(|many| send(&mut from, many)), [0; 3]);
+    assert_eq!(
+        [64, 65, 127, 200].map(|many| send(&mut from, many)),
+        [64, 64, 64, 192]
+    );
+    // One that a shorter datagram has closed has no room, and neither has one to elsewhere that others stand behind.
+    let closed = [to(at, &[7; 1000]), to(at, &[7; 10])].into_iter();
+    assert_eq!(from.send_with(closed, Tail::Stays).taken, 2);
+    let marked = Outgoing {
+        ecn: 1,
+        ..to(at, &[7; 1000])
+    };
+    let parted = [to(at, &[7; 1000]), marked].into_iter();
+    assert_eq!(from.send_with(parted, Tail::Stays).taken, 1);
+    assert_eq!(all(&mut there).len(), 5 + 64 * 3 + 192 + 2 + 1);
+}
+
+#[test]
 fn marks_arrive_and_part_trains() {
     for at in FAMILIES {
         let (at, mut there, mut from) = pair(at);

@@ -435,8 +435,8 @@ impl<'a> World<'a> {
             end.lost += 1;
             return;
         };
-        let mut out = vec![0; bytes.len()];
-        let opened = match opening.open(self.now, bytes, &mut out) {
+        let mut bytes = bytes.to_vec();
+        let opened = match opening.open(self.now, &mut bytes) {
             Ok(opened) => opened,
             Err(NotOpened::Replay(_)) => return,
             Err(_) => {
