@@ -591,7 +591,7 @@ impl Network {
     }
 
     fn on_sealed(&mut self, now: Now, source: Path, bytes: &[u8]) {
-        match sealing::open(&self.node, &self.identity, now, (source, bytes)) {
+        match sealing::open(&mut self.node, &self.identity, now, (source, bytes)) {
             Ok(input) => self.node.handle_input(now, input),
             Err(silence) => self.count(silence.label()),
         }

@@ -29,7 +29,7 @@ pub(super) enum Silence {
     BadBody,
     /// Its signature does not hold.
     BadSignature,
-    /// A Join that nobody could sign so that it is answered; the counter's name.
+    /// A Join whose signature is not worth a look; the counter's name.
     Refused(&'static str),
 }
 
@@ -135,7 +135,7 @@ fn network_header(kind: Kind, epoch: u32) -> Header {
 /// # Errors
 /// It tells the node nothing, and nothing is sent.
 pub(super) fn open(
-    node: &Node,
+    node: &mut Node,
     identity: &Identity,
     now: Now,
     (source, datagram): (Path, &[u8]),
@@ -147,10 +147,9 @@ pub(super) fn open(
             Err(NotOpened::Key) => continue,
             Err(NotOpened::Malformed(_)) => return Err(Silence::BadBody),
         };
-        if let Sealed::Join(join) = &opened.body
-            && let Some(why) = node.refuses_join(now, header.hint, join)
-        {
-            return Err(Silence::Refused(why));
+        if let Sealed::Join(join) = &opened.body {
+            let taken = node.take_join(now, header.hint, join);
+            taken.map_err(Silence::Refused)?;
         }
         if !is_signed(node, identity, &key, &opened) {
             return Err(Silence::BadSignature);
@@ -311,7 +310,18 @@ pub(super) fn draw_boot() -> Boot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::{NetSecret, NodeKey, TunnelKey};
+    use crate::{
+        addr::Underlay,
+        keys::{NetSecret, NodeKey, RootSeed, TunnelKey},
+        members::invites::InviteRole,
+        node::{
+            InviteOptions, Ipv4Use, Settings,
+            founding::{Founding, found},
+        },
+        overlay::Limits,
+        relay::grants::Willing,
+        time::Moment,
+    };
 
     const NETWORK: [u8; 32] = [9; 32];
     const BOB: NodeId = NodeId([2; 32]);
@@ -322,6 +332,51 @@ mod tests {
             tunnel: TunnelKey::from_seed([2; 32]),
             boot: Boot([3; 8]),
         }
+    }
+
+    /// Whoever founded a network and invites to it.
+    fn founder(invite: &InviteSecret) -> (Node, Identity, Now) {
+        let now = Now {
+            at: Moment(1_000_000),
+            unix_ms: 1_700_000_000_000,
+        };
+        let issuer = Identity {
+            key: NodeKey::from_seed([9; 32]),
+            ..alice()
+        };
+        let root = RootSeed([5; 16]);
+        let founding = Founding {
+            name: "home".to_owned(),
+            domain: "home.internal".to_owned(),
+            peer: "issuer".to_owned(),
+            pool4: None,
+            root,
+            secret: NetSecret([6; 32]),
+            admission: [7; 8],
+        };
+        let (network, founded) = found(now, founding, &issuer.key).unwrap();
+        let settings = Settings {
+            seed: [1; 32],
+            limits: Limits::EVERYONE,
+            ipv4: Ipv4Use::On,
+            streams: false,
+            dns_tcp_port: 0,
+            relay: Willing::No,
+            transports: false,
+            built_s: now.unix_s(),
+        };
+        let mut node = Node::new(now, network, issuer.clone(), settings, founded);
+        let options = InviteOptions {
+            secret: invite.clone(),
+            expires_in_s: 3600,
+            uses: 1,
+            role: InviteRole::Member,
+            offers: Vec::new(),
+        };
+        let own = Underlay::new(([192, 0, 2, 1], 41_820).into());
+        node.handle_input(now, Input::Addresses(vec![own]));
+        node.invite(now, options).unwrap();
+        (node, issuer, now)
     }
 
     fn knock(records: Vec<Vec<u8>>) -> Vec<u8> {
@@ -402,6 +457,24 @@ mod tests {
             &parts,
             &join.signature
         ));
+    }
+
+    #[test]
+    fn a_join_beyond_what_an_invite_may_ask_is_silence_before_its_signature_is_looked_at() {
+        let invite = InviteSecret([6; 16]);
+        let (mut node, issuer, now) = founder(&invite);
+        let first = FirstContact::Join {
+            invite,
+            issuer: [8; 32],
+            stamp: 7,
+        };
+        let for_another = seal_first(&alice(), &NETWORK, &first);
+        let source = Path::Direct(Underlay::new(([192, 0, 2, 9], 41_820).into()));
+        let mut open = || open(&mut node, &issuer, now, (source, &for_another));
+        for _ in 0..64 {
+            assert!(matches!(open(), Err(Silence::BadSignature)));
+        }
+        assert!(matches!(open(), Err(Silence::Refused("join_flooding"))));
     }
 
     #[test]

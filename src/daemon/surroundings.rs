@@ -137,7 +137,7 @@ impl Network {
     pub(super) fn on_lan(&mut self, said: &Said) {
         let now = clock::now();
         let datagram = (said.source.into(), said.bytes.as_slice());
-        match sealing::open(&self.node, &self.identity, now, datagram) {
+        match sealing::open(&mut self.node, &self.identity, now, datagram) {
             Ok(Input::Sealed { hint, body, .. }) => {
                 let source = said.source;
                 self.node

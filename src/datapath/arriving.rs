@@ -11,15 +11,12 @@ use super::{
 use crate::{
     addr::{Path, Underlay},
     packet::ecn::Ecn,
-    platform::udp::{Cut, Received},
+    platform::udp::{Cut, LONG, Received},
     time::Moment,
 };
 
-/// A message with so many bytes is written from where it stands. What is shorter is copied, and may be joined with what comes
-/// next.
-const LONG: usize = 4 << 10;
-
-/// Takes in the datagrams of one message; tells how many.
+/// Takes in the datagrams of one message; tells how many. Packets in a [`LONG`] one are written from where they stand; those in
+/// a shorter one are copied, and may be joined with what comes next.
 pub(super) fn take_in(
     now: Moment,
     message: Received<'_>,

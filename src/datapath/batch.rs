@@ -1,8 +1,9 @@
-//! What goes out: written in place by sealing and opening, sent many at a time, in a buffer that is never freed.
+//! What goes out: written in place by whoever seals or makes it, sent many at a time, in a buffer that is never freed.
 
 use crate::wire::datagram::RELAY_HEAD;
 
-/// Bytes of room for one: a datagram as long as the socket takes in, so that opening one always has room.
+/// Bytes of room for one: a datagram as long as the socket takes in, so that one that is carried on, or that WireGuard opens, has
+/// room.
 pub(super) const CAPACITY: usize = crate::platform::udp::DATAGRAM_MAX;
 
 /// How many there may be. A turn needs 64; a burst of timers or queues needs more, and beyond this it drops.
@@ -189,6 +190,21 @@ mod tests {
         assert_eq!(batch.pop(), Some(((), &[4][..])));
         batch.forget_first(9);
         assert!(batch.is_empty() && batch.pop().is_none());
+    }
+
+    #[test]
+    fn what_is_left_is_moved_to_the_start_once_much_stands_before_it() {
+        let mut batch = Batch::new(1);
+        let long = [7; 1400];
+        for round in 0..400_u64 {
+            assert!(batch.push(&long, round));
+            assert!(batch.push(&round.to_le_bytes(), round));
+            batch.forget_first(if round == 0 { 1 } else { 2 });
+            let left: Vec<_> = batch.iter().collect();
+            assert_eq!(left, [(round, &round.to_le_bytes()[..])]);
+        }
+        let grown = GAP_MAX + 2 * (long.len() + HEADROOM + CAPACITY);
+        assert!(batch.bytes.len() < grown, "{}", batch.bytes.len());
     }
 
     #[test]

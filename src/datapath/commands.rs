@@ -89,7 +89,7 @@ impl Shard {
                     });
                 }
             }
-            Command::Take { source, bytes } => self.handle_datagram(now.at, source, &bytes),
+            Command::Take { source, bytes } => self.take_datagram(now.at, source, bytes),
             Command::Close { session } => self.close(now.at, session),
             Command::Unreachable { peer, until } => {
                 for packet in self.waiting.block(peer, until) {

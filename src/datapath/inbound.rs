@@ -63,22 +63,21 @@ pub(super) enum Taken {
 impl Shard {
     /// Takes in one datagram, which stays as it is.
     pub(super) fn handle_datagram(&mut self, now: Moment, source: impl Into<Source>, bytes: &[u8]) {
-        self.take_data(now, source, bytes);
-    }
-
-    /// The same; whether it was data of a session.
-    pub(super) fn take_data(
-        &mut self,
-        now: Moment,
-        source: impl Into<Source>,
-        bytes: &[u8],
-    ) -> Taken {
         let mut came = std::mem::take(&mut self.came);
         came.clear();
         came.extend_from_slice(bytes);
-        let taken = self.take_message(now, source.into(), Train::of_one(&mut came));
+        self.take_message(now, source.into(), Train::of_one(&mut came));
         self.came = came;
-        taken
+    }
+
+    /// Takes in one datagram that nobody else has.
+    pub(super) fn take_datagram(
+        &mut self,
+        now: Moment,
+        source: impl Into<Source>,
+        mut bytes: Vec<u8>,
+    ) {
+        self.take_message(now, source.into(), Train::of_one(&mut bytes));
     }
 
     /// Takes in datagrams; packets in them are copied, and wait to be written.
@@ -149,9 +148,7 @@ impl Shard {
             return self.on_transport(now, from, (data.receiver, run), arrived);
         }
         if let Some(lane) = &mut self.lane {
-            for datagram in run.datagrams() {
-                lane.hand_in(from, datagram)?;
-            }
+            lane.hand_in(from, run, &self.drops);
             return Ok(Taken::PassedOn);
         }
         match datagram {

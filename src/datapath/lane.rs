@@ -27,7 +27,7 @@ use crate::{
 
 use super::{
     command::{Event, SessionCounters},
-    drops::DropReason,
+    drops::{DropReason, Drops},
     inbound::{Source, Taken},
     long::{Long, SHORT},
     meter::Meter,
@@ -330,14 +330,16 @@ impl Lane {
         Ok(())
     }
 
-    /// Has the first thread take in a datagram.
-    pub(super) fn hand_in(&mut self, source: Source, bytes: &[u8]) -> Result<(), DropReason> {
-        if !self.backlog.try_add_came(bytes.len()) {
-            return Err(DropReason::InHandoverFull);
+    /// Has the first thread take in datagrams, those that there is room for.
+    pub(super) fn hand_in(&mut self, source: Source, run: Train<'_>, drops: &Drops) {
+        for datagram in run.datagrams() {
+            if self.backlog.try_add_came(datagram.len()) {
+                let bytes = datagram.to_vec();
+                self.words.push(News::Datagram { source, bytes }.into());
+            } else {
+                drops.count(DropReason::InHandoverFull);
+            }
         }
-        let bytes = bytes.to_vec();
-        self.words.push(News::Datagram { source, bytes }.into());
-        Ok(())
     }
 
     fn retire(&mut self, index: u32) {
@@ -406,9 +408,7 @@ impl Shard {
                 lane.keys.insert(receiving.opening.index(), receiving);
             }
             Order::Retire { index } => lane.retire(index),
-            Order::Datagram { source, bytes } => {
-                self.handle_datagram(now, source, &bytes);
-            }
+            Order::Datagram { source, bytes } => self.take_datagram(now, source, bytes),
             Order::Forward { on } => self.forwards = on,
             Order::Attach { .. } | Order::Stop => {}
         }
@@ -460,7 +460,7 @@ impl Shard {
                 handed
             }
             Ok(Carried::All { first, last }) => {
-                for at in [first, last] {
+                for at in [Some(first), last].into_iter().flatten() {
                     let packet = buffer.get(at).unwrap_or_default();
                     self.note_long_of(now, &mut lane, peer, packet);
                 }
@@ -494,9 +494,7 @@ impl Shard {
             return Err(DropReason::NoSession);
         };
         if thread_of(index) != lane.number {
-            for datagram in run.datagrams() {
-                lane.hand_in(source, datagram)?;
-            }
+            lane.hand_in(source, run, &self.drops);
             return Ok(Taken::PassedOn);
         }
         let receiving = lane.keys.get_mut(&index);

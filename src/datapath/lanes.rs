@@ -189,7 +189,7 @@ impl Shard {
     pub(super) fn handle_news(&mut self, now: Moment, news: News) {
         let taken = match news {
             News::Datagram { source, bytes } => {
-                self.handle_datagram(now, source, &bytes);
+                self.take_datagram(now, source, bytes);
                 Ok(())
             }
             News::Opened { index, .. } => {
@@ -282,7 +282,7 @@ impl Shard {
 }
 
 impl State {
-    /// Where a lane may send: a proven address to which nothing lies between, and by which alone packets go.
+    /// Where any thread may send: a proven address to which nothing lies between, and by which alone packets go.
     fn open_endpoint(&self) -> Option<Underlay> {
         let is_open = self.is_standing()
             && self.is_proven()
@@ -303,7 +303,7 @@ impl State {
         })
     }
 
-    /// Whether the lanes have been told of the way to this endpoint, as it is.
+    /// Whether it was said by which way packets go to this endpoint, as it is.
     fn is_published(&self, endpoint: Option<Underlay>) -> bool {
         let sealing = self
             .transport

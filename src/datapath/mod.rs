@@ -8,8 +8,8 @@
 //! cut, and `sending` seals each segment where it stands, or `queue` keeps it → `departing` sends trains of datagrams; what
 //! comes while the own uplink takes no more waits in `uplink` before it is judged. The way in: [`thread`] reads trains from
 //! the sockets → `arriving` takes one in → `inbound` says what a datagram is, of those that begin alike (`train`) at once →
-//! `handshakes` says whether it may cost anything → `unsealing`, or the session, opens it where it stands → `turnaround` judges
-//! what was inside → `writing` joins what continues each other.
+//! `handshakes` says whether it may cost anything → `unsealing` opens it where it stands, or the session beside, from where it is
+//! put back → `turnaround` judges what was inside → `writing` joins what continues each other.
 //!
 //! One thread has the sessions. Where there are more, each has a queue of the device and sockets of its own: a `lane` seals
 //! and opens what needs no more than keys, and hands the rest to the first, which says by `lanes` what they may do; `crew`

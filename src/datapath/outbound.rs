@@ -134,6 +134,10 @@ impl Shard {
     }
 
     fn carry_to(&mut self, now: Moment, place: usize, buffer: &mut [u8], mut segments: Segments) {
+        self.note_use(now, place);
+        if self.carry_along(now, place, buffer, &segments) {
+            return;
+        }
         let room = self.room_of(place);
         segments.limit(room);
         if segments.longest() > room {
@@ -142,10 +146,7 @@ impl Shard {
             }
             return;
         }
-        let sealing = self.sealing(now, place);
-        if self.carry_along(now, place, buffer, &segments) {
-            return;
-        }
+        let sealing = self.sealing(place);
         let lengths = segments.lengths();
         let mut run = self.run(now, place, sealing.as_ref(), lengths);
         let mut is_first = true;
@@ -176,7 +177,7 @@ impl Shard {
         };
         match self.seal_along(now, (FIRST, &way), buffer, segments.clone()) {
             Ok(Carried::All { first, last }) => {
-                for at in [first, last] {
+                for at in [Some(first), last].into_iter().flatten() {
                     self.note_long(now, place, buffer.get(at).unwrap_or_default());
                 }
                 true

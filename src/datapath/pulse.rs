@@ -57,7 +57,7 @@ impl Pulse {
         Moment(self.last_sent.load(Relaxed))
     }
 
-    /// Whether a thread other than the first may send by itself: the path answers, as far as anybody knows. What it sends
+    /// Whether a thread may send without looking at each datagram: the path answers, as far as anybody knows. What a lane sends
     /// until the first thread says that it does not, half a second to three quarters after the last answer, is not held.
     pub(super) fn is_sound(&self, now: Moment) -> bool {
         let heard = self.heard_there();

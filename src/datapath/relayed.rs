@@ -7,7 +7,9 @@ use crate::{
         ways::{Frame, Refusal},
     },
     time::Moment,
-    wire::datagram::{RELAY_HEAD, RelayBinding, RelayStep, Relayed, relay_head},
+    wire::datagram::{
+        Datagram, RELAY_HEAD, RelayBinding, RelayStep, Relayed, classify, relay_head,
+    },
 };
 
 use super::{
@@ -35,9 +37,12 @@ impl Shard {
                 self.take_train(now, Source { path, ..source }, inner, arrived);
             }
             None => {
-                for datagram in run.unframed().datagrams() {
-                    let relayed = Relayed { session, datagram };
-                    if let Err(reason) = self.carry_on(now, source, relayed) {
+                for frame in run.datagrams() {
+                    let carried = match classify(frame) {
+                        Ok(Datagram::Relayed(relayed)) => self.carry_on(now, source, relayed),
+                        Ok(_) | Err(_) => Err(DropReason::InUnknownDatagram),
+                    };
+                    if let Err(reason) = carried {
                         self.drops.count(reason);
                     }
                 }

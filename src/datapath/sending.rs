@@ -4,7 +4,7 @@
 use std::{ops::Range, time::Duration};
 
 use crate::{
-    addr::Path,
+    addr::{Path, Underlay},
     ids::{LegIx, PeerIx, SessionId},
     packet::{
         ecn::Ecn,
@@ -33,10 +33,11 @@ pub(super) enum Carried {
     Not,
     /// Nothing yet: others to the same peer were handed over and have not left.
     Behind,
-    /// It was sealed; where its first segment stood, and its last.
+    /// It was sealed, or dropped as far as there was no room for it; where its first segment stood, and its last where that is
+    /// another.
     All {
         first: Range<usize>,
-        last: Range<usize>,
+        last: Option<Range<usize>>,
     },
 }
 
@@ -127,7 +128,8 @@ impl Shard {
             self.scratch.resize(packet.len() + 16, 0);
             let mut buffer = std::mem::take(&mut self.scratch);
             self.note_long(now, place, &packet);
-            let sealing = self.sealing(now, place);
+            self.note_use(now, place);
+            let sealing = self.sealing(place);
             let lengths = Lengths::of_one(packet.len());
             let mut run = self.run(now, place, sealing.as_ref(), lengths);
             let at = 0..packet.len();
@@ -157,28 +159,42 @@ impl Shard {
         let Some(mut run) = transports::run(&way.sealing, now, lengths, limit) else {
             return Ok(Carried::Not);
         };
-        let (mut first, mut last, mut bytes) = (None, 0..0, 0);
+        let (mut first, mut last, mut bytes) = (None, None, 0);
         while let Some(at) = segments.next(buffer) {
-            let packet = buffer.get_mut(at.clone()).ok_or(DropReason::OutTooLong)?;
+            let packet = buffer.get_mut(at.clone()).unwrap_or_default();
             if first.is_none() && segments.are_over() {
                 self.clamp_to(way.room, packet);
             }
-            let sealed = run.seal(packet, padded(packet.len(), limit), self.out.room()?);
-            let sealed = sealed.map_err(|_no_room| DropReason::OutTooLong)?;
-            let target = Target {
-                to: way.endpoint,
-                ecn: Ecn::of(packet),
-            };
-            self.out.datagrams.commit(sealed, target);
-            bytes += packet.len();
-            first.get_or_insert(at.clone());
-            last = at;
+            match self.seal_segment(&mut run, way.endpoint, packet, limit) {
+                Ok(()) => bytes += packet.len(),
+                Err(reason) => self.drops.count(reason),
+            }
+            match first {
+                Some(_) => last = Some(at),
+                None => first = Some(at),
+            }
         }
-        way.pulse.note_sent(now, lengths.each > SHORT);
-        way.counters.count_sent(thread, bytes);
-        way.counters.note_user(now);
+        if bytes > 0 {
+            way.pulse.note_sent(now, lengths.each > SHORT);
+            way.counters.count_sent(thread, bytes);
+            way.counters.note_user(now);
+        }
         let first = first.unwrap_or_default();
         Ok(Carried::All { first, last })
+    }
+
+    fn seal_segment(
+        &mut self,
+        run: &mut Run<'_>,
+        to: Underlay,
+        packet: &[u8],
+        limit: usize,
+    ) -> Result<(), DropReason> {
+        let sealed = run.seal(packet, padded(packet.len(), limit), self.out.room()?);
+        let sealed = sealed.map_err(|_no_room| DropReason::OutTooLong)?;
+        let ecn = Ecn::of(packet);
+        self.out.datagrams.commit(sealed, Target { to, ecn });
+        Ok(())
     }
 
     /// Seals the packet that stands at `at` in `buffer`, which has room for padding, to the endpoint of a state that stands:

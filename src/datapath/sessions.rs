@@ -75,7 +75,7 @@ pub(super) struct State {
     pub(super) transport: Option<Box<Transport>>,
     /// What came for it before there was one.
     pub(super) early: Early,
-    /// By which way packets may go, as the lanes have been told.
+    /// By which way all threads may send, as it was said last.
     pub(super) published: Option<Arc<Way>>,
     /// The other end's state: the top 24 bits of its indexes.
     their_state: Option<u32>,

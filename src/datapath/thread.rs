@@ -96,6 +96,8 @@ pub(super) struct Turnstile {
     ticked: Moment,
     /// Whether it is not to hear that the device has something.
     pub(super) is_deaf: bool,
+    /// Whether anything went out in this turn.
+    has_departed: bool,
     buffer: Vec<u8>,
 }
 
@@ -161,6 +163,7 @@ impl Turnstile {
             owed: Vec::new(),
             ticked: Moment(0),
             is_deaf: false,
+            has_departed: false,
             buffer: vec![0; tun::PACKET_MAX + PADDING],
         })
     }
@@ -253,9 +256,11 @@ impl Turnstile {
             self.shard.set_kept(kept);
         }
         self.flush(match packets {
-            Came::Full => self.tail(),
-            Came::All => Tail::Goes,
+            Came::Full if self.has_departed => self.tail(),
+            // Where nothing goes out, nothing comes to go with it.
+            Came::Full | Came::All => Tail::Goes,
         });
+        self.has_departed = false;
         let has_left = self.has_left();
         match &mut self.role {
             Role::First { crew, .. } => {
@@ -506,6 +511,7 @@ impl Turnstile {
         self.offloads.note_sockets(sockets);
         self.count_refused(departed.refused);
         self.shard.out.datagrams.forget_first(departed.taken);
+        self.has_departed |= departed.taken > 0;
         if let Some(family) = departed.full {
             self.fill(family);
         }

@@ -261,15 +261,22 @@ impl Shard {
         });
     }
 
-    /// The key that seals user packets of a state now. Where there is none, or it is worn, one is asked for.
-    pub(super) fn sealing(&mut self, now: Moment, place: usize) -> Option<Arc<Sealing>> {
-        let transport = self.sessions.at(place)?.transport.as_deref_mut()?;
+    /// The key that seals user packets of a state now.
+    pub(super) fn sealing(&mut self, place: usize) -> Option<Arc<Sealing>> {
+        sealing_of(self.sessions.at(place)?)
+    }
+
+    /// A program writes to the peer of a state: keys are wanted where there are none, or worn ones.
+    pub(super) fn note_use(&mut self, now: Moment, place: usize) {
+        let state = self.sessions.at(place);
+        let Some(transport) = state.and_then(|state| state.transport.as_deref_mut()) else {
+            return;
+        };
         transport.note_user_data(now);
-        let sealing = transport.sealing.clone();
-        if sealing.as_ref().is_none_or(|sealing| sealing.is_worn(now)) {
+        let sealing = transport.sealing.as_ref();
+        if sealing.is_none_or(|sealing| sealing.is_worn(now)) {
             self.want_keys(now, place);
         }
-        sealing
     }
 
     /// Counters for all segments of a packet. None: there is no key, or it may seal no more, and WireGuard seals them.

@@ -4,7 +4,7 @@ use crate::{
     ids::SessionId,
     packet::{
         ecn::Ecn,
-        ip::{self, Header, Ports},
+        ip::{self, Header, Ports, TCP},
         tcp,
         turn::{self, Turn},
     },
@@ -89,8 +89,10 @@ impl Gate<'_> {
             tcp::clamp(packet, &header, self.room);
         }
         let packet = packet.get(..header.len).ok_or(DropReason::InNotIp)?;
-        let may_differ = port.is_some() || self.ecn != Ecn::Deaf || self.room < self.mtu;
-        Ok(match may_differ {
+        // The two of one conversation that need not be alike in this: a mark, and a SYN that is clamped.
+        let is_marked = !matches!(self.ecn, Ecn::Deaf | Ecn::Zero);
+        let is_clamped = self.room < self.mtu && header.protocol == TCP;
+        Ok(match port.is_some() || is_marked || is_clamped {
             true => (packet, Passage::Rewritten),
             false => (packet, Passage::AsItIs),
         })

@@ -86,7 +86,7 @@ impl Joins {
             let (all, behind) = rest.split_at(many);
             rest = behind;
             let Some(tun) = tun else {
-                written.lost += all.iter().map(|_| 1).sum::<u64>();
+                written.lost += u64::try_from(all.len()).unwrap_or(u64::MAX);
                 continue;
             };
             if let Some(run) = run.filter(|_| many > 1) {

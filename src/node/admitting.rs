@@ -28,6 +28,9 @@ use crate::{
 
 /// Rows of strangers that one invite may fill (protocol §2).
 const JOINERS_PER_INVITE: usize = 64;
+/// How many Joins by one invite may come at once, and how soon the next: as many signatures are looked at.
+const JOINS_AT_ONCE: u32 = 64;
+const JOIN_EACH: std::time::Duration = std::time::Duration::from_millis(20);
 /// How long the issuer keeps the join session of one that was granted.
 const JOIN_LINGER: std::time::Duration = std::time::Duration::from_secs(30);
 /// How long a join session may take to come to a grant: twice the joiner's longest pause between tries (protocol §9). A
@@ -35,6 +38,25 @@ const JOIN_LINGER: std::time::Duration = std::time::Duration::from_secs(30);
 const JOIN_LIFE: std::time::Duration = std::time::Duration::from_secs(32);
 /// Refused: try again (protocol §9).
 const BUSY: u64 = 6;
+
+/// Who has come by one invite.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Joiners {
+    nodes: BTreeSet<NodeId>,
+    /// When the next Join would be due if they came evenly.
+    due: Moment,
+}
+
+impl Joiners {
+    /// Whether the signature of one more Join is looked at; it counts if so.
+    fn take_join(&mut self, now: Moment) -> bool {
+        if self.due > now.after(JOIN_EACH * (JOINS_AT_ONCE - 1)) {
+            return false;
+        }
+        self.due = self.due.max(now).after(JOIN_EACH);
+        true
+    }
+}
 
 /// One join session on the issuer's side.
 #[derive(Clone, Debug)]
@@ -149,40 +171,49 @@ impl Node {
             .collect()
     }
 
-    /// Why a Join is silence whoever signed it; the name of a counter. It costs next to nothing, so it is asked before a
-    /// signature is checked: who holds a token that is used up may send as many as its line carries.
-    pub fn refuses_join(&self, now: Now, hint: [u8; 8], join: &Join) -> Option<&'static str> {
+    /// Whether the signature of a Join is worth a look, which counts as one; the name of a counter if not. Who holds a token,
+    /// even one that is used up, may send as many as its line carries, and all else costs next to nothing.
+    pub fn take_join(&mut self, now: Now, hint: [u8; 8], join: &Join) -> Result<(), &'static str> {
+        self.joinable(now, hint, join)?;
+        let joiners = self.joiners.entry(JoinId(hint)).or_default();
+        match joiners.take_join(now.at) {
+            true => Ok(()),
+            false => Err("join_flooding"),
+        }
+    }
+
+    /// The invite of a Join; the name of a counter where it is silence whoever signed it.
+    fn joinable(&self, now: Now, hint: [u8; 8], join: &Join) -> Result<&Invite, &'static str> {
         let join_id = JoinId(hint);
-        if self.invites.find(join_id, now.unix_s()).is_none() {
-            return Some("join_unknown_invite");
-        }
+        let invite = self.invites.find(join_id, now.unix_s());
+        let invite = invite.ok_or("join_unknown_invite")?;
         if self.members.is_revoked(join.node) {
-            return Some("join_revoked");
+            return Err("join_revoked");
         }
+        let joiners = self.joiners.get(&join_id);
+        let is_full = joiners.is_some_and(|all| all.nodes.len() >= JOINERS_PER_INVITE);
         match self.rows.get(&join.node) {
-            Some(row) => (join.stamp <= row.stamp).then_some("join_replayed"),
-            None => {
-                let known = self.joiners.get(&join_id);
-                let is_full = known.is_some_and(|known| known.len() >= JOINERS_PER_INVITE);
-                is_full.then_some("join_too_many")
-            }
+            Some(row) if join.stamp <= row.stamp => Err("join_replayed"),
+            None if is_full => Err("join_too_many"),
+            Some(_) | None => Ok(invite),
         }
     }
 
     pub(super) fn on_join(&mut self, now: Now, source: Path, hint: [u8; 8], join: &Join) {
         let join_id = JoinId(hint);
-        if let Some(why) = self.refuses_join(now, hint, join) {
-            return self.counters.count(why);
-        }
-        let invite = self.invites.find(join_id, now.unix_s());
-        let Some(secret) = invite.map(|invite| invite.secret.clone()) else {
-            return;
+        let secret = match self.joinable(now, hint, join) {
+            Ok(invite) => invite.secret.clone(),
+            Err(why) => return self.counters.count(why),
         };
         let Some(tunnel) = x25519_form(&join.tunnel) else {
             return self.counters.count("join_bad_key");
         };
         let row = self.rows.get(&join.node).copied();
-        self.joiners.entry(join_id).or_default().insert(join.node);
+        self.joiners
+            .entry(join_id)
+            .or_default()
+            .nodes
+            .insert(join.node);
         self.note_knock(now, source);
         let last_session_s = row.map_or(0, |row| row.last_session_s);
         self.write_row(Row {

@@ -223,7 +223,7 @@ pub struct Node {
     publication: Publication,
     next_ticket: u64,
     peer_changes: PeerChanges,
-    joiners: BTreeMap<JoinId, BTreeSet<NodeId>>,
+    joiners: BTreeMap<JoinId, admitting::Joiners>,
     waiting_pings: BTreeMap<PeerIx, Vec<u64>>,
     told: roaming::Told,
     streaming: streaming::Streaming,

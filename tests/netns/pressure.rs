@@ -164,11 +164,12 @@ fn a_flood_of_handshakes_costs_no_flow_its_packets_and_no_joiner_its_patience() 
 }
 
 /// What each part of the flood of handshakes comes to.
-const COUNTED: [&str; 5] = [
+const COUNTED: [&str; 6] = [
     "in_unexpected_initiation",
     "in_handshake_rate",
     "in_tag",
     "join_replayed",
+    "join_flooding",
     "sealed_not_for_us",
 ];
 

@@ -19,6 +19,7 @@ use crate::{
         lane::{Lane, Word},
         lanes::Lanes,
         outbound::PADDING,
+        train::Train,
     },
     platform::{allocation::asked_by, poll::Waker},
     transport::suite::Suite,
@@ -465,7 +466,8 @@ fn what_is_for_another_thread_vouches_for_no_socket() {
     for thread in 0..3 {
         let mut forged = [7; 48];
         forged[..8].copy_from_slice(&[0x10, 0, 0, 0, 1, 2, 3, thread]);
-        assert_ne!(first.take_data(now, from, &forged), Taken::Data, "{thread}");
+        let taken = first.take_message(now, from.into(), Train::of_one(&mut forged));
+        assert_ne!(taken, Taken::Data, "{thread}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 mod allocating;
+mod arriving;
 mod lanes;
 mod long_packets;
 mod meeting;

@@ -1,6 +1,9 @@
 //! What a shard does while its path is in doubt, moves, or is too narrow.
 
-use super::*;
+use super::{
+    transports::{Lower, sealing},
+    *,
+};
 use crate::{datapath::command::Unheard, ids::LegIx, packet::icmp::Unreachable};
 
 fn other() -> Path {
@@ -307,18 +310,20 @@ fn syns_both_ways_ask_for_segments_that_fit() {
 
 #[test]
 fn a_long_segment_that_goes_out_again_is_told_though_others_are_heard() {
-    let mut world = proven();
-    let mut segment = segment(v4(1), v4(2), (5, 6), ACK);
-    segment.resize(1400, 0);
-    segment[2..4].copy_from_slice(&1400_u16.to_be_bytes());
-    assert!(world.alice.write(world.now, &segment).events.is_empty());
-    let came = world.alice.write(world.now, &segment).events;
-    assert!(
-        matches!(came[..], [Event::Resent { session: PEER }]),
-        "{came:?}"
-    );
-    assert!(
-        world.alice.write(world.now, &segment).events.is_empty(),
-        "it was said"
-    );
+    // By WireGuard, where each datagram is looked at, and by a transport.
+    for mut world in [proven(), sealing(Lower::Alice)] {
+        let mut segment = segment(v4(1), v4(2), (5, 6), ACK);
+        segment.resize(1400, 0);
+        segment[2..4].copy_from_slice(&1400_u16.to_be_bytes());
+        assert!(world.alice.write(world.now, &segment).events.is_empty());
+        let came = world.alice.write(world.now, &segment).events;
+        assert!(
+            matches!(came[..], [Event::Resent { session: PEER }]),
+            "{came:?}"
+        );
+        assert!(
+            world.alice.write(world.now, &segment).events.is_empty(),
+            "it was said"
+        );
+    }
 }

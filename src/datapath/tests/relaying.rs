@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::{
-    datapath::command::Unheard,
+    datapath::{command::Unheard, train::Train},
     ids::LegIx,
     platform::allocation::asked_by,
     relay::{LegEvent, Order, binding::Key, legs, quota::Limit, ways::Given},
-    wire::datagram::{Relayed, relay_head},
+    wire::datagram::{RELAY_HEAD, Relayed, relay_head},
 };
 
 const ALICE: usize = 0;
@@ -282,6 +282,34 @@ fn frames_of_a_stranger_and_binds_without_the_key_are_met_with_silence() {
     assert!(came.datagrams.is_empty() && came.events.is_empty());
     town.write(ALICE, &there());
     assert_eq!(town.packets[BOB], [there()]);
+}
+
+#[test]
+fn each_frame_of_a_train_is_judged_before_it_is_carried_on() {
+    let mut town = Town::with_one_relay();
+    town.stand(NEAR);
+    town.run();
+    let (relay, alice) = (town.sides[CAROL].at, town.sides[ALICE].at);
+    let Some(good) = town.sides[ALICE]
+        .write(town.now, &there())
+        .datagrams
+        .into_iter()
+        .find_map(|(to, frame)| (to == relay).then_some(frame))
+    else {
+        panic!("nothing goes by the relay");
+    };
+    let mut not_ours = good.clone();
+    not_ours[RELAY_HEAD] = 0x77;
+    let mut empty = good[..RELAY_HEAD].to_vec();
+    let mut message = [&good[..], &not_ours, &good].concat();
+    message.append(&mut empty);
+    let carol = &mut town.sides[CAROL];
+    let before = carol.met(DropReason::InUnknownDatagram);
+    let train = Train::new(&mut message, good.len());
+    carol.shard.take_message(town.now.at, alice.into(), train);
+    let carried = carol.drain().datagrams;
+    assert_eq!(carried.len(), 2);
+    assert_eq!(carol.met(DropReason::InUnknownDatagram), before + 2);
 }
 
 #[test]

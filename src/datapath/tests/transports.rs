@@ -2,13 +2,24 @@
 
 use std::sync::atomic::Ordering;
 
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{RngCore, SeedableRng},
+};
+
 use super::{
     long_packets::{long, to_cut},
     *,
 };
 use crate::{
-    datapath::{command::TransportParts, inbound::Taken, train::Train},
+    datapath::{
+        command::TransportParts,
+        inbound::{Source, Taken},
+        train::Train,
+        unsealing::Gate,
+    },
     ids::{Boot, NetworkId, NodeId},
+    packet::ecn::Ecn,
     transport::{Failure, Terms, schedule::End, suite::Aes, suite::Suite},
 };
 
@@ -144,9 +155,9 @@ pub(super) fn suites(world: &World) -> [Option<Suite>; 2] {
 }
 
 /// What Alice seals in the transport without any check: what a hostile member can do.
-fn smuggled(world: &mut World, plain: &[u8]) -> Vec<u8> {
+pub(super) fn smuggled(world: &mut World, plain: &[u8]) -> Vec<u8> {
     let place = world.alice.shard.sessions.place(PEER).unwrap();
-    let sealing = world.alice.shard.sealing(world.now.at, place).unwrap();
+    let sealing = world.alice.shard.sealing(place).unwrap();
     let mut out = vec![0; plain.len() + 32];
     let mut run = sealing.run(world.now.at, 1, plain.len()).unwrap();
     let len = run.seal(plain, plain.len(), &mut out).unwrap();
@@ -511,6 +522,126 @@ fn what_came_as_one_message_is_judged_each_for_itself_and_keeps_its_order() {
     ] {
         assert_eq!(bob.met(reason), 1, "{reason:?}");
     }
+}
+
+/// Packets of which neighbours are often alike, from whom it may be and from others, to where they may go and elsewhere.
+fn conversations(random: &mut ChaCha8Rng) -> Vec<Vec<u8>> {
+    let mut kind = 0;
+    let packet = |_| {
+        if random.next_u32().is_multiple_of(3) {
+            kind = random.next_u32() as usize;
+        }
+        let source = [v4(1), v4(1), v4(1), v4(9)][kind % 4];
+        let port = [6, 80, 20_080][kind / 4 % 3];
+        let flags = [ACK, SYN][kind / 12 % 2];
+        let mut packet = segment(source, v4(2), (5, port), flags);
+        packet.extend_from_slice(&[2, 4, 5, 0xb4, 1, 1, 1, 1]);
+        packet[20 + 12] = 0x70;
+        packet[1] = [0, 1, 2, 3][kind / 24 % 4];
+        packet[2..4].copy_from_slice(&[0, 48]);
+        packet
+    };
+    (0..200).map(packet).collect()
+}
+
+#[test]
+fn packets_of_one_message_are_judged_as_each_alone_would_be() {
+    let mut random = ChaCha8Rng::from_seed([7; 32]);
+    for (ecn, room) in [
+        (Ecn::Deaf, 1420),
+        (Ecn::Zero, 1420),
+        (Ecn::One, 1420),
+        (Ecn::Met, 1420),
+        (Ecn::Deaf, 1300),
+        (Ecn::Zero, 1300),
+    ] {
+        let mut world = sealing(Lower::Alice);
+        let place = world.bob.shard.sessions.place(PEER).unwrap();
+        world.bob.shard.sessions.at(place).unwrap().room = room;
+        let packets = conversations(&mut random);
+        let shard = &world.bob.shard;
+        let alone = Drops::default();
+        let gate = Gate {
+            view: &shard.view,
+            drops: &alone,
+            session: PEER,
+            ecn,
+            room,
+            mtu: 1420,
+        };
+        let expected: Vec<Vec<u8>> = packets
+            .iter()
+            .filter_map(|packet| match gate.admit(&mut packet.clone()) {
+                Ok(packet) => Some(packet.to_vec()),
+                Err(reason) => {
+                    alone.count(reason);
+                    None
+                }
+            })
+            .collect();
+        assert!(
+            expected.len() > 20 && expected.len() < 180,
+            "{}",
+            expected.len()
+        );
+        let sealed = packets.iter().map(|packet| smuggled(&mut world, packet));
+        let mut message = sealed.collect::<Vec<_>>().concat();
+        let source = Source {
+            ecn,
+            ..world.alice.at.into()
+        };
+        let train = Train::new(&mut message, 48 + 32);
+        world.bob.shard.take_message(world.now.at, source, train);
+        let came = world.bob.drain().packets;
+        let first_other = came
+            .iter()
+            .zip(&expected)
+            .position(|(came, one)| came != one);
+        assert_eq!(
+            (first_other, came.len()),
+            (None, expected.len()),
+            "{ecn:?} {room}"
+        );
+        for reason in [
+            DropReason::InForeignSource,
+            DropReason::InListenerPort,
+            DropReason::InCongested,
+        ] {
+            assert_eq!(world.bob.met(reason), alone.met(reason), "{reason:?}");
+        }
+    }
+}
+
+#[test]
+fn each_datagram_is_looked_at_where_one_may_have_to_be_held_or_go_by_a_second_path() {
+    let is_open = |world: &mut World| {
+        let place = world.alice.shard.sessions.place(PEER).unwrap();
+        let now = world.now.at;
+        world.alice.shard.open_way(now, place).is_some()
+    };
+    let mut world = sealing(Lower::Alice);
+    assert!(is_open(&mut world));
+    let (now, elsewhere) = (
+        world.now.at,
+        Path::Direct(Underlay::new(([192, 0, 2, 7], 7).into())),
+    );
+    world.alice.shard.mirror(now, PEER, Some(elsewhere));
+    assert!(!is_open(&mut world));
+    world.alice.shard.mirror(now, PEER, None);
+    assert!(is_open(&mut world));
+    world.alice.shard.plan_move(now, PEER, (elsewhere, MS(100)));
+    assert!(!is_open(&mut world));
+    let bob = world.bob.at;
+    world.alice.shard.set_path(now, PEER, bob);
+    assert!(is_open(&mut world));
+    // Nobody answers for a while.
+    let packet = datagram(v4(1), v4(2), (5, 6), b"anybody there?");
+    world.alice.write(world.now, &packet);
+    world.pass(MS(600));
+    assert!(!is_open(&mut world));
+    let mut world = sealing(Lower::Alice);
+    world.alice.shard.withdraw(PEER);
+    assert!(!is_open(&mut world));
 }
 
 #[test]

@@ -1348,33 +1348,63 @@ fn no_invite_lets_more_than_64_strangers_leave_a_row() {
     assert_eq!(count(&anna, "join_too_many"), 37);
 }
 
+/// A Join as a stranger may send it, with a signature that nobody made.
+fn forged_join(from: u8, stamp: u64) -> Join {
+    Join {
+        node: id(from),
+        tunnel: TunnelKey::from_seed([100 + from; 32]).public(),
+        stamp,
+        boot: OLD_RUN,
+        signature: [0; 64],
+    }
+}
+
 #[test]
-fn a_join_that_nobody_could_sign_well_enough_is_known_before_its_signature_is_looked_at() {
+fn what_is_silence_whoever_signed_it_is_known_before_a_signature_is_looked_at() {
     let town = Town::new();
     let (mut anna, secret) = open_door(&town, &[ANNA], MALLORY);
-    let asked = |anna: &Node, hint, from, stamp| {
-        let join = Join {
-            node: id(from),
-            tunnel: TunnelKey::from_seed([100 + from; 32]).public(),
-            stamp,
-            boot: OLD_RUN,
-            signature: [0; 64],
-        };
-        anna.refuses_join(at_ms(10), hint, &join)
-    };
     let hint = secret.join_id().0;
-    assert_eq!(asked(&anna, hint, MALLORY, 51), None);
-    let again = asked(&anna, hint, MALLORY, 50);
-    assert_eq!(again, Some("join_replayed"));
-    let unknown = asked(&anna, [9; 8], 20, 50);
-    assert_eq!(unknown, Some("join_unknown_invite"));
+    let asked = |anna: &mut Node, hint, from, stamp| {
+        anna.take_join(at_ms(10), hint, &forged_join(from, stamp))
+    };
+    assert_eq!(asked(&mut anna, hint, MALLORY, 51), Ok(()));
+    let again = asked(&mut anna, hint, MALLORY, 50);
+    assert_eq!(again, Err("join_replayed"));
+    let unknown = asked(&mut anna, [9; 8], 20, 50);
+    assert_eq!(unknown, Err("join_unknown_invite"));
     for seed in 20..83 {
-        assert_eq!(asked(&anna, hint, seed, 50), None, "{seed}");
         join(&mut anna, at_ms(10), &secret, seed, 50);
     }
-    assert_eq!(asked(&anna, hint, 83, 50), Some("join_too_many"));
+    assert_eq!(asked(&mut anna, hint, 83, 50), Err("join_too_many"));
     // Whoever was let in may ask again.
-    assert_eq!(asked(&anna, hint, 82, 51), None);
+    assert_eq!(asked(&mut anna, hint, 82, 51), Ok(()));
+}
+
+#[test]
+fn a_flood_of_joins_by_one_invite_is_looked_at_fifty_times_a_second_and_another_invite_is_free() {
+    let town = Town::new();
+    let (mut anna, secret) = open_door(&town, &[ANNA], MALLORY);
+    let other = InviteSecret([9; 16]);
+    let options = InviteOptions {
+        secret: other.clone(),
+        expires_in_s: 3600,
+        uses: 1,
+        role: InviteRole::Member,
+        offers: vec!["*".to_owned()],
+    };
+    anna.invite(at_ms(0), options).unwrap();
+    let mut taken = 0;
+    for ms in 0..1_000 {
+        for stranger in 0..20 {
+            let join = forged_join(stranger + 50, ms);
+            let asked = anna.take_join(at_ms(100 + ms), secret.join_id().0, &join);
+            taken += u32::from(asked.is_ok());
+            assert!(asked.is_ok() || asked == Err("join_flooding"));
+        }
+    }
+    assert_eq!(taken, 64 + 49);
+    let honest = anna.take_join(at_ms(1_100), other.join_id().0, &forged_join(20, 50));
+    assert_eq!(honest, Ok(()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod sharing;
 mod tests;
 mod trial;
 
-pub use receive::{Came, Cut, Received};
+pub use receive::{Came, Cut, LONG, Received};
 pub use send::{Outgoing, Sent, Tail, Trains};
 pub use trial::{Flaw, try_trains};
 

@@ -17,7 +17,7 @@ const TRAINS: usize = 4;
 
 /// A message with so many bytes is long: the next one is taken alone, into the same buffer, which lies in the processor's
 /// cache still. The system calls are nothing beside what it holds.
-const LONG: usize = 4 << 10;
+pub const LONG: usize = 4 << 10;
 
 /// The longest train.
 const TRAIN_BYTES: usize = 65_536;

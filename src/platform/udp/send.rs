@@ -196,7 +196,8 @@ impl Outbound {
         self.pause > 0
     }
 
-    /// Sends datagrams, which routers may cut if anyone may, until the socket is full.
+    /// Sends datagrams, which routers may cut if anyone may, until the socket is full; of a last train that has room, what `tail`
+    /// says.
     pub(super) fn send<'a>(
         &mut self,
         fd: &OwnedFd,
